@@ -1,0 +1,150 @@
+"""Keep heavy models alive, healthy, shareable and editable inside a notebook's kernel.
+
+>>> import grym_nb as grym
+>>> class Echo(grym.ModelService):
+...     @grym.task("text.echo")
+...     def echo(self, text: str) -> str:
+...         return text
+>>> with grym.Runtime() as runtime:
+...     echo = runtime.registry.register("echo", Echo)
+...     echo.echo("hello")
+'hello'
+
+In a notebook: ``%load_ext grym_nb``, then ``%grym``. Importing does nothing but define names; each is
+brought in at its first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from grym_nb.clip import Clip as Clip
+    from grym_nb.errors import (
+        AudioError as AudioError,
+        BreakerOpen as BreakerOpen,
+        CallBlocked as CallBlocked,
+        CallCancelled as CallCancelled,
+        CallTimeout as CallTimeout,
+        CommandError as CommandError,
+        ConfigError as ConfigError,
+        DependencyError as DependencyError,
+        GrymError as GrymError,
+        Interrupted as Interrupted,
+        LoadFailed as LoadFailed,
+        MissingExtra as MissingExtra,
+        QueueFull as QueueFull,
+        ResourceExhausted as ResourceExhausted,
+        RoutingError as RoutingError,
+        ServiceClosed as ServiceClosed,
+        ServiceError as ServiceError,
+        ServiceNotFound as ServiceNotFound,
+        ServiceNotReady as ServiceNotReady,
+        StateError as StateError,
+        StorageError as StorageError,
+        TaskFailed as TaskFailed,
+        TaskNotFound as TaskNotFound,
+        ValidationError as ValidationError,
+    )
+    from grym_nb.runtime import Runtime as Runtime, current as current
+    from grym_nb.services import (
+        Call,
+        ModelService as ModelService,
+        ServiceHandle,
+        Task as Task,
+        TaskResult as TaskResult,
+        task as task,
+        track as track,
+    )
+    from grym_nb.settings import Settings as Settings
+
+__version__ = "0.1.0"
+
+_ERRORS = (
+    "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError DependencyError GrymError "
+    "Interrupted LoadFailed MissingExtra QueueFull ResourceExhausted RoutingError ServiceClosed ServiceError "
+    "ServiceNotFound ServiceNotReady StateError StorageError TaskFailed TaskNotFound ValidationError"
+)
+
+#: where each public name lives
+_HOME = {
+    "Clip": "grym_nb.clip",
+    "ModelService": "grym_nb.services",
+    "Runtime": "grym_nb.runtime",
+    "Settings": "grym_nb.settings",
+    "Task": "grym_nb.services",
+    "TaskResult": "grym_nb.services",
+    "current": "grym_nb.runtime",
+    "task": "grym_nb.services",
+    "track": "grym_nb.services",
+    **dict.fromkeys(_ERRORS.split(), "grym_nb.errors"),
+}
+
+__all__ = [  # noqa: PLE0604 - the table above is the one place where names are listed
+    *sorted(_HOME),
+    "get",
+    "load_ipython_extension",
+    "register",
+    "run",
+    "submit",
+    "unload_ipython_extension",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'grym_nb' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def register(name: str, factory: Any, **options: Any) -> ServiceHandle:
+    """Register a service with the kernel's runtime; see `ServiceRegistry.register` for the options."""
+    from grym_nb.runtime import current
+
+    return current().registry.register(name, factory, **options)
+
+
+def get(name: str) -> ServiceHandle:
+    """Return the handle of a service of the kernel's runtime; an unknown name says which is closest."""
+    from grym_nb.runtime import current
+
+    return current().registry[name]
+
+
+def submit(task: Task) -> Call:
+    """Send a `Task` to the service that declares its type; returns at once with a `Call`."""
+    from grym_nb.runtime import current
+
+    return current().submit(task)
+
+
+def run(type: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the service that declares the task type, and return its answer."""
+    from grym_nb.runtime import current
+
+    return current().run(type, *args, **kwargs)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Install the notebook's face: ``%load_ext grym_nb``."""
+    from grym_nb.notebook.extension import install
+
+    install(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take the notebook's face away again; services stay."""
+    from grym_nb.notebook.extension import uninstall
+
+    uninstall(shell)

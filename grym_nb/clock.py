@@ -1,0 +1,29 @@
+"""Time as a parameter: a clock is any callable that returns seconds.
+
+A clock that also has ``wait(condition, deadline)`` (see `grym_nb.testing.FakeClock`) is asked to do the
+waiting, so that a test drives a timeout instead of sleeping through it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["Clock", "monotonic", "wait"]
+
+Clock = Callable[[], float]
+
+monotonic: Clock = time.monotonic
+
+
+def wait(clock: Clock, condition: threading.Condition, deadline: float | None) -> None:
+    """Wait on `condition` (held) until it is notified or `clock` reaches `deadline`; may wake early."""
+    driven = getattr(clock, "wait", None)
+    if driven is not None:
+        driven(condition, deadline)
+    elif deadline is None:
+        condition.wait()
+    else:
+        # A lock refuses to wait for longer than TIMEOUT_MAX, and `inf` is a fair deadline.
+        condition.wait(min(max(0.0, deadline - clock()), threading.TIMEOUT_MAX))

@@ -1,0 +1,337 @@
+"""Every error grym_nb raises, in one tree.
+
+::
+
+    Exception
+    └── GrymError                   code, details, what to do next
+        ├── ServiceError            names the service (and the task)
+        │   ├── ServiceNotFound     also a KeyError; names the closest
+        │   ├── ServiceNotReady     would have to be loaded where that cannot be
+        │   ├── ServiceClosed       removed, or its registry is closed
+        │   ├── LoadFailed          `load` raised; carries the path through the needs
+        │   ├── TaskNotFound        also an AttributeError; names the closest
+        │   ├── TaskFailed          the author's code raised; describes the input
+        │   ├── StateError          an illegal move, with the story that led to it
+        │   │   └── CallBlocked     a wait that could never end
+        │   └── DependencyError     needs that are missing, circular, or still in use
+        ├── CallTimeout             also a TimeoutError
+        ├── CallCancelled
+        ├── BreakerOpen             refused fast, because the service is failing
+        ├── ResourceExhausted       limit and use
+        │   └── QueueFull
+        ├── ValidationError         also a ValueError; every problem at once
+        │   └── ConfigError         settings and registrations
+        ├── AudioError              also a ValueError; what was found, what is needed
+        ├── RoutingError            no service, or several, for a task type
+        ├── StorageError            also an OSError; what could not be kept
+        ├── MissingExtra            also an ImportError; the line that installs it
+        └── CommandError            a `%grym` line that cannot be understood
+    KeyboardInterrupt
+    └── Interrupted                 Ctrl-C in a call; `except Exception` does not swallow it
+
+In a notebook each renders as at most three lines: what happened, the cause, what to do next.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "AudioError",
+    "BreakerOpen",
+    "CallBlocked",
+    "CallCancelled",
+    "CallTimeout",
+    "CommandError",
+    "ConfigError",
+    "DependencyError",
+    "GrymError",
+    "Interrupted",
+    "LoadFailed",
+    "MissingExtra",
+    "Problem",
+    "QueueFull",
+    "ResourceExhausted",
+    "RoutingError",
+    "ServiceClosed",
+    "ServiceError",
+    "ServiceNotFound",
+    "ServiceNotReady",
+    "StateError",
+    "StorageError",
+    "TaskFailed",
+    "TaskNotFound",
+    "ValidationError",
+    "closest",
+]
+
+_WIDTH = 240  # a longer line wraps in every front end, and three lines become many
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"``, or an empty string when nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
+
+
+class _ThreeLines:
+    """What a notebook shows of an error: what happened, the cause, what to do next."""
+
+    message: str
+    cause: str
+    hint: str
+
+    def lines(self) -> list[str]:
+        """Return one to three lines, without the error's name."""
+        told = [self.message]
+        if self.cause:
+            told.append(f"  {_one_line(self.cause)}")
+        if self.hint:
+            told.append(f"→ {_one_line(self.hint)}")
+        return [_one_line(told[0]), *told[1:]]
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython and ipykernel show this instead of a traceback, and still send a real `error`
+        # message, so that nbval and nbclient see the failure.
+        first, *rest = self.lines()
+        return [f"\x1b[31m{type(self).__name__}\x1b[0m: {first}", *rest]
+
+
+class GrymError(_ThreeLines, Exception):
+    """Something grym_nb could not do, why, and what to do next.
+
+    `code` is stable and meant for programs; `details` holds the figures behind the words.
+    """
+
+    code: ClassVar[str] = "grym"
+    #: whether the same call may succeed when it is simply made again
+    can_change: ClassVar[bool] = False
+    #: what to do next, when the one who raises has nothing better to say
+    advice: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        cause: str = "",
+        service: str = "",
+        task: str = "",
+        **details: Any,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = self.advice if hint is None else hint
+        self.cause = cause
+        self.service = service
+        self.task = task
+        self.details = details
+        #: text of the failure (user's frames, shapes of their locals); never a live frame
+        self.failure: Any = None
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def again(self) -> Self:
+        """Return an equal error without a traceback: one for each of several waiters."""
+        return copy.copy(self)
+
+
+class ServiceError(GrymError):
+    """Something about one service."""
+
+    code = "service"
+
+
+class ServiceNotFound(ServiceError, KeyError):
+    """No service of that name is registered."""
+
+    code = "service.not_found"
+    advice = "%grym status lists the services"
+
+
+class ServiceNotReady(ServiceError):
+    """The service would have to be loaded where that is not possible."""
+
+    code = "service.not_ready"
+
+
+class ServiceClosed(ServiceError):
+    """The service was removed, or its registry is closed."""
+
+    code = "service.closed"
+    advice = "register it again"
+
+
+class LoadFailed(ServiceError):
+    """The service's `load` raised; `details["path"]` is the way through the needs."""
+
+    code = "service.load_failed"
+    can_change = True
+    advice = "%grym why shows your frames; the next call tries again"
+
+
+class TaskNotFound(ServiceError, AttributeError):
+    """The service has no such task."""
+
+    code = "task.not_found"
+
+
+class TaskFailed(ServiceError):
+    """The author's code raised; the error says on what input."""
+
+    code = "task.failed"
+    can_change = True
+    advice = "%grym why shows your frames and the shapes in them"
+
+
+class StateError(ServiceError):
+    """An illegal move; `details["story"]` tells what led to it."""
+
+    code = "service.state"
+
+
+class CallBlocked(StateError):
+    """The call could only wait for something that waits for it."""
+
+    code = "call.blocked"
+
+
+class DependencyError(ServiceError):
+    """Needs that are missing, circular, or still in use; `details["path"]` names them."""
+
+    code = "service.needs"
+
+
+class CallTimeout(GrymError, TimeoutError):
+    """The call's deadline passed."""
+
+    code = "call.timeout"
+    can_change = True
+    advice = "give it more time: handle.task.with_(timeout=...)(...)"
+
+
+class CallCancelled(GrymError):
+    """The call was cancelled before it ended."""
+
+    code = "call.cancelled"
+
+
+class BreakerOpen(GrymError):
+    """Refused without trying, because the service is failing."""
+
+    code = "call.refused"
+    can_change = True
+
+
+class ResourceExhausted(GrymError):
+    """A limit is reached; `details` has `limit` and `use`."""
+
+    code = "resource.exhausted"
+    can_change = True
+
+
+class QueueFull(ResourceExhausted):
+    """Too many calls wait already."""
+
+    code = "resource.queue_full"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with what was given: where, what was found, what is expected."""
+
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}, expected {self.expected}"
+
+
+class ValidationError(GrymError, ValueError):
+    """What was given does not fit; `problems` lists everything that is wrong with it."""
+
+    code = "validation"
+
+    def __init__(self, message: str, *, problems: Sequence[Problem] = (), **rest: Any) -> None:
+        if problems and not rest.get("cause"):
+            rest["cause"] = "; ".join(map(str, problems))
+        super().__init__(message, **rest)
+        self.problems = tuple(problems)
+
+
+class ConfigError(ValidationError):
+    """Settings or a registration that do not fit."""
+
+    code = "config"
+
+
+class AudioError(GrymError, ValueError):
+    """Audio that cannot be used as it is: what was found, and what is needed."""
+
+    code = "audio"
+
+
+class RoutingError(GrymError):
+    """No service, or more than one, declares the task type."""
+
+    code = "routing"
+
+
+class StorageError(GrymError, OSError):
+    """Something could not be written or read back."""
+
+    code = "storage"
+
+    # OSError would take (errno, text) apart and turn itself into a subclass by errno.
+    def __str__(self) -> str:
+        return GrymError.__str__(self)
+
+
+class MissingExtra(GrymError, ImportError):
+    """An optional package is not installed; the hint is the line that installs it."""
+
+    code = "missing_extra"
+
+    @classmethod
+    def of(cls, package: str, *, extra: str, purpose: str) -> MissingExtra:
+        """Return the error for `package`, which `purpose` needs and `extra` brings."""
+        return cls(
+            f"{purpose} needs {package}, which is not installed",
+            hint=f'pip install "grym-nb[{extra}]"',
+            package=package,
+            extra=extra,
+        )
+
+
+class CommandError(GrymError):
+    """A `%grym` line that cannot be understood."""
+
+    code = "command"
+
+
+class Interrupted(_ThreeLines, KeyboardInterrupt):
+    """Ctrl-C in a call: says how far it came, and leaves the service ready."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.cause = ""
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())

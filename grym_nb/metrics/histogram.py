@@ -1,0 +1,178 @@
+"""A histogram that answers percentiles within a stated error, in microseconds and a few kilobytes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from math import ceil, frexp, inf, ldexp
+from sys import float_info
+from typing import ClassVar
+
+__all__ = ["Histogram", "HistogramSnapshot"]
+
+_SUB = 32  # linear buckets in each power of two
+_TWICE = 2 * _SUB
+_MOST = float_info.max
+_ZERO = -(10**6)  # the bucket of zero, below all others
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramSnapshot:
+    """A histogram as it was. Without values, all but `count` and `total` are None."""
+
+    count: int
+    total: float
+    low: float | None
+    high: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of all values, None when there are none."""
+        return self.total / self.count if self.count else None
+
+
+class Histogram:
+    """Counts values of zero and more: percentiles within `ERROR`; count, sum, lowest and highest as they are.
+
+    Each power of two is cut into equal buckets, and only those that hold something exist. Safe from any
+    thread.
+    """
+
+    #: how far a percentile may be from the exact one, relative to it (for values down to 1e-300)
+    ERROR: ClassVar[float] = 1 / _TWICE
+
+    __slots__ = ("_buckets", "_count", "_high", "_lock", "_low", "_total")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._buckets: dict[int, int] = {}
+        self._count = 0
+        self._total = 0.0
+        self._low = inf
+        self._high = -inf
+
+    def record(self, value: float) -> None:
+        """Count `value`. Negative, infinite and undefined ones raise ValueError."""
+        if type(value) is not float:
+            value = float(value)  # a NumPy scalar would make a slow one of the sum
+        if not 0.0 <= value <= _MOST:
+            raise ValueError(f"a histogram takes finite values of zero and more, not {value!r}")
+        if value:
+            fraction, exponent = frexp(value)  # 0.5 <= fraction < 1
+            bucket = exponent * _SUB + int(fraction * _TWICE)
+        else:
+            bucket = _ZERO
+        with self._lock:
+            try:
+                self._buckets[bucket] += 1
+            except KeyError:
+                self._buckets[bucket] = 1
+            self._count += 1
+            self._total += value
+            if value < self._low:
+                self._low = value
+            if value > self._high:
+                self._high = value
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return self._count
+
+    @property
+    def total(self) -> float:
+        """The sum of all values."""
+        return self._total
+
+    @property
+    def low(self) -> float | None:
+        """The lowest value, None when there is none."""
+        return self._low if self._count else None
+
+    @property
+    def high(self) -> float | None:
+        """The highest value, None when there is none."""
+        return self._high if self._count else None
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of all values, None when there are none."""
+        with self._lock:
+            return self._total / self._count if self._count else None
+
+    def percentile(self, q: float) -> float | None:
+        """Return the value that `q` percent are at or below (nearest rank), None when there is none."""
+        if not 0 <= q <= 100:
+            raise ValueError(f"a percentile is between 0 and 100, not {q!r}")
+        return self._copy().percentiles(q)[0]
+
+    def merge(self, other: Histogram) -> None:
+        """Count everything in `other` here too, as if it had been recorded in both."""
+        added = other._copy()
+        if not added.count:
+            return
+        with self._lock:
+            for bucket, n in added.buckets.items():
+                self._buckets[bucket] = self._buckets.get(bucket, 0) + n
+            self._count += added.count
+            self._total += added.total
+            self._low = min(self._low, added.low)
+            self._high = max(self._high, added.high)
+
+    def snapshot(self) -> HistogramSnapshot:
+        """Return all of it as of one moment."""
+        now = self._copy()
+        low, high = (now.low, now.high) if now.count else (None, None)
+        return HistogramSnapshot(now.count, now.total, low, high, *now.percentiles(50, 95, 99))
+
+    def __repr__(self) -> str:
+        now = self.snapshot()
+        if now.p50 is None:
+            return "<Histogram: empty>"
+        return (
+            f"<Histogram: {now.count} values, p50 {now.p50:.3g}, p95 {now.p95:.3g}, highest {now.high:.3g}>"
+        )
+
+    def _copy(self) -> _Frozen:
+        # Sorting happens on the copy, so that those who record wait for a dict's copy and no more.
+        with self._lock:
+            return _Frozen(dict(self._buckets), self._count, self._total, self._low, self._high)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    buckets: dict[int, int]
+    count: int
+    total: float
+    low: float
+    high: float
+
+    def percentiles(self, *ascending: float) -> list[float | None]:
+        if not self.count:
+            return [None] * len(ascending)
+        found: list[float | None] = []
+        passed = 0
+        buckets = iter(sorted(self.buckets.items()))
+        bucket = _ZERO
+        for q in ascending:
+            rank = max(1, ceil(q * self.count / 100))
+            while passed < rank:
+                bucket, n = next(buckets)
+                passed += n
+            found.append(self._value(bucket, rank))
+        return found
+
+    def _value(self, bucket: int, rank: int) -> float:
+        if rank == 1:
+            return self.low
+        if rank == self.count:
+            return self.high
+        if bucket == _ZERO:
+            return 0.0
+        # A fraction is in [SUB, 2 SUB) buckets, so an exponent's first bucket is at SUB more.
+        exponent, part = divmod(bucket - _SUB, _SUB)
+        middle = ldexp((_SUB + part + 0.5) / _TWICE, exponent)
+        return min(max(middle, self.low), self.high)

@@ -1,0 +1,128 @@
+"""Values in a few words, and tables as text and as HTML that every front end keeps.
+
+The HTML is plain on purpose: JupyterLab's sanitizer (untrusted notebooks), GitHub and nbconvert drop
+styles, scripts and SVG, so state is a word and the table has a caption, headers and nothing else.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+__all__ = ["Table", "brief", "redacted", "seconds", "size"]
+
+_SECRET = re.compile(r"token|key|secret|passw", re.IGNORECASE)
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration a person reads at a glance: ``"3.1 us"``, ``"250 ms"``, ``"2 min 5 s"``."""
+    if value is None:
+        return "-"
+    if value < 0:
+        return f"-{seconds(-value)}"
+    if not isfinite(value):
+        return f"{value} s"
+    for unit, scale, end in (("us", 1e6, 1000), ("ms", 1e3, 1000), ("s", 1, 60)):
+        text = f"{value * scale:.3g}"
+        if float(text) < end:  # as it is shown: 0.9999 s is 1 s and not 1e+03 ms
+            return f"{text} {unit}"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(value: int | None) -> str:
+    """Return a number of bytes as ``"118 KB"`` or ``"2.0 GB"``."""
+    if value is None:
+        return "-"
+    amount = float(value)
+    for unit in ("B", "KB", "MB", "GB"):
+        text = f"{amount:.0f}" if unit == "B" or abs(amount) >= 99.95 else f"{amount:.1f}"
+        if abs(float(text)) < 1000:
+            return f"{text} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def brief(value: object, *, width: int = 60) -> str:
+    """Return what a value is, without its contents when they are large, and never raise.
+
+    Arrays and tensors are told by dtype and shape, containers by length, the rest by a short repr.
+    """
+    try:
+        kind = type(value).__name__
+        shape = getattr(value, "shape", None)
+        if isinstance(shape, tuple):
+            return f"{kind} {getattr(value, 'dtype', '')} {tuple(shape)}".replace("  ", " ")
+        if isinstance(value, (bytes, bytearray)):
+            return f"{kind} of {len(value)} bytes"
+        if isinstance(value, (Mapping, list, tuple, set, frozenset)) and len(value) > 4:
+            return f"{kind} of {len(value)}"
+        # A string is cut before its repr is made: a novel costs as little as a word.
+        text = repr(value[: width + 1] if isinstance(value, str) else value)
+    except Exception as error:
+        return f"<{type(value).__name__}, its repr raised {type(error).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def redacted(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return `config` in a few words each, with what looks like a secret left out.
+
+    Outputs get committed with their notebooks.
+    """
+    return {key: "'***'" if _SECRET.search(key) else brief(_hidden(value)) for key, value in config.items()}
+
+
+def _hidden(value: Any, depth: int = 4) -> Any:
+    """Return `value` with the secrets inside it left out; what is too deep, or raises, is left out too."""
+    if not isinstance(value, (Mapping, list, tuple)) or (depth == 4 and len(value) > 4):
+        return value  # a large one is told by its length
+    if not depth:
+        return "…"
+    try:
+        if isinstance(value, Mapping):
+            return {
+                key: "***" if _SECRET.search(str(key)) else _hidden(inner, depth - 1)
+                for key, inner in value.items()
+            }
+        inside = [_hidden(inner, depth - 1) for inner in value]
+    except Exception:
+        return f"<{type(value).__name__}>"
+    return tuple(inside) if isinstance(value, tuple) else inside
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headers, with a caption: the one shape in which static output is shown."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    empty: str = "nothing yet"
+
+    def text(self) -> str:
+        """Return the table in columns, for terminals, plain text and the log."""
+        if not self.rows:
+            return f"{self.caption}: {self.empty}"
+        cells = [self.columns, *([str(cell) for cell in row] for row in self.rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+        return "\n".join([self.caption, lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+    def html(self) -> str:
+        """Return the table as HTML that survives sanitizers; everything in it is escaped."""
+        if not self.rows:
+            return f"<p>{html.escape(self.caption)}: {html.escape(self.empty)}</p>"
+        head = "".join(f'<th scope="col">{html.escape(c)}</th>' for c in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in self.rows
+        )
+        return (
+            f'<table class="grym-table"><caption>{html.escape(self.caption)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )

@@ -1,0 +1,90 @@
+"""Where the parts are wired together, and the kernel's own runtime."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import warnings
+from types import TracebackType
+from typing import Any, Self
+
+from grym_nb.clock import Clock
+from grym_nb.flow import route
+from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
+from grym_nb.services.ports import Ports
+from grym_nb.settings import Settings
+
+__all__ = ["Runtime", "current"]
+
+#: services that come with the package, registered unloaded and imported at their first use
+BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
+
+
+class Runtime:
+    """A registry with everything it needs, independent of any other; a context manager.
+
+    `current()` is the kernel's own. A forgotten one says so with a ResourceWarning.
+    """
+
+    def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        self._ports = Ports(settings=settings, clock=clock)
+        self.settings = self._ports.settings
+        self.events = self._ports.events
+        self.metrics = self._ports.metrics
+        self.registry = ServiceRegistry(self._ports)
+        self._closed = False
+        for name, factory in BUILT_IN.items():
+            self.registry.register(name, factory)
+
+    def submit(self, task: Task) -> Call:
+        """Send a task to the service that declares its type; returns at once with a `Call`."""
+        return self._route(task.type, task.model).submit(task)
+
+    def run(self, type: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the service that declares the task type, and return its answer."""
+        return self._route(type, None).run(type, *args, **kwargs)
+
+    def _route(self, type: str, model: str | None) -> ServiceHandle:
+        return route(self.registry, type, model=model)
+
+    def close(self, timeout: float | None = None) -> tuple[str, ...]:
+        """End every service, thread and timer; return the names of what still runs. Idempotent."""
+        if self._closed:
+            return ()
+        self._closed = True
+        self.registry.close(timeout)
+        return self._ports.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and any(h.status().loads for h in self.registry.list()):
+            warnings.warn(f"{self!r} was forgotten with services in it; close() it", ResourceWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"<Runtime: {'closed' if self._closed else f'{len(self.registry)} services'}>"
+
+
+_lock = threading.Lock()
+_kernel: Runtime | None = None
+
+
+def current() -> Runtime:
+    """Return the kernel's own runtime: made at the first call, closed when the kernel ends."""
+    global _kernel
+    with _lock:
+        if _kernel is None or _kernel._closed:
+            if _kernel is None:
+                atexit.register(_close)
+            _kernel = Runtime()
+        return _kernel
+
+
+def _close() -> None:
+    # The kernel is going: nobody waits half a minute for a call that hangs.
+    if _kernel is not None:
+        _kernel.close(timeout=2.0)

@@ -1,0 +1,55 @@
+"""The engine that runs a task in this process, in the thread that asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grym_nb.services.call import Frame
+
+__all__ = ["iterate", "run"]
+
+
+def run(frame: Frame) -> Any:
+    """Return what the frame's task returns; a generator is run to its end and gives a list."""
+    assert frame.instance is not None and frame.spec is not None
+    value = getattr(frame.instance.model, frame.spec.method)(*frame.args, **frame.kwargs)
+    kind = type(value)
+    if kind is CoroutineType:
+        return _on_loop(frame, value)
+    if kind in (GeneratorType, AsyncGeneratorType) and "generator" in frame.spec.kind:
+        return list(iterate(frame, value))
+    return value
+
+
+def iterate(frame: Frame, made: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]) -> Iterator[Any]:
+    """Yield from a generator task, plain or async, with the call's cancel and deadline between items."""
+    if isinstance(made, GeneratorType):
+        for item in made:
+            frame.check()
+            yield item
+        return
+    assert isinstance(made, AsyncGeneratorType)
+    try:
+        while True:
+            frame.check()
+            try:
+                item = _on_loop(frame, made.__anext__())
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        _on_loop(frame, made.aclose())
+
+
+def _on_loop(frame: Frame, awaitable: Any) -> Any:
+    async def awaited() -> Any:
+        return await awaitable
+
+    frame.future = frame.record.ports.loop.submit(awaited())
+    try:
+        return frame.future.result()
+    finally:
+        frame.future = None

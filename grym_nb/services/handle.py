@@ -1,0 +1,515 @@
+"""What callers hold, and the whole path of a call, step by step.
+
+::
+
+     1 validate     the task's declared checks; the deadline is fixed here
+     2 cached?      a result cache may answer
+     3 fallback (   what answers when all else fails
+     4  retry (     only errors that can change; nothing is held during back-off
+     5   breaker    refuse fast, before anything is loaded
+     6   enter      counted in: nothing unloads the service; loaded if need be
+     7   device     a lease of the call chain
+     8   slot       of the lane
+     9   deadline   what is left is passed on, through the frame
+    10   engine ))
+    11 observe      metrics, events, context, tape; a typed error
+
+A call runs in its caller's thread when a slot is free and nobody waits, and it has no timeout, is not async
+and not submitted. Else 1-2 run in the caller and 3-11, the load too, on a worker.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from grym_nb.clock import wait
+from grym_nb.errors import (
+    CallBlocked,
+    ConfigError,
+    GrymError,
+    Interrupted,
+    ValidationError,
+)
+from grym_nb.events import CallEnded
+from grym_nb.services.call import PLAIN, Call, Frame, Options, Task, TaskResult, _current
+from grym_nb.services.engines import run
+from grym_nb.services.held import Hold, Stream, Use
+from grym_nb.services.lane import hand_over
+from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
+
+if TYPE_CHECKING:
+    from grym_nb.services.lifecycle import State
+    from grym_nb.services.mapping import Mapped
+    from grym_nb.services.model import TaskSpec
+    from grym_nb.services.record import Instance, ServiceRecord
+    from grym_nb.services.registry import ServiceRegistry
+
+__all__ = ["BoundTask", "ServiceHandle"]
+
+_BACK_OFF = 0.1  # seconds before the first retry; doubles each time
+
+
+# -- the path of a call ----------------------------------------------------------------------------
+
+
+def _begin(record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Frame:
+    """Step 1: check the arguments, fix the deadline."""
+    frame = Frame(record, spec, args, kwargs, options, record.ports.clock())
+    problems = spec.checker.problems(args, kwargs)
+    if problems:
+        error = ValidationError(
+            f"{frame.title} does not take these arguments",
+            problems=problems,
+            hint=f"it takes {spec.signature}",
+            service=record.name,
+            task=spec.method,
+        )
+        _observe(frame, None, error)
+        raise error
+    return frame
+
+
+def _call(record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
+    """Steps 1 and 2, and the choice of the thread."""
+    frame = _begin(record, spec, args, kwargs, options)
+    if record.ports.cache is not None:
+        hit, value = record.ports.cache(frame)
+        if hit:
+            _observe(frame, value, None, outcome="cached")
+            return value
+    if spec.kind == "generator" or spec.kind == "async generator":
+        frame.what = "generator"
+        return Stream(Hold(frame, _conclude))
+    lane = record.lane
+    if (
+        frame.options.timeout is None
+        and spec.kind == "plain"
+        and (lane.open if frame.parent is None else lane.open or lane.reenters(frame))
+    ):
+        try:
+            return _answer(frame)
+        finally:
+            frame.end()
+    call = _submit(frame)
+    try:
+        return call.result()
+    except CallBlocked:
+        call.cancel()
+        raise
+
+
+def _submit(frame: Frame) -> Call:
+    """Put the call in line for a worker; never blocks."""
+    record = frame.record
+    frame.inline = False
+    call = Call(frame, _drop)
+    try:
+        record.accept(frame)
+    except GrymError as error:
+        _observe(frame, None, error)
+        raise
+    context = copy_context()
+    call.ticket = record.lane.submit(frame, lambda: context.run(_serve, frame, call))
+    if frame.deadline is not None:
+        call.timer = record.ports.pulse.at(frame.deadline, call.expire, name=f"deadline of {frame.title}")
+    return call
+
+
+def _serve(frame: Frame, call: Call) -> None:
+    """Steps 3 to 11 on a worker, and the end of the call."""
+    value, error = None, None
+    try:
+        value = _answer(frame)
+    except BaseException as raised:
+        error = raised
+    finally:
+        # Before the slot there may have been an error: then it is given back here.
+        frame.record.lane.leave(frame)
+        frame.record.abandon(frame)
+    call.settle(value, error)
+    frame.end()
+
+
+def _drop(frame: Frame, error: BaseException) -> None:
+    """End a call that left the line without ever having run."""
+    frame.record.abandon(frame)
+    _observe(frame, None, error)
+    frame.end()
+
+
+def _answer(frame: Frame) -> Any:
+    """Steps 3 to 11, in this thread."""
+    try:
+        ports = frame.record.ports
+        if ports.fallback is None:
+            value = _tried(frame)
+        else:
+            value = _with_fallback(frame, ports.fallback)
+    except BaseException as raised:
+        error = _conclude(frame, raised) or raised
+    else:
+        _observe(frame, value, None)
+        return value
+    # Raised from here, without the frames below: they hold the model, and IPython keeps the last
+    # traceback for as long as the kernel lives. `%grym why` has them as text.
+    raise error.with_traceback(None) from None
+
+
+def _with_fallback(frame: Frame, fallback: Callable[[Frame, GrymError], Any]) -> Any:
+    try:
+        return _tried(frame)
+    except GrymError as error:
+        return fallback(frame, error)
+
+
+def _tried(frame: Frame) -> Any:
+    """Step 4: attempts, with nothing held between them."""
+    retry = frame.record.ports.retry
+    if retry is not None:
+        return retry(frame, _attempt)
+    pause = _BACK_OFF
+    for _ in range(frame.options.retries):
+        try:
+            return _attempt(frame)
+        except GrymError as error:
+            if not error.can_change or frame.cancelled:
+                raise
+        _back_off(frame, pause)
+        pause *= 2
+    return _attempt(frame)
+
+
+def _back_off(frame: Frame, pause: float) -> None:
+    hand_over()
+    clock = frame.record.ports.clock
+    until = clock() + pause
+    condition = threading.Condition()
+    with condition:
+        while clock() < until:
+            frame.check()
+            wait(clock, condition, until if frame.deadline is None else min(until, frame.deadline))
+
+
+def _attempt(frame: Frame) -> Any:
+    """Steps 5 to 10."""
+    record, ports = frame.record, frame.record.ports
+    if ports.breaker is not None:
+        ports.breaker.ask(frame)  # 5
+    while True:
+        instance = record.enter(frame)  # 6
+        try:
+            if ports.device is None:
+                value = _in_slot(frame, instance)
+            else:
+                with ports.device(frame):  # 7
+                    value = _in_slot(frame, instance)
+        finally:
+            record.leave(frame)
+        if value is not _STALE:
+            return value
+
+
+_STALE = object()
+
+
+def _in_slot(frame: Frame, instance: Instance) -> Any:
+    lane = frame.record.lane
+    lane.take(frame)  # 8
+    try:
+        # An instance that was let go of while we waited is not the one to call.
+        if frame.place is not None and frame.place.epoch != instance.epoch:
+            return _STALE
+        return _engine(frame)
+    finally:
+        lane.leave(frame)
+
+
+def _engine(frame: Frame) -> Any:
+    """Step 10: the author's code, with the frame as its context (9), and typed errors out of it."""
+    record, ports = frame.record, frame.record.ports
+    spec = cast("TaskSpec", frame.spec)
+    token = _current.set(frame)
+    began = ports.clock()
+    try:
+        if frame.cancelled or frame.deadline is not None:
+            frame.check()
+        if spec.takes_context and ports.context is not None and "context" not in frame.kwargs:
+            frame.kwargs["context"] = ports.context(frame)
+        value = run(frame)
+    except BaseException as raised:
+        error = record.failed(frame, raised)
+    else:
+        if ports.breaker is not None:
+            ports.breaker.told(frame, ports.clock() - began, None)
+        return value
+    finally:
+        _current.reset(token)
+    if ports.breaker is not None and isinstance(error, GrymError):
+        ports.breaker.told(frame, ports.clock() - began, error)
+    raise error
+
+
+def _conclude(frame: Frame, raised: BaseException | None) -> BaseException | None:
+    """Step 11 of a call that ended: the error as the caller should see it."""
+    if raised is None:
+        _observe(frame, None, None)
+        return None
+    error = raised
+    if isinstance(raised, KeyboardInterrupt) and not isinstance(raised, Interrupted):
+        came = f" at {frame.progress.told}" if frame.progress is not None else ""
+        error = Interrupted(f"{frame.title} interrupted{came}; the service is still ready")
+    elif not isinstance(raised, GrymError) and isinstance(raised, Exception):
+        error = frame.record.failed(frame, raised)
+    _observe(frame, None, error)
+    return error
+
+
+def _observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: str = "ok") -> None:
+    """Step 11: every call is seen once, however it ended."""
+    record, ports = frame.record, frame.record.ports
+    now = ports.clock()
+    took = now - frame.started
+    if error is not None:
+        outcome = error.code if isinstance(error, GrymError) else "interrupted"
+    record.meter(frame.task, outcome).record(took if took > 0.0 else 0.0)
+    record.last_used = now
+    instance = frame.instance
+    version = instance.version if instance is not None else record.version
+    text = "" if error is None else str(error)
+    ports.calls.append((frame.id, now, record.name, frame.task, version, outcome, took, text))
+    if ports.events.wants(CallEnded):
+        ports.events.publish(CallEnded(record.name, now, frame.task, version, f"call-{frame.id}", outcome, took))
+    if error is None and outcome == "ok":
+        if ports.tape is not None:
+            ports.tape(frame, value)
+        if ports.store is not None:
+            ports.store(frame, value)
+
+
+# -- what callers hold -----------------------------------------------------------------------------
+
+
+class BoundTask:
+    """One task of a service: call it, `submit` it, or say `with_` what options."""
+
+    __slots__ = ("_record", "name", "options")
+
+    def __init__(self, record: ServiceRecord, name: str, options: Options = PLAIN) -> None:
+        self._record = record
+        self.name = name
+        self.options = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _call(self._record, self._record.task(self.name), args, kwargs, self.options)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Call:
+        """Return at once with a `Call`: a future that can also be awaited."""
+        return _submit(_begin(self._record, self._record.task(self.name), args, kwargs, self.options))
+
+    def with_(self, *, timeout: float | None = None, priority: str | int = "normal", retries: int = 0) -> Self:
+        """Return this task with options for the calls made through it."""
+        return type(self)(self._record, self.name, Options.of(timeout, priority, retries))
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's declaration."""
+        return self._record.task(self.name)
+
+    def __repr__(self) -> str:
+        tasks = self._record.tasks or {}
+        spec = tasks.get(self.name)
+        if spec is None:
+            return f"<task {self._record.name}.{self.name}>"
+        doc = spec.doc.splitlines()[0] if spec.doc else spec.type
+        return f"<task {self._record.name}.{self.name}{spec.signature}: {doc}>"
+
+
+class ServiceHandle:
+    """A service by name: stable while its code, config and instance come and go.
+
+    Every task is a method: ``handle.measure(clip)`` blocks, ``handle.measure.submit(clip)`` returns a `Call`,
+    ``handle.measure.with_(timeout=5)(clip)`` bounds it. The first call loads the service.
+    """
+
+    def __init__(self, record: ServiceRecord, registry: ServiceRegistry) -> None:
+        self._record = record
+        self._registry = registry
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        return self._record.name
+
+    @property
+    def state(self) -> State:
+        """registered, loading, ready, draining, failed or closed."""
+        return self._record.lifecycle.state
+
+    @property
+    def health(self) -> str:
+        """What is thought of it: unknown until it is judged, then healthy, degraded or unhealthy."""
+        return self._record.health
+
+    @property
+    def version(self) -> str:
+        """The version of its code."""
+        return self._record.version
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config in force: defaults with what was given."""
+        return dict(self._record.spec.full_config)
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """What it can do; empty while only loading would tell."""
+        return tuple((self._record.tasks or {}).values())
+
+    @property
+    def story(self) -> tuple[Any, ...]:
+        """The moves it made from state to state, with times and reasons."""
+        return tuple(self._record.lifecycle.story)
+
+    def status(self) -> ServiceStatus:
+        """Return a snapshot of state, health and figures; never loads anything."""
+        return status_of(self._record)
+
+    def metrics(self) -> ServiceMetrics:
+        """Return the figures of its calls so far."""
+        return metrics_of(self._record)
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def run(self, task: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a task by method name or type."""
+        return _call(self._record, self._record.task(task), args, kwargs, PLAIN)
+
+    def submit(self, task: str | Task, *args: Any, **kwargs: Any) -> Call:
+        """Submit a task by method name, type or `Task`; returns at once with a `Call`."""
+        if isinstance(task, Task):
+            return _submit(self._of(task))
+        return _submit(_begin(self._record, self._record.task(task), args, kwargs, PLAIN))
+
+    def execute(self, task: Task) -> TaskResult:
+        """Run a `Task`; a failing one gives a result that says so, it never raises."""
+        try:
+            frame = self._of(task)
+        except GrymError as error:
+            return TaskResult(task.id, False, "failed", None, error, task.metadata)
+        call = _submit(frame)
+        try:
+            call.result()
+        except GrymError:
+            pass
+        assert call.outcome is not None
+        return call.outcome.for_task(task)
+
+    def map(
+        self,
+        task: str,
+        items: Iterable[Any],
+        *,
+        save: Any = None,
+        errors: str = "keep",
+        **kwargs: Any,
+    ) -> Mapped:
+        """Call a task once for each item, in order, with progress; returns a list of results.
+
+        With `save=` every result is also a line of that JSON file, and a later call with the same items
+        goes on where this one stopped. `errors="raise"` stops at the first failure; else failed items are
+        None in the list and explained in its `failed`. Further keywords go to the task.
+        """
+        from grym_nb.services.mapping import run_map
+
+        return run_map(self, task, items, save=save, errors=errors, kwargs=kwargs)
+
+    def use(self) -> Use[Any]:
+        """Return a context manager that gives the loaded object itself.
+
+        It counts as a call: nothing unloads the service meanwhile, and its slot is held.
+        """
+
+        def hold() -> Hold:
+            record = self._record
+            frame = Frame(record, None, (), {}, PLAIN, record.ports.clock(), what="use")
+            try:
+                return Hold(frame, _conclude)
+            except GrymError as error:
+                raise error.with_traceback(None) from None
+
+        return Use(hold)
+
+    # -- its life ----------------------------------------------------------------------------------
+
+    def load(self) -> Self:
+        """Load it now (and what it needs), if it is not; returns the handle."""
+        try:
+            self._record.load()
+        except (GrymError, Interrupted) as error:
+            raise error.with_traceback(None) from None
+        return self
+
+    def unload(self, timeout: float | None = None) -> Self:
+        """Let running calls end, then let go of the model; the next call loads it anew."""
+        self._record.unload(timeout)
+        return self
+
+    def reload(self) -> Self:
+        """Unload and load again, with the code and config in force."""
+        self._record.refuse_from_within("reload")
+        self._record.unload(reason="reload")
+        return self.load()
+
+    def configure(self, **changes: Any) -> str:
+        """Change the config; returns how it took effect.
+
+        ``"in place"``: set on the resident model between two calls. ``"reloads"``: `load` depends on it, so the
+        next call loads anew. ``"at load"``: nothing was loaded.
+        """
+        return self._registry.reconfigure(self._record, changes)
+
+    def ping(self) -> Ping:
+        """Ask the service how it is; never loads, and leaves no trace in figures or idle time."""
+        return ping(self._record)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _of(self, task: Task) -> Frame:
+        record = self._record
+        kwargs = dict(task.params)
+        spec = record.task(task.type)
+        if task.context is not None:
+            kwargs["context"] = task.context
+        if task.store_results and record.ports.store is None:
+            raise ConfigError(
+                f"{task.id} asks for store_results, and this runtime has no context store",
+                hint="leave store_results out, and keep the result yourself",
+            )
+        args = () if task.data is None else (task.data,)
+        frame = _begin(record, spec, args, kwargs, Options.of(task.timeout, task.priority, task.retries))
+        return frame
+
+    def __getattr__(self, name: str) -> BoundTask:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        record = self._record
+        if record.tasks is not None:
+            name = record.task(name).method
+        bound = BoundTask(record, name)
+        # Found at once the next time. It looks its task up at every call, so it never goes stale.
+        self.__dict__[name] = bound
+        return bound
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(self._record.tasks or ())]
+
+    def __repr__(self) -> str:
+        return f"<{self.status().line}>"
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_()

@@ -1,0 +1,419 @@
+"""The queue in front of a service: slots, priority with ageing, and places that a call chain shares.
+
+A *slot* lets one call run. A call that holds one holds a *place*, and lends it to the calls of its own
+chain: at once to those that run in its thread (it cannot do anything else meanwhile), and to those that run
+elsewhere as long as it waits for something. So a chain re-enters its own service, directly or through
+others, and still at most `slots` calls compute at a time.
+
+Whoever waits in line is a `Ticket`: a thread that sleeps here, or a job that a worker runs once a slot is
+free. Batching will take several tickets at once from `Lane._next`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from grym_nb.clock import wait
+from grym_nb.errors import CallBlocked
+
+if TYPE_CHECKING:
+    from grym_nb.clock import Clock
+    from grym_nb.pulse import Workers
+    from grym_nb.services.call import Frame
+
+__all__ = ["Lane", "Place", "Ticket", "aside", "hand_over", "step_aside", "step_back"]
+
+
+class Ticket:
+    """Someone in line: `granted` is called, without any lock, once `place` is there."""
+
+    __slots__ = ("dead", "frame", "granted", "lane", "place")
+
+    def __init__(self, lane: Lane, frame: Frame, granted: Callable[[], None] | None) -> None:
+        self.lane = lane
+        self.frame = frame
+        self.granted = granted  # None: a thread that sleeps on the lane's condition
+        self.place: Place | None = None
+        self.dead = False
+
+    def withdraw(self) -> bool:
+        """Leave the line; False for a job that has its place and runs already."""
+        return self.lane.withdraw(self)
+
+
+class Place:
+    """A slot, held by one chain; `occupant` is the call of the chain that computes in it now."""
+
+    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "waiting")
+
+    def __init__(self, lane: Lane, owner: Frame) -> None:
+        self.lane = lane
+        self.epoch = lane.epoch
+        self.owner = owner
+        self.occupant: Frame | None = owner
+        self.frames = 1  # the owner and those of its chain who ride or wait to ride
+        self.waiting: deque[Ticket] = deque()
+
+
+class _Worker(threading.local):
+    """What a lane worker remembers: the call it runs, and the ticket it goes on with afterwards."""
+
+    frame: Frame | None = None
+    following: Ticket | None = None
+
+
+_worker = _Worker()
+_order = itertools.count()
+
+
+class Lane:
+    """Slots and the line in front of them. All state is under `condition`, shared with the record."""
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        *,
+        clock: Clock,
+        workers: Workers,
+        condition: threading.Condition,
+        ageing_seconds: float,
+    ) -> None:
+        self.name = name
+        self.slots = slots
+        self.free = slots
+        self.epoch = 0
+        self.condition = condition
+        self.places: set[Place] = set()
+        self._clock = clock
+        self._workers = workers
+        self._ageing = ageing_seconds
+        self._line: list[tuple[float, int, Ticket]] = []
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """Whether a slot is free and nobody waits: then a call runs in its caller's thread."""
+        return self.free > 0 and not self._line
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls in line."""
+        return sum(not ticket.dead for _, _, ticket in self._line)
+
+    def take(self, frame: Frame) -> None:
+        """Wait for a slot, in the caller's thread; the frame then has its place."""
+        if frame.place is not None:
+            if frame.place.epoch == self.epoch:
+                return  # a worker brought the slot along
+            frame.place = None
+        with self.condition:
+            if frame.parent is None or (shared := self._shared(frame)) is None:
+                if self.open:
+                    frame.place = self._seat(frame)
+                    return
+                ticket = Ticket(self, frame, None)
+                self._push(ticket)
+            else:
+                place, beneath = shared
+                if beneath:
+                    frame.place = place
+                    if frame.what == "generator":
+                        place.frames += 1  # it may outlive the call it was made in
+                    else:
+                        frame.borrowed = True
+                    return
+                ticket = self._ride(place, frame)
+        if frame.place is None:
+            with aside(frame.parent if frame.inline else None):
+                self._sleep(ticket)
+
+    def submit(self, frame: Frame, run: Callable[[], None]) -> Ticket:
+        """Put a call in line for a worker; never blocks."""
+        with self.condition:
+            shared = self._shared(frame)
+            ticket = Ticket(self, frame, run)
+            ready: list[Ticket] = []
+            if shared is None:
+                self._push(ticket)
+                ready = self._grant()
+            else:
+                place = shared[0]
+                place.frames += 1
+                place.waiting.append(ticket)
+                if place.occupant is None:
+                    ready = self._next_rider(place)
+        self.start(ready)
+        return ticket
+
+    def reenters(self, frame: Frame) -> bool:
+        """Tell whether the call is made, in this thread, from inside a call of this lane."""
+        shared = self._shared(frame)
+        return shared is not None and shared[1]
+
+    def rides(self, frame: Frame) -> bool:
+        """Tell whether a call of this chain has a place in this lane."""
+        return self._shared(frame) is not None
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def leave(self, frame: Frame) -> None:
+        """Give the place back: to the chain's next rider, else to the next in line."""
+        place, frame.place = frame.place, None
+        if place is None:
+            return
+        if frame.borrowed:
+            frame.borrowed = False
+            return
+        with self.condition:
+            ready = self._vacate(place, frame, gone=True)
+        if ready:
+            self.start(ready, after=frame)
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take a ticket out of the line; False when it is a job that has its place, or is out already."""
+        with self.condition:
+            if ticket.dead or (ticket.place is not None and ticket.granted is not None):
+                return False
+            ticket.dead = True
+            ready: list[Ticket] = []
+            if ticket.place is not None:
+                ready = self._vacate(ticket.place, ticket.frame, gone=True)
+            else:
+                for shared in self.places:
+                    if ticket in shared.waiting:
+                        shared.waiting.remove(ticket)
+                        ready = self._vacate(shared, ticket.frame, gone=True)
+                        break
+            ready += self._grant()
+        self.start(ready)
+        return True
+
+    def renew(self) -> list[Ticket]:
+        """Forget the places of an instance that is no longer served (held); its calls end on their own.
+
+        Returns the jobs that the fresh slots let in; the caller starts them once it holds no lock.
+        """
+        self.epoch += 1
+        self.free = self.slots
+        for place in self.places:
+            for ticket in place.waiting:
+                self._push(ticket)
+            place.waiting.clear()
+        self.places = set()
+        return self._grant()
+
+    def resize(self, slots: int) -> None:
+        """Change how many calls may compute at a time."""
+        with self.condition:
+            self.free += slots - self.slots
+            self.slots = slots
+            ready = self._grant()
+        self.start(ready)
+
+    def start(self, tickets: list[Ticket], after: Frame | None = None) -> None:
+        """Set granted jobs going; takes no lock of ours."""
+        for ticket in tickets:
+            if after is not None and _worker.frame is after and _worker.following is None:
+                # The worker that frees the slot goes on with the next call itself: no hand-over.
+                _worker.following = ticket
+            else:
+                self._workers.run(lambda ticket=ticket: _work(ticket))  # type: ignore[misc]
+
+    # -- who waits for whom ------------------------------------------------------------------------
+
+    def refuse_endless_wait(self, frame: Frame) -> None:
+        """Raise when every slot is held by something that only this very thread could end."""
+        here = threading.get_ident()
+        with self.condition:
+            holders = [place.owner for place in self.places]
+            mine = [owner for owner in holders if owner.suspended == here]
+            if self.free > 0 or not mine or len(mine) < len(holders) or frame.place is not None:
+                return
+        holder = mine[0]
+        raise CallBlocked(
+            f"{frame.title} would wait for ever: {holder.title} is open in this thread and holds the slot",
+            hint=f"end it first (exhaust or close() the generator, leave `use()`), or register "
+            f"{self.name} with concurrency={self.slots + 1}",
+            service=self.name,
+            task=frame.task,
+        )
+
+    # -- under the condition -----------------------------------------------------------------------
+
+    def _shared(self, frame: Frame) -> tuple[Place, bool] | None:
+        """Return the place this chain has here, and whether its holder lies beneath us in this thread."""
+        beneath = frame.inline
+        for above in frame.chain():
+            if above is frame:
+                continue
+            place = above.place
+            if place is not None and place.lane is self and place.epoch == self.epoch and place.frames:
+                return place, beneath
+            beneath = beneath and above.inline
+        return None
+
+    def _seat(self, frame: Frame) -> Place:
+        self.free -= 1
+        place = Place(self, frame)
+        self.places.add(place)
+        return place
+
+    def _push(self, ticket: Ticket) -> None:
+        # A step of priority is worth so many seconds of waiting: nobody waits for ever, and the key
+        # never changes, so that the heap stays a heap.
+        due = self._clock() - ticket.frame.options.priority * self._ageing
+        heapq.heappush(self._line, (due, next(_order), ticket))
+
+    def _ride(self, place: Place, frame: Frame) -> Ticket:
+        ticket = Ticket(self, frame, None)
+        place.frames += 1
+        place.waiting.append(ticket)
+        if place.occupant is None:  # then nobody else waits for it: a free place is given on at once
+            self._next_rider(place)
+        return ticket
+
+    def _grant(self) -> list[Ticket]:
+        """Give free slots to the first in line; return the jobs among them."""
+        jobs: list[Ticket] = []
+        woken = False
+        while self._line and (self.free > 0 or self._line[0][2].dead):
+            ticket = heapq.heappop(self._line)[2]
+            if ticket.dead:
+                continue
+            ticket.place = ticket.frame.place = self._seat(ticket.frame)
+            if ticket.granted is None:
+                woken = True
+            else:
+                jobs.append(ticket)
+        if woken:
+            self.condition.notify_all()
+        return jobs
+
+    def _next_rider(self, place: Place) -> list[Ticket]:
+        while place.waiting:
+            ticket = place.waiting.popleft()
+            if ticket.dead:
+                continue
+            ticket.place = ticket.frame.place = place
+            place.occupant = ticket.frame
+            if ticket.granted is not None:
+                return [ticket]
+            self.condition.notify_all()
+            return []
+        return []
+
+    def _vacate(self, place: Place, frame: Frame, *, gone: bool) -> list[Ticket]:
+        if place.occupant is frame:
+            place.occupant = None
+            self.condition.notify_all()  # its owner may wait to have it back
+        place.frames -= gone
+        if place.epoch != self.epoch:
+            return []
+        if place.frames > 0:
+            return self._next_rider(place) if place.occupant is None else []
+        self.places.discard(place)
+        self.free += 1
+        return self._grant()
+
+    def _sleep(self, ticket: Ticket) -> None:
+        frame = ticket.frame
+        try:
+            self.refuse_endless_wait(frame)
+            with self.condition:
+                while ticket.place is None:
+                    if frame.deadline is not None and self._clock() >= frame.deadline:
+                        raise frame.timeout(f"a slot of {self.name} ({self.slots} in use)")
+                    if frame.cancelled:
+                        raise frame.cancellation()
+                    wait(self._clock, self.condition, frame.deadline)
+        except BaseException:
+            ticket.withdraw()
+            frame.place = None
+            raise
+
+
+def _work(ticket: Ticket | None) -> None:
+    while ticket is not None:
+        _worker.frame = ticket.frame
+        try:
+            if ticket.granted is not None:
+                ticket.granted()
+        finally:
+            _worker.frame = None
+            ticket, _worker.following = _worker.following, None
+
+
+def hand_over() -> None:
+    """Let another worker go on with the call this one meant to run next: this thread is about to wait."""
+    ticket, _worker.following = _worker.following, None
+    if ticket is not None:
+        ticket.lane.start([ticket])
+
+
+# -- what a chain gives back while it waits --------------------------------------------------------
+
+
+def step_aside(frame: Frame | None) -> list[Frame]:
+    """Lend the places, and give back the gate, of every call of this thread that now waits."""
+    left: list[Frame] = []
+    while frame is not None:
+        place = frame.place
+        if frame.gate is not None:
+            frame.gate.release()
+            left.append(frame)
+        elif place is not None and place.occupant is frame:
+            with place.lane.condition:
+                ready = place.lane._vacate(place, frame, gone=False)
+            place.lane.start(ready)
+            left.append(frame)
+        frame = frame.parent if frame.inline else None
+    return left
+
+
+def _return(frame: Frame) -> bool:
+    """Take the place back if nobody of the chain computes in it; tell whether it did."""
+    place = frame.place
+    if place is None:
+        return True
+    with place.lane.condition:
+        if place.occupant is None:
+            place.occupant = frame
+        return place.occupant is frame
+
+
+@contextmanager
+def aside(frame: Frame | None) -> Iterator[None]:
+    """While this block waits, the chain's own calls may use what the chain holds."""
+    hand_over()
+    if frame is None:
+        yield
+        return
+    left = step_aside(frame)
+    try:
+        yield
+    finally:
+        for waiting in reversed(left):
+            if waiting.gate is not None:
+                waiting.gate.acquire()
+            elif (place := waiting.place) is not None:
+                with place.lane.condition:
+                    while place.occupant is not None:
+                        place.lane.condition.wait()
+                    place.occupant = waiting
+
+
+async def step_back(left: list[Frame]) -> None:
+    """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop."""
+    import asyncio
+
+    for frame in reversed(left):
+        while not _return(frame):
+            await asyncio.sleep(0.001)

@@ -1,0 +1,132 @@
+"""What an author writes: a class with one `@task` method or more.
+
+>>> class Echo(ModelService):
+...     @task("text.echo")
+...     def echo(self, text: str) -> str:
+...         return text
+>>> [spec.type for spec in tasks_of(Echo).values()]
+['text.echo']
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, overload
+
+from grym_nb.services.checks import Checker
+
+__all__ = ["ModelService", "TaskSpec", "task", "tasks_of"]
+
+_MARK = "__grym_task__"
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+Kind = Literal["plain", "async", "generator", "async generator"]
+
+
+class ModelService:
+    """A model and what can be asked of it.
+
+    Keyword arguments of `__init__` are the config, checked when the service is registered. What `load`
+    sets on the instance stays resident until `unload`. All hooks are optional; any class with a `@task`
+    method makes a service, this one only spells the hooks out.
+    """
+
+    #: names of the services this one needs; a trailing ``?`` marks an optional one. While the service
+    #: lives, `self.needs.NAME` is the handle (None for an optional one that is not there).
+    needs: Any = ()
+
+    def load(self) -> None:
+        """Bring the model into memory; runs once, at the first use."""
+
+    def warm_up(self) -> None:
+        """Run once after `load`, before the first call is let in."""
+
+    def ping(self) -> None:
+        """Raise when something is wrong; cheap, never loads anything."""
+
+    def unload(self) -> None:
+        """Release what garbage collection would not (files, processes, caches); also after a failed load."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    type: str | None
+    replay: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """One thing a service can do: the method, the task type it answers, and what it accepts."""
+
+    method: str
+    type: str
+    kind: Kind
+    replay: bool
+    takes_context: bool
+    doc: str
+    checker: Checker = field(compare=False, repr=False)
+
+    @property
+    def signature(self) -> str:
+        """The method's signature as text, without `self`."""
+        return self.checker.signature
+
+
+@overload
+def task(type: _F) -> _F: ...
+@overload
+def task(type: str, *, replay: bool = True) -> Callable[[_F], _F]: ...
+def task(type: str | _F, *, replay: bool = True) -> _F | Callable[[_F], _F]:
+    """Return the method, declared as a task of type `type` (its own name when used bare).
+
+    `replay=False` says that the task has side effects: it is never called again to try new code.
+    """
+
+    def declare(method: _F, type: str | None) -> _F:
+        setattr(method, _MARK, _Mark(type, replay))
+        return method
+
+    if isinstance(type, str):
+        if not type.strip():
+            raise ValueError("a task type is a name such as 'audio.loudness'")
+        return lambda method: declare(method, type)
+    return declare(type, None)
+
+
+def tasks_of(cls: type) -> dict[str, TaskSpec]:
+    """Return the tasks a class declares, by method name, in the order in which they were written.
+
+    A subclass that overrides a task's method without decorating it again keeps the task.
+    """
+    tasks: dict[str, TaskSpec] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            mark = getattr(value, _MARK, None)
+            if isinstance(mark, _Mark):
+                tasks[name] = _spec(cls, name, mark)
+    return tasks
+
+
+def _spec(cls: type, name: str, mark: _Mark) -> TaskSpec:
+    static = inspect.getattr_static(cls, name)
+    function = getattr(cls, name)
+    checker = Checker(function, method=not isinstance(static, (staticmethod, classmethod)))
+    return TaskSpec(
+        method=name,
+        type=mark.type or name,
+        kind=_kind(inspect.unwrap(function)),
+        replay=mark.replay,
+        takes_context="context" in checker.names,
+        doc=inspect.getdoc(function) or "",
+        checker=checker,
+    )
+
+
+def _kind(function: Callable[..., Any]) -> Kind:
+    if inspect.iscoroutinefunction(function):
+        return "async"
+    if inspect.isasyncgenfunction(function):
+        return "async generator"
+    return "generator" if inspect.isgeneratorfunction(function) else "plain"

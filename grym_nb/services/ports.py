@@ -1,0 +1,89 @@
+"""What a call path needs from other parts of the house, with null defaults.
+
+`Ports()` alone makes a registry that works: its own bus, metrics and pulse, and nothing in the steps whose
+part is not wired. The runtime puts the real parts in. A step that is None costs one comparison.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from grym_nb.clock import Clock, monotonic
+from grym_nb.events import EventBus
+from grym_nb.metrics import Metrics
+from grym_nb.pulse import Pulse, Workers
+from grym_nb.settings import Settings
+from grym_nb.services.engines.loop import LoopThread
+from grym_nb.services.failure import LastFailure
+
+if TYPE_CHECKING:
+    from grym_nb.errors import GrymError
+    from grym_nb.services.call import Frame
+    from grym_nb.services.record import ServiceRecord
+
+__all__ = ["Breaker", "Ended", "Ports"]
+
+
+class Breaker(Protocol):
+    """Refuses fast when a service is failing; told of engine time and failed loads only."""
+
+    def ask(self, frame: Frame) -> None:
+        """Raise `BreakerOpen` to refuse the call."""
+
+    def told(self, frame: Frame, seconds: float, error: GrymError | None) -> None:
+        """Hear how the engine did."""
+
+
+class Ended(NamedTuple):
+    """One line of the log of recent calls."""
+
+    id: int
+    at: float
+    service: str
+    task: str
+    version: str
+    outcome: str
+    seconds: float
+    error: str
+
+
+class Ports:
+    """The seams of the call path, in the order of its steps, and what all of it stands on."""
+
+    #: 2  f(frame) -> (hit, value)
+    cache: Callable[[Frame], tuple[bool, Any]] | None = None
+    #: 3  f(frame, error) -> value, or raises
+    fallback: Callable[[Frame, GrymError], Any] | None = None
+    #: 4  f(frame, attempt) -> value; calls attempt(frame) as often as its policy allows
+    retry: Callable[[Frame, Callable[[Frame], Any]], Any] | None = None
+    #: 5
+    breaker: Breaker | None = None
+    #: 6  f(record) -> the reservation under which the record loads
+    admit: Callable[[ServiceRecord], AbstractContextManager[Any]] | None = None
+    #: 7  f(frame) -> the lease under which the frame runs
+    device: Callable[[Frame], AbstractContextManager[Any]] | None = None
+    #: 10 f(frame) -> the adapted context for a task that takes one
+    context: Callable[[Frame], Any] | None = None
+    #: 11 f(frame, value): keep the result in the context / on the tape
+    store: Callable[[Frame, Any], None] | None = None
+    tape: Callable[[Frame, Any], None] | None = None
+
+    def __init__(self, *, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        self.settings = settings or Settings()
+        self.clock = clock or monotonic
+        self.events = EventBus()
+        self.metrics = Metrics()
+        self.pulse = Pulse(
+            self.clock, work_threads=self.settings.work_threads, linger=self.settings.linger_seconds
+        )
+        self.workers = Workers("grym-call", linger=self.settings.linger_seconds)
+        self.loop = LoopThread()
+        self.failures = LastFailure()
+        self.calls: deque[Ended] = deque(maxlen=self.settings.calls_kept)
+
+    def close(self, timeout: float = 2.0) -> tuple[str, ...]:
+        """End the threads; return the names of those that still run."""
+        return (*self.loop.close(timeout), *self.workers.close(timeout), *self.pulse.close(timeout))

@@ -1,0 +1,85 @@
+"""Which of its attributes a `load` read, and whether two values are the same.
+
+So a config that `load` never looked at can change in place, with the weights kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+__all__ = ["reads_of", "same"]
+
+#: for each class whose instances are watched: what each of them was asked for, by identity
+_watched: dict[type, dict[int, set[str]]] = {}
+_lock = threading.Lock()
+
+
+def reads_of(model: Any) -> frozenset[str] | None:
+    """Run `model.load()`; return the attributes it read of those that were there before.
+
+    None means that it may have read any: the class cannot be watched, or all of it was asked for.
+    """
+    load = getattr(model, "load", None)
+    if load is None:
+        return frozenset()
+    before = set(getattr(model, "__dict__", ()))
+    if not before:
+        load()
+        return frozenset()
+    read = _watch(model)
+    try:
+        load()
+    finally:
+        if read is not None:
+            _unwatch(model)
+    return None if read is None or "__dict__" in read else frozenset(read & before)
+
+
+def _watch(model: Any) -> set[str] | None:
+    """Note what `model` is asked for from now on; None where its class does not allow it."""
+    kind = type(model)
+    with _lock:
+        watched = _watched.get(kind)
+        if watched is None:
+            # On the class itself, not on a subclass put in its place: `type(self)` stays what it is,
+            # and no __init_subclass__ or registry hears of a class that does not exist.
+            own = vars(kind).get("__getattribute__")
+            if own is not None:
+                return None
+            asked: dict[int, set[str]] = {}
+            inherited = kind.__getattribute__
+
+            def noting(self: Any, name: str) -> Any:
+                names = asked.get(id(self))
+                if names is not None:
+                    names.add(name)
+                return inherited(self, name)
+
+            try:
+                kind.__getattribute__ = noting  # type: ignore[method-assign]
+            except TypeError:
+                return None
+            watched = _watched[kind] = asked
+        read = watched[id(model)] = set()
+        return read
+
+
+def _unwatch(model: Any) -> None:
+    with _lock:
+        for kind, watched in list(_watched.items()):
+            if watched.pop(id(model), None) is not None and not watched:
+                del _watched[kind]
+                del kind.__getattribute__  # type: ignore[misc]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two attribute values are the same; when it cannot be told, they are not."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    try:
+        return bool(one == other)
+    except Exception:  # arrays and strangers: no single answer
+        return False

@@ -1,0 +1,375 @@
+"""All services of a runtime, by name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from grym_nb.clock import Clock
+from grym_nb.errors import (
+    DependencyError,
+    GrymError,
+    LoadFailed,
+    ServiceClosed,
+    ServiceNotFound,
+    closest,
+)
+from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
+from grym_nb.services.call import Frame
+from grym_nb.services.handle import ServiceHandle
+from grym_nb.services.ports import Ended, Ports
+from grym_nb.services.record import Gate, ServiceRecord
+from grym_nb.services.spec import Factory, ServiceSpec
+from grym_nb.services.status import StatusTable, status_of
+from grym_nb.settings import Settings
+
+__all__ = ["ServiceRegistry"]
+
+_GROUP = "grym_nb.services"
+_REFUSE: Any = object()
+
+
+class ServiceRegistry:
+    """Services by name, kept alive until they are removed or the registry is closed.
+
+    A mapping from name to `ServiceHandle`. Works alone; a runtime hands in the ports it has wired.
+    """
+
+    def __init__(
+        self, ports: Ports | None = None, *, settings: Settings | None = None, clock: Clock | None = None
+    ) -> None:
+        self.ports = ports or Ports(settings=settings, clock=clock)
+        self._owns_ports = ports is None
+        self._lock = threading.Lock()
+        self._handles: dict[str, ServiceHandle] = {}
+        self._gate = Gate()
+        self._closed = False
+        self.ports.events.subscribe(self._arm_idle_limit, StateChanged)
+
+    # -- registering -------------------------------------------------------------------------------
+
+    def register(
+        self,
+        name: str,
+        factory: Factory,
+        *,
+        config: Mapping[str, Any] | None = None,
+        needs: tuple[str, ...] | list[str] = (),
+        memory: str | int | None = None,
+        priority: str | int = "normal",
+        ttl: float | None = None,
+        engine: str = "inline",
+        concurrency: int = 1,
+        version: str | None = None,
+    ) -> ServiceHandle:
+        """Put a service under `name` and return its handle; nothing is loaded yet.
+
+        `factory` is a class, any callable, or ``"module:attribute"``; `config` its keyword arguments. The same
+        registration again changes nothing; a changed one is put in place under the same handle. `memory`
+        ("2GB") is what the model takes, `ttl` the idle seconds after which it is unloaded,
+        `concurrency` how many calls may compute at a time. `needs` are loaded first; ``"name?"`` is optional.
+        """
+        spec = ServiceSpec.of(
+            name,
+            factory,
+            config=config,
+            needs=needs,
+            memory=memory,
+            priority=priority,
+            ttl=ttl,
+            engine=engine,
+            concurrency=concurrency,
+            version=version,
+        )
+        self._refuse_hidden_tasks(spec)
+        with self._lock:
+            if self._closed:
+                raise ServiceClosed("the registry is closed", service=name)
+            self._check_needs(spec)
+            handle = self._handles.get(name)
+            if handle is None:
+                record = ServiceRecord(spec, self.ports, self._gate, self)
+                handle = self._handles[name] = ServiceHandle(record, self)
+                what: tuple[str, ...] | None = None
+            else:
+                what = handle._record.spec.differs(spec)
+        record = handle._record
+        if what is None:
+            self.ports.events.publish(ServiceRegistered(name, self.ports.clock(), record.version))
+        elif what:
+            record.respec(spec, what)
+            self._arm(record)
+        return handle
+
+    def reconfigure(self, record: ServiceRecord, changes: Mapping[str, Any]) -> str:
+        """Give a service a changed config; see `ServiceHandle.configure`."""
+        spec = replace(record.spec, config={**record.spec.config, **changes})
+        spec.check()
+        if not record.spec.differs(spec):
+            return "unchanged"
+        return record.configure(spec)
+
+    def discover(self) -> tuple[str, ...]:
+        """Register, unloaded, what installed packages declare as `grym_nb.services`; return the new names."""
+        from importlib.metadata import entry_points
+
+        new = []
+        for point in entry_points(group=_GROUP):
+            if point.name not in self._handles:
+                self.register(point.name, point.value)
+                new.append(point.name)
+        return tuple(new)
+
+    def remove(self, name: str, timeout: float | None = None) -> None:
+        """Unload a service and forget it; its handle raises `ServiceClosed` from then on."""
+        record = self[name]._record
+        record.refuse_from_within("remove")
+        with self._lock:
+            if self._handles.get(name) is None or self._handles[name]._record is not record:
+                raise self._not_found(name)
+            needed_by = [n for n, h in self._handles.items() if name in h._record.spec.needs]
+            if needed_by:
+                raise DependencyError(
+                    f"{name} is needed by {', '.join(needed_by)}",
+                    hint=f"remove {needed_by[0]} first",
+                    service=name,
+                    path=(needed_by[0], name),
+                )
+            del self._handles[name]
+        record.close(timeout)
+        self.ports.metrics.drop(service=name)
+        self.ports.events.publish(ServiceRemoved(name, self.ports.clock()))
+
+    # -- finding -----------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> ServiceHandle:
+        try:
+            return self._handles[name]
+        except KeyError:
+            pass
+        if not self._closed and name in self.discover():
+            return self._handles[name]
+        raise self._not_found(name)
+
+    def get(self, name: str, default: Any = _REFUSE) -> Any:
+        """Return the handle of that name; an unknown one raises, or gives `default` if there is one."""
+        if default is not _REFUSE and name not in self._handles:
+            return default
+        return self[name]
+
+    def _not_found(self, name: str) -> ServiceNotFound:
+        known = sorted(self._handles)
+        return ServiceNotFound(
+            f"no service {name!r}.{closest(str(name), known)}",
+            hint=f"registered: {', '.join(known) or 'none yet'}",
+            service=str(name),
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._handles
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._handles))
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def list(self) -> tuple[ServiceHandle, ...]:
+        """Return all handles, in the order in which they were registered."""
+        return tuple(self._handles.copy().values())
+
+    def able(self, type: str) -> tuple[ServiceHandle, ...]:
+        """Return the services that declare a task of that type."""
+        return tuple(h for h in self.list() if any(spec.type == type for spec in h.tasks))
+
+    def types(self) -> tuple[str, ...]:
+        """Return every task type that some service declares."""
+        return tuple(sorted({spec.type for handle in self.list() for spec in handle.tasks}))
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def status(self) -> StatusTable:
+        """Return a snapshot of all services; loads nothing."""
+        return StatusTable(tuple(status_of(handle._record) for handle in self.list()))
+
+    def running(self) -> tuple[Frame, ...]:
+        """Return the calls inside a service now, oldest first."""
+        frames = [frame for h in self.list() for frame in h._record.running.copy().values()]
+        return tuple(sorted(frames, key=lambda frame: frame.id))
+
+    def calls(self) -> tuple[Ended, ...]:
+        """Return the last calls that ended, oldest first."""
+        return tuple(Ended._make(call) for call in self.ports.calls.copy())
+
+    def _ipython_key_completions_(self) -> tuple[str, ...]:
+        return tuple(self)
+
+    def __repr__(self) -> str:
+        return repr(self.status())
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_()
+
+    # -- needs (what a record asks its family) -----------------------------------------------------
+
+    def before(self, record: ServiceRecord) -> list[ServiceRecord]:
+        """Return everything `record` needs, directly or not, in the order in which to load it."""
+        order: dict[str, ServiceRecord] = {}
+        trail: list[tuple[ServiceRecord, Iterator[str]]] = [(record, iter(record.spec.needs))]
+        entered = {record.name}
+        while trail:
+            at, needs = trail[-1]
+            for need in needs:
+                handle = self._handles.get(need.rstrip("?"))
+                if handle is None:
+                    if need.endswith("?"):
+                        continue
+                    raise LoadFailed(
+                        f"{record.name} could not be loaded: {at.name} needs {need}, which is not registered",
+                        hint=f"register {need}",
+                        service=record.name,
+                        path=(*(r.name for r, _ in trail), need),
+                    )
+                if handle.name not in entered:
+                    entered.add(handle.name)
+                    trail.append((handle._record, iter(handle._record.spec.needs)))
+                    break
+            else:
+                trail.pop()
+                if at is not record:
+                    order[at.name] = at
+        return list(order.values())
+
+    def optional(self, record: ServiceRecord, need: ServiceRecord) -> bool:
+        """Tell whether `record` can do without `need`: no way of must-haves leads from one to the other."""
+        seen, open_names = set(), [record.name]
+        while open_names:
+            handle = self._handles.get(open_names.pop())
+            for name in handle._record.spec.needs if handle is not None else ():
+                if name == need.name:
+                    return False
+                if not name.endswith("?") and name not in seen:
+                    seen.add(name)
+                    open_names.append(name)
+        return True
+
+    def handles(self, record: ServiceRecord) -> dict[str, ServiceHandle | None]:
+        """Return the handles of the direct needs by name; None for an optional one that is not there."""
+        needs: dict[str, ServiceHandle | None] = {}
+        for need in record.spec.needs:
+            handle = self._handles.get(need.rstrip("?"))
+            missing = handle is None or (need.endswith("?") and handle.state == "failed")
+            needs[need.rstrip("?")] = None if missing else handle
+        return needs
+
+    def _check_needs(self, spec: ServiceSpec) -> None:
+        for need in spec.needs:
+            name = need.rstrip("?")
+            if name not in self._handles and name != spec.name and not need.endswith("?"):
+                raise DependencyError(
+                    f"{spec.name} needs {name}, which is not registered.{closest(name, self._handles)}",
+                    hint=f'register {name} first, or say "{name}?" if it is optional',
+                    service=spec.name,
+                    path=(spec.name, name),
+                )
+        path = self._circle(spec)
+        if path:
+            raise DependencyError(
+                f"{spec.name} cannot need itself: {' → '.join(path)}",
+                hint="break the circle: pass a result on instead, or make one of them look the other up in a task",
+                service=spec.name,
+                path=tuple(path),
+            )
+
+    def _circle(self, spec: ServiceSpec) -> list[str]:
+        """Return the way from the service back to itself through needs, if there is one."""
+        came_from: dict[str, str] = {}
+        open_names = [spec.name]
+        while open_names:
+            at = open_names.pop()
+            handle = self._handles.get(at)
+            needs = spec.needs if at == spec.name else handle._record.spec.needs if handle is not None else ()
+            for name in (need.rstrip("?") for need in needs):
+                if name == spec.name:
+                    path = [name, at]
+                    while path[-1] != spec.name:
+                        path.append(came_from[path[-1]])
+                    return path[::-1]
+                if name not in came_from:
+                    came_from[name] = at
+                    open_names.append(name)
+        return []
+
+    def _refuse_hidden_tasks(self, spec: ServiceSpec) -> None:
+        tasks = {} if isinstance(spec.factory, str) else spec.tasks or {}
+        hidden = sorted(set(tasks) & set(dir(ServiceHandle)))
+        if hidden:
+            from grym_nb.errors import ConfigError, Problem
+
+            raise ConfigError(
+                f"{spec.name!r} cannot be registered",
+                problems=[Problem(f"task {name}", "a name the handle itself has", "another name") for name in hidden],
+                service=spec.name,
+            )
+
+    # -- idle limits -------------------------------------------------------------------------------
+
+    def _arm_idle_limit(self, event: StateChanged) -> None:
+        handle = self._handles.get(event.service)
+        if event.after == "ready" and handle is not None:
+            self._arm(handle._record)
+
+    def _arm(self, record: ServiceRecord) -> None:
+        ttl = record.spec.ttl
+        if ttl is not None and not self._closed and record.lifecycle.state == "ready":
+            due = max(record.last_used + ttl, self.ports.clock())
+            self.ports.pulse.at(due, partial(self._unload_idle, record), name=f"idle limit of {record.name}")
+
+    def _unload_idle(self, record: ServiceRecord) -> None:
+        ttl, now = record.spec.ttl, self.ports.clock()
+        if ttl is None or record.lifecycle.state != "ready":
+            return
+        if record.busy:
+            self.ports.pulse.after(ttl, partial(self._unload_idle, record), name=f"idle limit of {record.name}")
+        elif now - record.last_used < ttl:
+            self._arm(record)
+        else:
+            self.ports.pulse.work(
+                partial(record.unload, reason="idle"), name=f"unload of idle {record.name}"
+            )
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def close(self, timeout: float | None = None) -> tuple[str, ...]:
+        """Close every service, dependants before what they need; return what still runs afterwards."""
+        with self._lock:
+            self._closed = True
+        for record in self._closing_order():
+            try:
+                record.close(timeout, reason="the registry was closed")
+            except GrymError:
+                continue  # told by the record already; the others are closed all the same
+        return self.ports.close() if self._owns_ports else ()
+
+    def _closing_order(self) -> list[ServiceRecord]:
+        order: dict[str, ServiceRecord] = {}
+        for handle in self.list():
+            for record in (*self._order_or_none(handle._record), handle._record):
+                order.setdefault(record.name, record)
+        return list(order.values())[::-1]
+
+    def _order_or_none(self, record: ServiceRecord) -> list[ServiceRecord]:
+        try:
+            return self.before(record)
+        except LoadFailed:
+            return []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,276 @@
+"""Snapshots of a service: its status, its figures, a ping; and how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.metrics import Histogram, HistogramSnapshot
+from grym_nb.render import Table, brief, redacted, seconds, size
+from grym_nb.services.call import PLAIN, Frame, _current
+
+if TYPE_CHECKING:
+    from grym_nb.services.record import ServiceRecord
+
+__all__ = ["Ping", "ServiceMetrics", "ServiceStatus", "StatusTable", "metrics_of", "ping", "status_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceMetrics:
+    """The figures of a service's calls: counts by outcome, durations in seconds, by task."""
+
+    calls: int
+    ok: int
+    errors: Mapping[str, int]
+    seconds: HistogramSnapshot
+    tasks: Mapping[str, HistogramSnapshot]
+    loads: int
+    load_seconds: float | None
+    last_used: float | None
+
+    def _table(self) -> Table:
+        rows = [
+            (name, str(s.count), seconds(s.p50), seconds(s.p95), seconds(s.p99), seconds(s.high))
+            for name, s in [*self.tasks.items(), ("all", self.seconds)]
+        ]
+        errors = ", ".join(f"{n} {code}" for code, n in self.errors.items())
+        caption = f"{self.calls} calls, {errors or 'no errors'}; {self.loads} loads"
+        return Table(caption, ("task", "calls", "p50", "p95", "p99", "max"), rows)
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """A service at one moment: state, health and figures, and nothing that holds a model."""
+
+    name: str
+    state: str
+    health: str
+    version: str
+    since: float
+    reason: str
+    config: Mapping[str, str]
+    config_version: int
+    tasks: tuple[str, ...]
+    needs: tuple[str, ...]
+    engine: str
+    concurrency: int
+    running: tuple[str, ...]
+    waiting: int
+    calls: int
+    errors: int
+    p50: float | None
+    p95: float | None
+    loads: int
+    load_seconds: float | None
+    memory: int | None
+    ttl: float | None
+    last_error: str
+
+    @property
+    def line(self) -> str:
+        """The service in one line."""
+        told = [self.name, self.version, self.state]
+        if self.health != "unknown":
+            told.append(self.health)
+        if self.running:
+            told.append(f"{len(self.running)} running")
+        if self.waiting:
+            told.append(f"{self.waiting} waiting")
+        calls = f"{self.calls} call{'' if self.calls == 1 else 's'}"
+        errors = f", {self.errors} failed" if self.errors else ""
+        return f"{' '.join(told)} · {calls}{errors}"
+
+    def _table(self) -> Table:
+        rows = [
+            ("state", f"{self.state} for {seconds(self.since)}" + (f" ({self.reason})" if self.reason else "")),
+            ("health", self.health),
+            ("version", f"{self.version}, config {self.config_version}"),
+            ("tasks", ", ".join(self.tasks) or "known after the first load"),
+            ("needs", ", ".join(self.needs)),
+            ("config", ", ".join(f"{name}={value}" for name, value in self.config.items())),
+            ("running", "; ".join(self.running)),
+            ("waiting", str(self.waiting or "")),
+            ("calls", f"{self.calls}, {self.errors} failed"),
+            ("p50 / p95", f"{seconds(self.p50)} / {seconds(self.p95)}" if self.p50 is not None else ""),
+            ("loads", f"{self.loads}, the last in {seconds(self.load_seconds)}" if self.loads else "never loaded"),
+            ("memory", f"{size(self.memory)} (as stated)" if self.memory is not None else ""),
+            ("idle limit", seconds(self.ttl) if self.ttl is not None else ""),
+            ("slots", str(self.concurrency) if self.concurrency > 1 else ""),
+            ("last error", self.last_error),
+        ]
+        return Table(self.name, ("", ""), [row for row in rows if row[1]])
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+@dataclass(frozen=True, slots=True)
+class StatusTable(Sequence[ServiceStatus]):
+    """All services at one moment; a sequence of their statuses."""
+
+    services: tuple[ServiceStatus, ...]
+
+    def _table(self) -> Table:
+        rows = [
+            (
+                s.name,
+                s.state,
+                s.health,
+                s.version,
+                str(s.calls),
+                str(s.errors) if s.errors else "",
+                seconds(s.p95) if s.p95 is not None else "",
+                ", ".join(s.running) or (f"{s.waiting} waiting" if s.waiting else ""),
+                ", ".join(s.tasks),
+            )
+            for s in self.services
+        ]
+        columns = ("service", "state", "health", "version", "calls", "failed", "p95", "running", "tasks")
+        empty = 'nothing is registered; grym.register("name", YourService)'
+        return Table("services", columns, rows, empty=empty)
+
+    def __len__(self) -> int:
+        return len(self.services)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return next(s for s in self.services if s.name == index)
+        return self.services[index]
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """How a service answered a ping; `ok` is None when it is not loaded, so there was nobody to ask."""
+
+    service: str
+    ok: bool | None
+    seconds: float
+    problem: str = ""
+
+
+def status_of(record: ServiceRecord) -> ServiceStatus:
+    """Return a snapshot of a service; takes its lock for a moment, loads and touches nothing."""
+    now = record.ports.clock()
+    with record.condition:
+        lifecycle = record.lifecycle
+        state, since = lifecycle.state, now - lifecycle.since
+        reason = lifecycle.story[-1].reason if lifecycle.story else ""
+        frames = list(record.running.values())
+        waiting = record.lane.waiting
+    merged = Histogram()
+    errors = 0
+    for _, outcome, meter in record.meters():
+        merged.merge(meter)
+        errors += 0 if outcome in ("ok", "cached") else meter.count
+    figures = merged.snapshot()
+    spec = record.spec
+    return ServiceStatus(
+        name=record.name,
+        state=state,
+        health=record.health,
+        version=record.version,
+        since=since,
+        reason=reason,
+        config=redacted(spec.full_config),
+        config_version=record.config_version,
+        tasks=_task_names(record),
+        needs=spec.needs,
+        engine=spec.engine,
+        concurrency=spec.concurrency,
+        running=tuple(_running(frame, now) for frame in frames),
+        waiting=waiting,
+        calls=figures.count,
+        errors=errors,
+        p50=figures.p50,
+        p95=figures.p95,
+        loads=record.loads,
+        load_seconds=record.load_seconds,
+        memory=spec.memory,
+        ttl=spec.ttl,
+        last_error=_last_error(record),
+    )
+
+
+def _task_names(record: ServiceRecord) -> tuple[str, ...]:
+    # A factory given as a string is not imported for a status.
+    if isinstance(record.spec.factory, str) and "callable" not in record.spec.__dict__:
+        return ()
+    return tuple(record.tasks or ())
+
+
+def _running(frame: Frame, now: float) -> str:
+    progress = f" {frame.progress.told}" if frame.progress is not None else ""
+    late = frame.deadline is not None and now > frame.deadline
+    return f"{frame.task}{progress} {'stuck ' if late else ''}{seconds(now - frame.started)}"
+
+
+def _last_error(record: ServiceRecord) -> str:
+    last = record.last_error
+    return f"{last.task}: {last.error}: {brief(last.message, width=120)}" if last is not None else ""
+
+
+def metrics_of(record: ServiceRecord) -> ServiceMetrics:
+    """Return the figures of a service's calls."""
+    total = Histogram()
+    tasks: dict[str, Histogram] = {}
+    errors: dict[str, int] = {}
+    ok = 0
+    for task, outcome, meter in record.meters():
+        total.merge(meter)
+        tasks.setdefault(task, Histogram()).merge(meter)
+        if outcome in ("ok", "cached"):
+            ok += meter.count
+        else:
+            errors[outcome] = errors.get(outcome, 0) + meter.count
+    figures = total.snapshot()
+    return ServiceMetrics(
+        calls=figures.count,
+        ok=ok,
+        errors=errors,
+        seconds=figures,
+        tasks={name: histogram.snapshot() for name, histogram in tasks.items()},
+        loads=record.loads,
+        load_seconds=record.load_seconds,
+        last_used=record.last_used if figures.count or record.loads else None,
+    )
+
+
+def ping(record: ServiceRecord) -> Ping:
+    """Ask the loaded instance how it is; it is counted in for the time, and nothing else notices."""
+    clock = record.ports.clock
+    began = clock()
+    with record.condition:
+        instance = record.instance if record.lifecycle.state == "ready" else None
+        if instance is None:
+            return Ping(record.name, None, 0.0)
+        frame = Frame(record, None, (), {}, PLAIN, began, what="ping")
+        record.count_in(frame)
+    token = _current.set(frame)
+    problem = ""
+    try:
+        hook = getattr(instance.model, "ping", None)
+        if hook is not None:
+            hook()
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    finally:
+        _current.reset(token)
+        record.leave(frame)
+        frame.end()
+    return Ping(record.name, not problem, clock() - began, problem)

@@ -1,0 +1,91 @@
+"""What can be set, in one frozen and validated record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from math import isfinite
+from typing import Any, Self
+
+from grym_nb.errors import ConfigError, Problem, closest
+
+__all__ = ["Settings"]
+
+
+def _seconds(default: float, about: str, *, least: float = 0.0) -> Any:
+    return field(default=default, metadata={"about": about, "least": least, "kind": float})
+
+
+def _number(default: int, about: str, *, least: int) -> Any:
+    return field(default=default, metadata={"about": about, "least": least, "kind": int})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """How a runtime behaves. Durations are seconds; `fields(Settings)` has each one's meaning as `about`.
+
+    Raises a ConfigError that lists every value that does not fit.
+    """
+
+    drain_seconds: float = _seconds(30.0, "how long an unload waits for running calls")
+    interrupt_seconds: float = _seconds(2.0, "how long Ctrl-C waits for a call on a worker")
+    linger_seconds: float = _seconds(5.0, "how long an idle worker thread is kept")
+    ageing_seconds: float = _seconds(10.0, "the waiting time that is worth one step of priority", least=1e-3)
+    work_threads: int = _number(4, "how many pings, recoveries and reloads run at a time", least=1)
+    story_length: int = _number(100, "how many changes of state are kept for each service", least=1)
+    calls_kept: int = _number(200, "how many calls `%grym calls` can show", least=0)
+    progress_after_seconds: float = _seconds(2.0, "how long a call runs before its progress is shown")
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if problems := _problems(values):
+            raise _refusal(problems)
+        for f in fields(self):
+            object.__setattr__(self, f.name, f.metadata["kind"](values[f.name]))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Return the settings in `mapping`, defaults for the rest; unknown keys are refused."""
+        if problems := _problems(mapping):
+            raise _refusal(problems)
+        return cls(**mapping)
+
+    def with_(self, **changes: Any) -> Self:
+        """Return these settings with some of them changed."""
+        if problems := _problems(changes):
+            raise _refusal(problems)
+        return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        changed = (
+            f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default
+        )
+        return f"Settings({', '.join(changed)})"
+
+
+def _problems(values: Mapping[str, Any]) -> list[Problem]:
+    known = {f.name: f.metadata for f in fields(Settings)}
+    found = []
+    for name, value in values.items():
+        if name not in known:
+            near = closest(str(name), known)
+            found.append(Problem(str(name), repr(value), f"no such setting.{near}"))
+        elif expected := _misfit(value, known[name]["kind"], known[name]["least"]):
+            found.append(Problem(name, repr(value), expected))
+    return found
+
+
+def _misfit(value: object, kind: type, least: float) -> str:
+    """Return what was expected instead of `value`, an empty string when it fits."""
+    if kind is int:
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return "" if fits else f"a whole number, {least} or more"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and isfinite(value) and value >= least:  # type: ignore[arg-type,operator]
+        return ""
+    return f"seconds, {least:g} or more"
+
+
+def _refusal(problems: list[Problem]) -> ConfigError:
+    what = "a setting does" if len(problems) == 1 else f"{len(problems)} settings do"
+    return ConfigError(f"{what} not fit", problems=problems)

@@ -1,0 +1,1 @@
+"""Tests of grym_nb; they mirror the package."""
