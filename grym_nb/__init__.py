@@ -24,38 +24,95 @@ if TYPE_CHECKING:
     from grym_nb.clip import Clip as Clip
     from grym_nb.errors import (
         AudioError as AudioError,
+    )
+    from grym_nb.errors import (
         BreakerOpen as BreakerOpen,
+    )
+    from grym_nb.errors import (
         CallBlocked as CallBlocked,
+    )
+    from grym_nb.errors import (
         CallCancelled as CallCancelled,
+    )
+    from grym_nb.errors import (
         CallTimeout as CallTimeout,
+    )
+    from grym_nb.errors import (
         CommandError as CommandError,
+    )
+    from grym_nb.errors import (
         ConfigError as ConfigError,
+    )
+    from grym_nb.errors import (
         DependencyError as DependencyError,
+    )
+    from grym_nb.errors import (
         GrymError as GrymError,
+    )
+    from grym_nb.errors import (
         Interrupted as Interrupted,
+    )
+    from grym_nb.errors import (
         LoadFailed as LoadFailed,
+    )
+    from grym_nb.errors import (
         MissingExtra as MissingExtra,
+    )
+    from grym_nb.errors import (
         QueueFull as QueueFull,
+    )
+    from grym_nb.errors import (
         ResourceExhausted as ResourceExhausted,
+    )
+    from grym_nb.errors import (
         RoutingError as RoutingError,
+    )
+    from grym_nb.errors import (
         ServiceClosed as ServiceClosed,
+    )
+    from grym_nb.errors import (
         ServiceError as ServiceError,
+    )
+    from grym_nb.errors import (
         ServiceNotFound as ServiceNotFound,
+    )
+    from grym_nb.errors import (
         ServiceNotReady as ServiceNotReady,
+    )
+    from grym_nb.errors import (
         StateError as StateError,
+    )
+    from grym_nb.errors import (
         StorageError as StorageError,
+    )
+    from grym_nb.errors import (
         TaskFailed as TaskFailed,
+    )
+    from grym_nb.errors import (
         TaskNotFound as TaskNotFound,
+    )
+    from grym_nb.errors import (
         ValidationError as ValidationError,
     )
-    from grym_nb.runtime import Runtime as Runtime, current as current
+    from grym_nb.runtime import Runtime as Runtime
+    from grym_nb.runtime import current as current
     from grym_nb.services import (
         Call,
-        ModelService as ModelService,
         ServiceHandle,
+    )
+    from grym_nb.services import (
+        ModelService as ModelService,
+    )
+    from grym_nb.services import (
         Task as Task,
+    )
+    from grym_nb.services import (
         TaskResult as TaskResult,
+    )
+    from grym_nb.services import (
         task as task,
+    )
+    from grym_nb.services import (
         track as track,
     )
     from grym_nb.settings import Settings as Settings
@@ -63,9 +120,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError DependencyError GrymError "
-    "Interrupted LoadFailed MissingExtra QueueFull ResourceExhausted RoutingError ServiceClosed ServiceError "
-    "ServiceNotFound ServiceNotReady StateError StorageError TaskFailed TaskNotFound ValidationError"
+    "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError DependencyError "
+    "GrymError Interrupted LoadFailed MissingExtra QueueFull ResourceExhausted RoutingError ServiceClosed "
+    "ServiceError ServiceNotFound ServiceNotReady StateError StorageError TaskFailed TaskNotFound "
+    "ValidationError"
 )
 
 #: where each public name lives
@@ -82,7 +140,7 @@ _HOME = {
     **dict.fromkeys(_ERRORS.split(), "grym_nb.errors"),
 }
 
-__all__ = [  # noqa: PLE0604 - the table above is the one place where names are listed
+__all__ = [
     *sorted(_HOME),
     "get",
     "load_ipython_extension",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import threading
 import warnings
-from types import TracebackType
 from typing import Any, Self
 
 from grym_nb.clock import Clock
@@ -58,12 +57,14 @@ class Runtime:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and any(h.status().loads for h in self.registry.list()):
-            warnings.warn(f"{self!r} was forgotten with services in it; close() it", ResourceWarning, stacklevel=2)
+        if not getattr(self, "_closed", True) and any(h.status().loads for h in self.registry.handles()):
+            warnings.warn(
+                f"{self!r} was forgotten with services in it; close() it", ResourceWarning, stacklevel=2
+            )
 
     def __repr__(self) -> str:
         return f"<Runtime: {'closed' if self._closed else f'{len(self.registry)} services'}>"

@@ -106,6 +106,22 @@ def test_until_waiting_says_how_many_wait_when_it_gives_up() -> None:
         FakeClock().until_waiting(2, timeout=0.01)
 
 
+def test_until_waiting_notices_who_comes_later() -> None:
+    clock, asking, found = FakeClock(0.0), threading.Event(), threading.Event()
+
+    def ask() -> None:
+        asking.set()
+        clock.until_waiting(1, timeout=PATIENCE)
+        found.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    assert asking.wait(PATIENCE)
+    waiter = Waiter(clock, 1.0, threading.Condition())
+    assert found.wait(PATIENCE / 2)
+    clock.advance(1.0)
+    assert waiter.result() == 1.0
+
+
 def test_many_threads_wait_and_are_woken_by_many_advances() -> None:
     clock = FakeClock(0.0)
     waiters = [Waiter(clock, float(n % 10 + 1), threading.Condition()) for n in range(40)]

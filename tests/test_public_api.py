@@ -115,7 +115,10 @@ def test_every_name_in_all_resolves(name: str) -> None:
 def test_all_is_what_is_public(name: str) -> None:
     """A name without an underscore is in `__all__`, and nothing else is."""
     module, names = _public_of(name)
-    assert set(names) == public_names(_tree(name), package=hasattr(module, "__path__"))
+    public = public_names(_tree(name), package=hasattr(module, "__path__"))
+    unlisted, foreign = sorted(public - set(names)), sorted(set(names) - public)
+    assert not unlisted, f"{name}: add to __all__, or begin with an underscore: {unlisted}"
+    assert not foreign, f"{name}: is defined elsewhere, take it from there: {foreign}"
 
 
 @pytest.mark.parametrize("name", _module_names())

@@ -61,14 +61,14 @@ def idle(workers: Workers) -> int:
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
-    workers = Workers("w", linger=PATIENCE)
+    workers = Workers("w", linger=3600.0)
     yield workers
     assert workers.close(PATIENCE) == ()
 
 
 @pytest.fixture
 def single() -> Iterator[Workers]:
-    workers = Workers("one", linger=PATIENCE, most=1)
+    workers = Workers("one", linger=3600.0, most=1)
     yield workers
     assert workers.close(PATIENCE) == ()
 
@@ -251,7 +251,7 @@ class TestWorkers:
         other.end()
 
     def test_a_written_off_thread_that_was_not_replaced_counts_again(self, single: Workers) -> None:
-        late, other = Gated(), Gated()
+        late, other, third = Gated(), Gated(), Gated()
         single.run(late)
         assert late.where == "one-1"
         assert late.thread is not None
@@ -259,8 +259,10 @@ class TestWorkers:
         late.end()
         until(lambda: idle(single) == 1)
         single.run(other)
-        assert (other.where, single.threads) == ("one-1", 1)
+        single.run(third)
+        assert (other.where, single.threads, single.waiting) == ("one-1", 1, 1)
         other.end()
+        third.end()
 
     def test_close_does_not_wait_for_a_thread_that_is_written_off(self) -> None:
         workers = Workers("w", linger=1.0)
@@ -535,27 +537,38 @@ class TestThread:
         clock.advance(1.0)
         assert called.wait(PATIENCE)
 
-    def test_an_entry_that_is_due_later_does_not(self) -> None:
-        class Watched(FakeClock):
-            waits = 0
-
-            def wait(self, condition: threading.Condition, deadline: float | None) -> None:
-                self.waits += 1
-                super().wait(condition, deadline)
-
-        clock = Watched(0.0)
-        pulse = Pulse(clock)
+    def test_an_entry_that_is_due_later_does_not(
+        self, pulse: Pulse, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        woken: list[str] = []
         called = threading.Event()
-        pulse.after(1.0, called.set, name="soon")
+        pulse.after(10.0, called.set, name="first")
         clock.until_waiting(1)
-        for n in range(50):
-            pulse.after(10.0 + n, print, name="later")
-        assert clock.waiters == 1
-        clock.advance(1.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(pulse._wake, "notify", lambda: woken.append("woken"))
+            for n in range(50):
+                pulse.after(10.0 + n, print, name="later").cancel()
+            assert woken == []
+            pulse.after(9.0, print, name="sooner").cancel()
+            assert woken == ["woken"]
+        clock.advance(10.0)
         assert called.wait(PATIENCE)
+
+    def test_its_linger_counts_from_the_last_time_something_was_scheduled(
+        self, pulse: Pulse, clock: FakeClock
+    ) -> None:
+        calls: list[float] = []
+        pulse.after(0.0, lambda: calls.append(clock()), name="x")
+        until(lambda: pulse._asleep_until == 5.0)
+        thread = pulse._thread
+        pulse.after(4.0, lambda: calls.append(clock()), name="y")
+        clock.advance(4.0)
+        until(lambda: pulse._asleep_until == 9.0)
         clock.until_waiting(1)
-        assert clock.waits == 2
-        assert pulse.close(PATIENCE) == ()
+        clock.advance(5.0)
+        assert thread is not None
+        thread.join(PATIENCE)
+        assert (calls, thread.is_alive()) == ([0.0, 4.0], False)
 
     def test_it_ends_when_nothing_was_scheduled_for_a_while_and_comes_back(
         self, pulse: Pulse, clock: FakeClock
@@ -696,7 +709,8 @@ class TestWork:
     def test_work_past_its_deadline_is_written_off_and_replaced(self, clock: FakeClock) -> None:
         pulse = Pulse(clock, work_threads=1)
         stuck, other = Gated(), Gated()
-        pulse.work(stuck, name="ping a", deadline=5.0)
+        clock.advance(100.0)
+        pulse.work(stuck, name="ping a", deadline=105.0)
         assert stuck.begun.wait(PATIENCE)
         pulse.work(other, name="ping b")
         clock.advance(4.0)
@@ -718,6 +732,7 @@ class TestWork:
         job.end()
         pulse.work(other, name="b")
         assert other.begun.wait(PATIENCE)
+        assert repr(pulse) == "<Pulse: 0 scheduled, 1 at work>"
         clock.advance(10.0)
         pulse.step()
         assert (pulse.written_off, other.where) == ((), "grym-work-1")

@@ -79,7 +79,7 @@ def test_what_is_no_count_is_refused(value: Any) -> None:
 
 
 def test_a_step_of_priority_must_be_worth_something() -> None:
-    with pytest.raises(ConfigError, match="seconds, 0.001 or more"):
+    with pytest.raises(ConfigError, match=r"seconds, 0\.001 or more"):
         Settings(ageing_seconds=0.0)
 
 

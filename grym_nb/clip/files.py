@@ -30,8 +30,9 @@ __all__ = ["BLOCK", "AudioFile", "decode", "encode", "package", "probe", "write"
 
 BLOCK = 1 << 14  # frames; libvorbis puts the first block it is given on the stack
 _UNKNOWN = 1 << 62  # libsndfile's count for a stream that does not say
-_MP3_FRAME = 1152  # encoders disagree about one frame of padding
 _STREAMED = 0x7FFF_0000  # wav writers that cannot seek back leave a size from here up
+_TAGS = 4096  # bytes that may follow the last frame of an MP3
+_OGG_PAGE = 65_307  # bytes, at most
 _SYSTEM_ERROR = 2  # libsndfile's code for what the operating system refused: a full disk, no rights
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
@@ -62,7 +63,6 @@ class AudioFile:
     rate: int
     channels: int
     frames: int | None
-    slack: int  # frames that may be missing in the end without a word
     stamp: tuple[int, int]  # the file's time and size: it must be the same file when it is decoded
 
 
@@ -84,14 +84,12 @@ def probe(path: str | os.PathLike[str]) -> AudioFile:
     except sf.SoundFileError as error:
         _refuse_foreign(where, stamp[1], error)
     said: int | None = info.frames
-    slack = 0
-    if info.format == "MP3":
-        slack = _MP3_FRAME
-        said = said if _mp3_says_its_length(where) else None
-    if said is not None and said >= _UNKNOWN:
+    if info.frames >= _UNKNOWN or (info.format == "MP3" and not _mp3_says_its_length(where)):
         said = None
-    _refuse_cut_off(where, info)
-    return AudioFile(where, info.samplerate, info.channels, said, slack, stamp)
+    if info.format == "OGG" and not _ogg_is_whole(where):
+        _cut_off(where, f"it breaks off after {seconds(info.frames / info.samplerate)}")
+    _refuse_cut_off(where, info.extra_info)
+    return AudioFile(where, info.samplerate, info.channels, said, stamp)
 
 
 def decode(file: AudioFile) -> npt.NDArray[np.float32]:
@@ -104,17 +102,27 @@ def decode(file: AudioFile) -> npt.NDArray[np.float32]:
             f"{str(file.path)!r} has changed since it was opened", hint="open it again: Clip.read(path)"
         )
     blocks = [np.empty((0, file.channels), np.float32)]
+    unread = 0
     try:
-        with sf.SoundFile(str(file.path)) as opened:
+        with file.path.open("rb") as raw, sf.SoundFile(raw if file.frames is None else file.path) as opened:
+            # Or soundfile seeks after each read, and fails where a FLAC does not know its length.
+            opened.seekable = lambda: False
             # In blocks, so that memory is taken for what is there and not for what a header claims.
             while len(block := opened.read(1 << 18, dtype="float32", always_2d=True)):
                 blocks.append(block)
+            if file.frames is None:
+                unread = file.stamp[1] - raw.tell()
     except sf.SoundFileError as error:
         _refuse_broken(file, sum(map(len, blocks)), str(error))
     samples = np.concatenate(blocks)
-    if file.frames is not None and len(samples) < file.frames - file.slack:
+    if file.frames is not None and len(samples) < file.frames:
         _refuse_broken(file, len(samples), "")
-    return samples[:, 0].copy() if file.channels == 1 else np.ascontiguousarray(samples.T)
+    if unread > _TAGS:
+        raise AudioError(
+            f"{str(file.path)!r} does not say how long it is, and has {size(unread)} more than can be read",
+            hint=f"write its length into it: {_ffmpeg(file.path, '-whole.mp3', '-c copy ')}",
+        )
+    return samples.reshape(-1) if file.channels == 1 else np.ascontiguousarray(samples.T)
 
 
 def write(
@@ -203,7 +211,7 @@ def _siblings(path: Path) -> Any:
 
 
 def _mp3_says_its_length(path: Path) -> bool:
-    """Tell whether the first frame is a Xing, Info or VBRI header: without it the length is a guess."""
+    """Tell whether the first frame is a Xing or Info header: without it the length is a guess."""
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3":
@@ -212,7 +220,16 @@ def _mp3_says_its_length(path: Path) -> bool:
             file.seek(10 + length)
             head = b""
         head += file.read(4096)
-    return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
+    return b"Xing" in head or b"Info" in head
+
+
+def _ogg_is_whole(path: Path) -> bool:
+    """Tell whether the last page is all there and marked as the last of its stream."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _OGG_PAGE))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    return len(page) > 27 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def _refuse_foreign(path: Path, length: int, error: Exception) -> NoReturn:
@@ -225,15 +242,12 @@ def _refuse_foreign(path: Path, length: int, error: Exception) -> NoReturn:
     ) from error
 
 
-def _refuse_cut_off(path: Path, info: Any) -> None:
-    """Raise when libsndfile's log says that the end is missing: it shortens the clip without a word."""
-    log: str = info.extra_info
+def _refuse_cut_off(path: Path, log: str) -> None:
+    """Raise when libsndfile's log says that a wav's end is missing: it shortens the clip without a word."""
     if sizes := re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE):
         said, there = int(sizes[1]), int(sizes[2])
         if there + 8 < said < _STREAMED:  # writers disagree about a byte of padding
             _cut_off(path, f"its header says {size(said)} of samples, {size(there)} are there")
-    if "lacks an end-of-stream" in log:
-        _cut_off(path, f"it breaks off after {seconds(info.frames / info.samplerate)}, without an end mark")
 
 
 def _refuse_broken(file: AudioFile, decoded: int, why: str) -> NoReturn:
@@ -250,5 +264,5 @@ def _cut_off(path: Path, cause: str) -> NoReturn:
     )
 
 
-def _ffmpeg(path: Path, ending: str) -> str:
-    return f"ffmpeg -i {quote(path.name)} {quote(path.stem + ending)}"
+def _ffmpeg(path: Path, ending: str, options: str = "") -> str:
+    return f"ffmpeg -i {quote(path.name)} {options}{quote(path.stem + ending)}"

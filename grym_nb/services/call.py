@@ -1,58 +1,28 @@
-"""One call and its outcome: the task asked for, the frame it runs in, the future that stands for it."""
+"""One call and its outcome: the task asked for, the progress it makes, the future that stands for it."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from grym_nb.clock import Clock, monotonic, wait
-from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, GrymError, Interrupted, Problem, ValidationError
+from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, GrymError, Interrupted
 from grym_nb.render import Table, brief, seconds
+from grym_nb.services.frame import CURRENT, Frame, Progress
 
 if TYPE_CHECKING:
     from grym_nb.pulse import Entry
-    from grym_nb.services.lane import Place, Ticket
-    from grym_nb.services.model import TaskSpec
-    from grym_nb.services.record import Gate, Instance, ServiceRecord
+    from grym_nb.services.lane import Ticket
 
-__all__ = [
-    "Call",
-    "Frame",
-    "Options",
-    "Progress",
-    "Provenance",
-    "Task",
-    "TaskResult",
-    "current_frame",
-    "on_progress",
-    "priority_of",
-    "track",
-]
+__all__ = ["Call", "Progress", "Provenance", "Task", "TaskResult", "on_progress", "status_of", "track"]
 
 T = TypeVar("T")
 Status = Literal["completed", "failed", "cancelled", "timeout"]
-
-PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
-
-
-def priority_of(value: str | int) -> int:
-    """Return a priority as 0 (low), 1 (normal), 2 (high) or 3 (critical); numbers are clamped."""
-    if isinstance(value, str):
-        if value in PRIORITIES:
-            return PRIORITIES[value]
-    elif isinstance(value, int) and not isinstance(value, bool):
-        return min(max(value, 0), 3)
-    raise ValidationError(
-        "unknown priority", problems=[Problem("priority", brief(value), f"{', '.join(PRIORITIES)}, or 0 to 3")]
-    )
-
 
 # -- what is asked for, and what came of it --------------------------------------------------------
 
@@ -118,7 +88,7 @@ class TaskResult:
         return replace(self, id=task.id, metadata={**task.metadata, **self.metadata})
 
     def _table(self) -> Table:
-        rows = [("status", self.status)]
+        rows: list[tuple[str, str]] = [("status", self.status)]
         rows += [("data", brief(self.data))] if self.success else [("error", str(self.error))]
         rows += [("took", seconds(self.metadata.get("duration")))]
         if self.provenance:
@@ -144,201 +114,7 @@ def status_of(error: BaseException | None) -> Status:
     return "cancelled" if isinstance(error, (CallCancelled, KeyboardInterrupt)) else "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a caller says of one call, apart from the task's own arguments."""
-
-    timeout: float | None = None
-    priority: int = 1
-    retries: int = 0
-
-    @classmethod
-    def of(
-        cls, timeout: float | None = None, priority: str | int = "normal", retries: int = 0
-    ) -> Options:
-        """Return checked options; durations in seconds, priorities by name or number."""
-        problems = []
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
-            problems.append(Problem("timeout", brief(timeout), "seconds above 0, or None for no limit"))
-        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-            problems.append(Problem("retries", brief(retries), "a whole number from 0"))
-        if problems:
-            raise ValidationError("these options of a call do not fit", problems=problems)
-        return cls(timeout, priority_of(priority), retries)
-
-
-PLAIN = Options()
-
-
-# -- the frame: a call under way -------------------------------------------------------------------
-
-_current: ContextVar[Frame | None] = ContextVar("grym_frame", default=None)
-_ids = itertools.count(1)
-
-
-def current_frame() -> Frame | None:
-    """Return the call in which this code runs, or None outside of one."""
-    return _current.get()
-
-
-class Frame:
-    """One call under way: where it came from, what bounds it, what it holds.
-
-    `parent` is the frame that made it, so that nested calls know their chain. `inline` says that it runs
-    in its parent's thread, which therefore cannot run anything else meanwhile.
-    """
-
-    __slots__ = (
-        "args",
-        "borrowed",
-        "call",
-        "cancelled",
-        "counted",
-        "deadline",
-        "ended",
-        "future",
-        "gate",
-        "holds",
-        "id",
-        "inline",
-        "instance",
-        "kwargs",
-        "options",
-        "parent",
-        "place",
-        "progress",
-        "record",
-        "spec",
-        "started",
-        "suspended",
-        "what",
-    )
-
-    def __init__(
-        self,
-        record: ServiceRecord,
-        spec: TaskSpec | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Options,
-        now: float,
-        *,
-        what: str = "",
-    ) -> None:
-        self.id = next(_ids)
-        self.record = record
-        self.spec = spec
-        self.args = args
-        self.kwargs = kwargs
-        self.options = options
-        self.parent = parent = _current.get()
-        self.inline = True
-        self.started = now
-        self.what = what
-        deadline = None if options.timeout is None else now + options.timeout
-        if parent is not None and parent.deadline is not None:
-            deadline = parent.deadline if deadline is None else min(deadline, parent.deadline)
-        self.deadline = deadline
-        self.cancelled = self.counted = self.borrowed = self.ended = False
-        self.instance: Instance | None = None
-        self.place: Place | None = None
-        self.progress: Progress | None = None
-        self.call: Call | None = None
-        self.gate: Gate | None = None
-        self.holds: list[ServiceRecord] = []
-        self.suspended: int | None = None  # the thread in which an open generator or use() rests
-        self.future: Future[Any] | None = None  # of a coroutine on the private loop
-
-    @property
-    def task(self) -> str:
-        """The name of the task, or what else this frame does (`load`, `use`)."""
-        return self.spec.method if self.spec is not None else self.what
-
-    @property
-    def title(self) -> str:
-        """``service.task``."""
-        return f"{self.record.name}.{self.task}"
-
-    def chain(self) -> Iterator[Frame]:
-        """Yield this frame and the ones it was made in, nearest first, leaving out what has ended.
-
-        Ended ones are cut out on the way, so that a task which submits itself again for ever keeps
-        nothing alive.
-        """
-        frame: Frame | None = self
-        while frame is not None:
-            yield frame
-            while frame.parent is not None and frame.parent.ended:
-                frame.inline = frame.inline and frame.parent.inline
-                frame.parent = frame.parent.parent
-            frame = frame.parent
-
-    def within(self, record: ServiceRecord) -> bool:
-        """Tell whether a frame above this one is inside `record`, or holds it for a load."""
-        return any(f is not self and (f.record is record or record in f.holds) for f in self.chain())
-
-    def loading(self) -> Frame | None:
-        """Return the load in which this call is made, if any."""
-        return next((f for f in self.chain() if f is not self and f.what == "load"), None)
-
-    def check(self) -> None:
-        """Raise when the call was cancelled or its deadline has passed."""
-        for frame in self.chain():
-            if frame.cancelled:
-                raise self.cancellation()
-            if frame.what == "load":
-                break  # others wait for a load too: it does not end with the call that began it
-        if self.deadline is not None and self.record.ports.clock() >= self.deadline:
-            raise self.timeout()
-
-    def cancellation(self) -> CallCancelled:
-        """Return the error of a call that was cancelled: how far it came."""
-        return CallCancelled(
-            f"{self.title} was cancelled{self._came_to()}", service=self.record.name, task=self.task
-        )
-
-    def timeout(self, waiting_for: str = "") -> CallTimeout:
-        """Return the error of a call whose deadline passed: how long it had, how far it came."""
-        had = "" if self.deadline is None else f" after {seconds(self.deadline - self.started)}"
-        return CallTimeout(
-            f"{self.title} timed out{had}{self._came_to()}",
-            cause=f"it was waiting for {waiting_for}" if waiting_for else "",
-            service=self.record.name,
-            task=self.task,
-        )
-
-    def _came_to(self) -> str:
-        return f" at {self.progress.told}" if self.progress is not None else ""
-
-    def end(self) -> None:
-        """Let go of what the call held in hand; its place in the chain ends."""
-        self.ended = True
-        self.instance = None
-        self.args, self.kwargs = (), {}
-
-
 # -- progress --------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a loop has come."""
-
-    title: str
-    total: int | None
-    started: float
-    done: int = 0
-
-    @property
-    def told(self) -> str:
-        """``"12/100"``, or ``"12"`` when nobody knows of how many."""
-        return f"{self.done}/{self.total}" if self.total is not None else str(self.done)
-
-    def eta(self, now: float) -> float | None:
-        """Return the seconds left at the pace so far, or None when that cannot be said."""
-        if self.total is None or not self.done:
-            return None
-        return (now - self.started) / self.done * (self.total - self.done)
 
 
 _shows: list[Callable[[Progress], None]] = []
@@ -368,7 +144,7 @@ def track(items: Iterable[T], *, total: int | None = None, title: str = "") -> I
             total = len(items)  # type: ignore[arg-type]
         except TypeError:
             total = None
-    frame = _current.get()
+    frame = CURRENT.get()
     clock: Clock = frame.record.ports.clock if frame is not None else monotonic
     progress = Progress(title or (frame.title if frame is not None else "progress"), total, clock())
     shown = time.monotonic()
@@ -395,9 +171,16 @@ class Call(Future[Any]):
     error, and none of them keeps a frame of the failed call alive.
     """
 
-    def __init__(self, frame: Frame, dropped: Callable[[Frame, BaseException], None]) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        *,
+        outcome: Callable[[Frame, Any, BaseException | None], TaskResult],
+        dropped: Callable[[Frame, BaseException], None],
+    ) -> None:
         super().__init__()
         frame.call = self
+        self._outcome_of = outcome
         self._dropped = dropped
         self.timer: Entry | None = None
         self.id = frame.id
@@ -417,7 +200,7 @@ class Call(Future[Any]):
                 return False
             frame, self._frame = self._frame, None
             if frame is not None and self.outcome is None:
-                self.outcome = frame.record.outcome(frame, value, error)
+                self.outcome = self._outcome_of(frame, value, error)
             if error is None:
                 self._result = value
             else:
@@ -428,7 +211,7 @@ class Call(Future[Any]):
             self._condition.notify_all()
         if self.timer is not None:
             self.timer.cancel()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
 
     def expire(self) -> None:
@@ -493,7 +276,7 @@ class Call(Future[Any]):
                 )
             frame.record.lane.refuse_endless_wait(frame)
         try:
-            with aside(_current.get()):
+            with aside(CURRENT.get()):
                 self._wait_here(None if timeout is None else time.monotonic() + timeout)
         except KeyboardInterrupt:
             self._interrupted()
@@ -531,11 +314,14 @@ class Call(Future[Any]):
         with self._condition:
             while not self.done() and (left := until - time.monotonic()) > 0:
                 self._condition.wait(left)
+        title = f"{self.service}.{self.task}"
         came = f" at {progress.told}" if progress is not None else ""
         if self.done():
-            raise Interrupted(f"{self.service}.{self.task} cancelled{came}; the service is still ready") from None
+            raise Interrupted(
+                f"{title} cancelled{came}; the service is still ready"
+            ) from None
         raise Interrupted(
-            f"{self.service}.{self.task} asked to stop{came}; it is still running",
+            f"{title} asked to stop{came}; it is still running",
             hint=f"%grym calls shows it; %grym unload {self.service} lets go of it",
         ) from None
 
@@ -547,7 +333,7 @@ class Call(Future[Any]):
 
         from grym_nb.services.lane import step_aside, step_back
 
-        frame = _current.get()
+        frame = CURRENT.get()
         if frame is None or self.done():
             return await asyncio.wrap_future(self)
         left = step_aside(frame)

@@ -64,7 +64,9 @@ def _named(kind: type) -> Check:
     wanted = (kind.__module__, kind.__qualname__)
     return Check(
         f"{kind.__name__}",
-        lambda v: isinstance(v, kind) or any((c.__module__, c.__qualname__) == wanted for c in type(v).__mro__),
+        lambda v: (
+            isinstance(v, kind) or any((c.__module__, c.__qualname__) == wanted for c in type(v).__mro__)
+        ),
     )
 
 
@@ -169,7 +171,9 @@ class Checker:
             if name in given:
                 yield Problem(name, "a value by position and one by name", "one of them")
             elif name not in self.names and not self._open:
-                yield Problem(name, brief(value), f"no such argument; there are: {', '.join(self.names) or 'none'}")
+                yield Problem(
+                    name, brief(value), f"no such argument; there are: {', '.join(self.names) or 'none'}"
+                )
             given[name] = value
         for name in self.missing(given):
             yield Problem(name, "nothing", "a value: it has no default")
@@ -180,7 +184,9 @@ class Checker:
         return [
             p.name
             for p in self._signature.parameters.values()
-            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.default is p.empty and p.name not in given
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            and p.default is p.empty
+            and p.name not in given
         ]
 
     @property

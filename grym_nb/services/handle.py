@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -34,17 +35,20 @@ from grym_nb.errors import (
     ValidationError,
 )
 from grym_nb.events import CallEnded
-from grym_nb.services.call import PLAIN, Call, Frame, Options, Task, TaskResult, _current
+from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
+from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.held import Hold, Stream, Use
 from grym_nb.services.lane import hand_over
+from grym_nb.services.outcome import result_of, typed
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
 
 if TYPE_CHECKING:
+    from grym_nb.services.instance import Instance
     from grym_nb.services.lifecycle import State
     from grym_nb.services.mapping import Mapped
     from grym_nb.services.model import TaskSpec
-    from grym_nb.services.record import Instance, ServiceRecord
+    from grym_nb.services.record import ServiceRecord
     from grym_nb.services.registry import ServiceRegistry
 
 __all__ = ["BoundTask", "ServiceHandle"]
@@ -55,7 +59,9 @@ _BACK_OFF = 0.1  # seconds before the first retry; doubles each time
 # -- the path of a call ----------------------------------------------------------------------------
 
 
-def _begin(record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Frame:
+def _begin(
+    record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+) -> Frame:
     """Step 1: check the arguments, fix the deadline."""
     frame = Frame(record, spec, args, kwargs, options, record.ports.clock())
     problems = spec.checker.problems(args, kwargs)
@@ -72,7 +78,9 @@ def _begin(record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs:
     return frame
 
 
-def _call(record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
+def _call(
+    record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+) -> Any:
     """Steps 1 and 2, and the choice of the thread."""
     frame = _begin(record, spec, args, kwargs, options)
     if record.ports.cache is not None:
@@ -85,9 +93,9 @@ def _call(record: ServiceRecord, spec: TaskSpec, args: tuple[Any, ...], kwargs: 
         return Stream(Hold(frame, _conclude))
     lane = record.lane
     if (
-        frame.options.timeout is None
+        options.timeout is None
         and spec.kind == "plain"
-        and (lane.open if frame.parent is None else lane.open or lane.reenters(frame))
+        and (lane.open or (frame.parent is not None and lane.reenters(frame)))
     ):
         try:
             return _answer(frame)
@@ -105,7 +113,7 @@ def _submit(frame: Frame) -> Call:
     """Put the call in line for a worker; never blocks."""
     record = frame.record
     frame.inline = False
-    call = Call(frame, _drop)
+    call = Call(frame, outcome=result_of, dropped=_drop)
     try:
         record.accept(frame)
     except GrymError as error:
@@ -144,10 +152,12 @@ def _answer(frame: Frame) -> Any:
     """Steps 3 to 11, in this thread."""
     try:
         ports = frame.record.ports
-        if ports.fallback is None:
+        if ports.fallback is not None:
+            value = _with_fallback(frame, ports.fallback)
+        elif ports.retry is not None or frame.options.retries:
             value = _tried(frame)
         else:
-            value = _with_fallback(frame, ports.fallback)
+            value = _attempt(frame)
     except BaseException as raised:
         error = _conclude(frame, raised) or raised
     else:
@@ -229,10 +239,11 @@ def _in_slot(frame: Frame, instance: Instance) -> Any:
 
 def _engine(frame: Frame) -> Any:
     """Step 10: the author's code, with the frame as its context (9), and typed errors out of it."""
-    record, ports = frame.record, frame.record.ports
+    ports = frame.record.ports
     spec = cast("TaskSpec", frame.spec)
-    token = _current.set(frame)
-    began = ports.clock()
+    breaker = ports.breaker
+    began = ports.clock() if breaker is not None else 0.0
+    token = CURRENT.set(frame)
     try:
         if frame.cancelled or frame.deadline is not None:
             frame.check()
@@ -240,15 +251,15 @@ def _engine(frame: Frame) -> Any:
             frame.kwargs["context"] = ports.context(frame)
         value = run(frame)
     except BaseException as raised:
-        error = record.failed(frame, raised)
+        error = typed(frame, raised)
     else:
-        if ports.breaker is not None:
-            ports.breaker.told(frame, ports.clock() - began, None)
+        if breaker is not None:
+            breaker.told(frame, ports.clock() - began, None)
         return value
     finally:
-        _current.reset(token)
-    if ports.breaker is not None and isinstance(error, GrymError):
-        ports.breaker.told(frame, ports.clock() - began, error)
+        CURRENT.reset(token)
+    if breaker is not None and isinstance(error, GrymError):
+        breaker.told(frame, ports.clock() - began, error)
     raise error
 
 
@@ -262,26 +273,32 @@ def _conclude(frame: Frame, raised: BaseException | None) -> BaseException | Non
         came = f" at {frame.progress.told}" if frame.progress is not None else ""
         error = Interrupted(f"{frame.title} interrupted{came}; the service is still ready")
     elif not isinstance(raised, GrymError) and isinstance(raised, Exception):
-        error = frame.record.failed(frame, raised)
+        error = typed(frame, raised)
     _observe(frame, None, error)
     return error
 
 
 def _observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: str = "ok") -> None:
     """Step 11: every call is seen once, however it ended."""
-    record, ports = frame.record, frame.record.ports
+    record = frame.record
+    ports = record.ports
     now = ports.clock()
     took = now - frame.started
+    text = ""
     if error is not None:
         outcome = error.code if isinstance(error, GrymError) else "interrupted"
-    record.meter(frame.task, outcome).record(took if took > 0.0 else 0.0)
+        text = str(error)
+    task = frame.spec.method if frame.spec is not None else frame.what
+    meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
+    meter.record(took if took > 0.0 else 0.0)
     record.last_used = now
     instance = frame.instance
     version = instance.version if instance is not None else record.version
-    text = "" if error is None else str(error)
-    ports.calls.append((frame.id, now, record.name, frame.task, version, outcome, took, text))
+    ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
     if ports.events.wants(CallEnded):
-        ports.events.publish(CallEnded(record.name, now, frame.task, version, f"call-{frame.id}", outcome, took))
+        ports.events.publish(
+            CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took)
+        )
     if error is None and outcome == "ok":
         if ports.tape is not None:
             ports.tape(frame, value)
@@ -309,7 +326,9 @@ class BoundTask:
         """Return at once with a `Call`: a future that can also be awaited."""
         return _submit(_begin(self._record, self._record.task(self.name), args, kwargs, self.options))
 
-    def with_(self, *, timeout: float | None = None, priority: str | int = "normal", retries: int = 0) -> Self:
+    def with_(
+        self, *, timeout: float | None = None, priority: str | int = "normal", retries: int = 0
+    ) -> Self:
         """Return this task with options for the calls made through it."""
         return type(self)(self._record, self.name, Options.of(timeout, priority, retries))
 
@@ -402,10 +421,8 @@ class ServiceHandle:
         except GrymError as error:
             return TaskResult(task.id, False, "failed", None, error, task.metadata)
         call = _submit(frame)
-        try:
+        with suppress(GrymError):
             call.result()
-        except GrymError:
-            pass
         assert call.outcome is not None
         return call.outcome.for_task(task)
 
@@ -468,8 +485,8 @@ class ServiceHandle:
     def configure(self, **changes: Any) -> str:
         """Change the config; returns how it took effect.
 
-        ``"in place"``: set on the resident model between two calls. ``"reloads"``: `load` depends on it, so the
-        next call loads anew. ``"at load"``: nothing was loaded.
+        ``"in place"``: set on the resident model between two calls. ``"reloads"``: `load` depends on it, so
+        the next call loads anew. ``"at load"``: nothing was loaded. ``"unchanged"``: it was so already.
         """
         return self._registry.reconfigure(self._record, changes)
 

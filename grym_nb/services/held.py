@@ -10,21 +10,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import Token
-from types import AsyncGeneratorType, TracebackType
+from types import AsyncGeneratorType
 from typing import Any, Generic, Self, TypeVar
 
-from grym_nb.services.call import Frame, _current
 from grym_nb.services.engines.inline import iterate
+from grym_nb.services.frame import CURRENT, Frame
 
 __all__ = ["Hold", "Stream", "Use"]
 
 T = TypeVar("T")
+Conclude = Callable[[Frame, BaseException | None], BaseException | None]
 
 
 class Hold:
     """A frame that has entered its service and holds its slot, until `release`."""
 
-    def __init__(self, frame: Frame, conclude: Callable[[Frame, BaseException | None], BaseException | None]) -> None:
+    def __init__(
+        self, frame: Frame, conclude: Callable[[Frame, BaseException | None], BaseException | None]
+    ) -> None:
         self.frame = frame
         self._conclude = conclude
         self._stack = ExitStack()
@@ -68,7 +71,7 @@ class Stream(Iterator[Any]):
         frame = self._hold.frame
         if frame.ended:
             raise StopIteration
-        token = _current.set(frame)
+        token = CURRENT.set(frame)
         frame.suspended = None
         error: BaseException | None = None
         try:
@@ -77,7 +80,7 @@ class Stream(Iterator[Any]):
         except BaseException as raised:
             error = raised
         finally:
-            _current.reset(token)
+            CURRENT.reset(token)
             frame.suspended = threading.get_ident()
         ended = isinstance(error, StopIteration)
         told = self._end(None if ended else error)
@@ -91,11 +94,11 @@ class Stream(Iterator[Any]):
             self._end(None)
 
     def _end(self, error: BaseException | None) -> BaseException | None:
-        token = _current.set(self._hold.frame)
+        token = CURRENT.set(self._hold.frame)
         try:
             self._made.close()
         finally:
-            _current.reset(token)
+            CURRENT.reset(token)
             told = self._hold.release(error)
         return told
 
@@ -134,15 +137,15 @@ class Use(Generic[T]):
         if self._hold is not None:
             raise RuntimeError("this use() is entered already; ask the handle for another")
         self._hold = hold = self._make()
-        self._token = _current.set(hold.frame)
+        self._token = CURRENT.set(hold.frame)
         assert hold.frame.instance is not None
         return hold.frame.instance.model
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         hold, self._hold = self._hold, None
         assert hold is not None and self._token is not None
         try:
-            _current.reset(self._token)
+            CURRENT.reset(self._token)
         except ValueError:  # left in another context than it was entered in, as across cells
-            _current.set(hold.frame.parent)
+            CURRENT.set(hold.frame.parent)
         hold.release()

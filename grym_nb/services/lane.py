@@ -14,8 +14,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from grym_nb.errors import CallBlocked
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
     from grym_nb.pulse import Workers
-    from grym_nb.services.call import Frame
+    from grym_nb.services.frame import Frame
 
 __all__ = ["Lane", "Place", "Ticket", "aside", "hand_over", "step_aside", "step_back"]
 
@@ -50,15 +49,14 @@ class Ticket:
 class Place:
     """A slot, held by one chain; `occupant` is the call of the chain that computes in it now."""
 
-    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "waiting")
+    frames = 1  # the owner and those of its chain who ride or wait to ride
+    waiting: Sequence[Ticket] = ()
 
     def __init__(self, lane: Lane, owner: Frame) -> None:
         self.lane = lane
         self.epoch = lane.epoch
         self.owner = owner
         self.occupant: Frame | None = owner
-        self.frames = 1  # the owner and those of its chain who ride or wait to ride
-        self.waiting: deque[Ticket] = deque()
 
 
 class _Worker(threading.local):
@@ -82,6 +80,7 @@ class Lane:
         *,
         clock: Clock,
         workers: Workers,
+        lock: threading.Lock,
         condition: threading.Condition,
         ageing_seconds: float,
     ) -> None:
@@ -91,6 +90,8 @@ class Lane:
         self.epoch = 0
         self.condition = condition
         self.places: set[Place] = set()
+        self._lock = lock  # the condition's own: half the price where nobody is to be woken
+        self._lost: set[Place] = set()
         self._clock = clock
         self._workers = workers
         self._ageing = ageing_seconds
@@ -108,16 +109,24 @@ class Lane:
         """The number of calls in line."""
         return sum(not ticket.dead for _, _, ticket in self._line)
 
+    def frames(self) -> list[Frame]:
+        """Return the calls that hold a slot, and those that still run in an instance let go of."""
+        with self._lock:
+            held = [(place.owner, place.occupant) for place in (*self.places, *self._lost)]
+        return [frame for pair in held for frame in dict.fromkeys(pair) if frame is not None]
+
     def take(self, frame: Frame) -> None:
         """Wait for a slot, in the caller's thread; the frame then has its place."""
         if frame.place is not None:
             if frame.place.epoch == self.epoch:
                 return  # a worker brought the slot along
-            frame.place = None
-        with self.condition:
+            self.leave(frame)
+        with self._lock:
             if frame.parent is None or (shared := self._shared(frame)) is None:
-                if self.open:
-                    frame.place = self._seat(frame)
+                if self.free > 0 and not self._line:
+                    self.free -= 1
+                    frame.place = place = Place(self, frame)
+                    self.places.add(place)
                     return
                 ticket = Ticket(self, frame, None)
                 self._push(ticket)
@@ -130,7 +139,8 @@ class Lane:
                     else:
                         frame.borrowed = True
                     return
-                ticket = self._ride(place, frame)
+                ticket = Ticket(self, frame, None)
+                self._ride(place, ticket)  # no job can be before us: a free place is given on at once
         if frame.place is None:
             with aside(frame.parent if frame.inline else None):
                 self._sleep(ticket)
@@ -145,11 +155,7 @@ class Lane:
                 self._push(ticket)
                 ready = self._grant()
             else:
-                place = shared[0]
-                place.frames += 1
-                place.waiting.append(ticket)
-                if place.occupant is None:
-                    ready = self._next_rider(place)
+                ready = self._ride(shared[0], ticket)
         self.start(ready)
         return ticket
 
@@ -172,7 +178,13 @@ class Lane:
         if frame.borrowed:
             frame.borrowed = False
             return
-        with self.condition:
+        with self._lock:
+            if place.frames == 1 and place.epoch == self.epoch and not self._line:
+                # Nobody rides and nobody waits: the usual case, and the quick one.
+                place.frames, place.occupant = 0, None
+                self.places.discard(place)
+                self.free += 1
+                return
             ready = self._vacate(place, frame, gone=True)
         if ready:
             self.start(ready, after=frame)
@@ -189,7 +201,7 @@ class Lane:
             else:
                 for shared in self.places:
                     if ticket in shared.waiting:
-                        shared.waiting.remove(ticket)
+                        shared.waiting = tuple(t for t in shared.waiting if t is not ticket)
                         ready = self._vacate(shared, ticket.frame, gone=True)
                         break
             ready += self._grant()
@@ -206,7 +218,8 @@ class Lane:
         for place in self.places:
             for ticket in place.waiting:
                 self._push(ticket)
-            place.waiting.clear()
+            place.waiting = ()
+        self._lost |= self.places
         self.places = set()
         return self._grant()
 
@@ -272,13 +285,10 @@ class Lane:
         due = self._clock() - ticket.frame.options.priority * self._ageing
         heapq.heappush(self._line, (due, next(_order), ticket))
 
-    def _ride(self, place: Place, frame: Frame) -> Ticket:
-        ticket = Ticket(self, frame, None)
+    def _ride(self, place: Place, ticket: Ticket) -> list[Ticket]:
         place.frames += 1
-        place.waiting.append(ticket)
-        if place.occupant is None:  # then nobody else waits for it: a free place is given on at once
-            self._next_rider(place)
-        return ticket
+        place.waiting = (*place.waiting, ticket)
+        return self._next_rider(place) if place.occupant is None else []
 
     def _grant(self) -> list[Ticket]:
         """Give free slots to the first in line; return the jobs among them."""
@@ -299,7 +309,8 @@ class Lane:
 
     def _next_rider(self, place: Place) -> list[Ticket]:
         while place.waiting:
-            ticket = place.waiting.popleft()
+            ticket, *rest = place.waiting
+            place.waiting = tuple(rest)
             if ticket.dead:
                 continue
             ticket.place = ticket.frame.place = place
@@ -316,6 +327,8 @@ class Lane:
             self.condition.notify_all()  # its owner may wait to have it back
         place.frames -= gone
         if place.epoch != self.epoch:
+            if place.frames <= 0:
+                self._lost.discard(place)
             return []
         if place.frames > 0:
             return self._next_rider(place) if place.occupant is None else []

@@ -14,7 +14,9 @@ from grym_nb.errors import StateError
 __all__ = ["MOVES", "Lifecycle", "Move", "State", "Step"]
 
 State = Literal["registered", "loading", "ready", "draining", "failed", "closed"]
-Move = Literal["load", "loaded", "load_failed", "load_stopped", "drain", "resume", "unloaded", "reset", "close"]
+Move = Literal[
+    "load", "loaded", "load_failed", "load_stopped", "drain", "resume", "unloaded", "reset", "close"
+]
 
 #: (state, move) -> state. What is not here is illegal.
 MOVES: dict[tuple[State, Move], State] = {

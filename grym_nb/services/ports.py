@@ -15,13 +15,13 @@ from grym_nb.clock import Clock, monotonic
 from grym_nb.events import EventBus
 from grym_nb.metrics import Metrics
 from grym_nb.pulse import Pulse, Workers
-from grym_nb.settings import Settings
 from grym_nb.services.engines.loop import LoopThread
 from grym_nb.services.failure import LastFailure
+from grym_nb.settings import Settings
 
 if TYPE_CHECKING:
     from grym_nb.errors import GrymError
-    from grym_nb.services.call import Frame
+    from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
 __all__ = ["Breaker", "Ended", "Ports"]
@@ -82,7 +82,9 @@ class Ports:
         self.workers = Workers("grym-call", linger=self.settings.linger_seconds)
         self.loop = LoopThread()
         self.failures = LastFailure()
-        self.calls: deque[Ended] = deque(maxlen=self.settings.calls_kept)
+        # Plain tuples with the fields of `Ended`: this is written at every call and read rarely.
+        self.calls: deque[tuple[int, float, str, str, str, str, float, str]]
+        self.calls = deque(maxlen=self.settings.calls_kept)
 
     def close(self, timeout: float = 2.0) -> tuple[str, ...]:
         """End the threads; return the names of those that still run."""

@@ -48,7 +48,7 @@ def _watch(model: Any) -> set[str] | None:
             if own is not None:
                 return None
             asked: dict[int, set[str]] = {}
-            inherited = kind.__getattribute__
+            inherited: Any = kind.__getattribute__
 
             def noting(self: Any, name: str) -> Any:
                 names = asked.get(id(self))
@@ -57,7 +57,7 @@ def _watch(model: Any) -> set[str] | None:
                 return inherited(self, name)
 
             try:
-                kind.__getattribute__ = noting  # type: ignore[method-assign]
+                setattr(kind, "__getattribute__", noting)  # noqa: B010 - mypy takes the name for a method
             except TypeError:
                 return None
             watched = _watched[kind] = asked
@@ -70,7 +70,7 @@ def _unwatch(model: Any) -> None:
         for kind, watched in list(_watched.items()):
             if watched.pop(id(model), None) is not None and not watched:
                 del _watched[kind]
-                del kind.__getattribute__  # type: ignore[misc]
+                delattr(kind, "__getattribute__")
 
 
 def same(one: Any, other: Any) -> bool:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grym_nb.clock import wait
 from grym_nb.errors import (
-    CallCancelled,
     ConfigError,
     GrymError,
     Interrupted,
@@ -24,17 +23,18 @@ from grym_nb.errors import (
     ServiceError,
     ServiceNotReady,
     StateError,
-    TaskFailed,
     TaskNotFound,
     closest,
 )
 from grym_nb.events import ServiceChanged, StateChanged
-from grym_nb.render import brief, seconds
-from grym_nb.services.call import PLAIN, Frame, Provenance, TaskResult, _current, current_frame, status_of
+from grym_nb.render import seconds
 from grym_nb.services.failure import Failure, describe
+from grym_nb.services.frame import CURRENT, PLAIN, Frame, current_frame
+from grym_nb.services.instance import Attempt, Gate, Instance
 from grym_nb.services.lane import Lane, Ticket, aside
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.model import TaskSpec, tasks_of
+from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of, same
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from grym_nb.services.ports import Ports
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Gate", "Instance", "ServiceRecord"]
+__all__ = ["Family", "ServiceRecord"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,68 +56,8 @@ class Family(Protocol):
     def optional(self, record: ServiceRecord, need: ServiceRecord) -> bool:
         """Tell whether `record` can do without `need`."""
 
-    def handles(self, record: ServiceRecord) -> dict[str, Any]:
+    def wired(self, record: ServiceRecord) -> dict[str, Any]:
         """Return the handles of the direct needs by name; None for an optional one that is not there."""
-
-
-class Gate:
-    """Lets one model be constructed at a time; who waits for something inside steps out meanwhile."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def acquire(self) -> None:
-        """Wait for the gate."""
-        self._lock.acquire()
-
-    def release(self) -> None:
-        """Let the next one construct."""
-        self._lock.release()
-
-    @contextmanager
-    def held_by(self, frame: Frame) -> Iterator[None]:
-        """Hold the gate for a load."""
-        with aside(frame.parent if frame.inline else None):
-            self.acquire()
-        frame.gate = self
-        try:
-            yield
-        finally:
-            frame.gate = None
-            self.release()
-
-
-class Instance:
-    """What the factory made, while it is loaded; `users` counts the calls inside it."""
-
-    __slots__ = ("epoch", "loaded_at", "model", "read", "retired", "users", "version")
-
-    def __init__(self, model: Any, epoch: int, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
-        self.model = model
-        self.epoch = epoch
-        self.version = version
-        self.loaded_at = loaded_at
-        self.read = read  # the attributes that `load` read; None: it may have read any
-        self.users = 0
-        self.retired = False
-
-
-def _parameters(frame: Frame) -> dict[str, Any]:
-    """Return the arguments after the first by name; what is not a plain value in a few words."""
-    names = frame.spec.checker.names if frame.spec is not None else ()
-    given = {**dict(zip(names[1:], frame.args[1:], strict=False)), **frame.kwargs}
-    plain = (str, int, float, bool, type(None))
-    return {name: value if isinstance(value, plain) else brief(value) for name, value in given.items()}
-
-
-class _Attempt:
-    """One load under way: whoever comes meanwhile waits for its outcome."""
-
-    __slots__ = ("error", "over")
-
-    def __init__(self) -> None:
-        self.over = False
-        self.error: GrymError | None = None
 
 
 class ServiceRecord:
@@ -129,13 +69,15 @@ class ServiceRecord:
         self.ports = ports
         self.health = "unknown"  # judged from above
         self.health_reason = ""
-        self.condition = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
+        self.condition = threading.Condition(self.lock)
         self.lifecycle = Lifecycle(spec.name, ports.clock(), story_length=ports.settings.story_length)
         self.lane = Lane(
             spec.name,
             spec.concurrency,
             clock=ports.clock,
             workers=ports.workers,
+            lock=self.lock,
             condition=self.condition,
             ageing_seconds=ports.settings.ageing_seconds,
         )
@@ -147,13 +89,12 @@ class ServiceRecord:
         self.load_seconds: float | None = None
         self.last_used = ports.clock()
         self.last_error: Failure | None = None
-        self.running: dict[int, Frame] = {}
         self.closed_because = ""
         self._gate = gate
         self._family = family
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._tasks: dict[str, TaskSpec] | None = None
-        self._meters: dict[tuple[str, str], Histogram] = {}
+        self.meters: dict[tuple[str, str], Histogram] = {}
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -171,9 +112,10 @@ class ServiceRecord:
 
     def task(self, name: str) -> TaskSpec:
         """Return the task of that method name or type; loads only if nothing else can tell."""
-        tasks = self.tasks
+        tasks = self._tasks
         if tasks is not None and name in tasks:
             return tasks[name]
+        tasks = self.tasks
         if tasks is None:
             self.load()
             tasks = self._tasks or {}
@@ -201,9 +143,15 @@ class ServiceRecord:
 
     def enter(self, frame: Frame) -> Instance:
         """Count the call in, loading first if need be: until it leaves, nothing unloads the service."""
-        with self.condition:
-            if self.lifecycle.state == "ready":
-                return self.count_in(frame)
+        with self.lock:
+            instance = self.instance
+            if instance is not None and self.lifecycle.state == "ready":
+                instance.users += 1
+                if frame.counted:
+                    frame.counted = False
+                    self.queued -= 1
+                frame.instance = instance
+                return instance
         while True:
             with self.condition:
                 state = self.lifecycle.state
@@ -218,7 +166,7 @@ class ServiceRecord:
                 self._refuse_load_within(frame)
                 attempt, step = self._attempt, None
                 if state in ("registered", "failed"):
-                    attempt = self._attempt = _Attempt()
+                    attempt = self._attempt = Attempt()
                     step = self._move("load", f"for {frame.title}")
             if step is not None:
                 assert attempt is not None
@@ -231,10 +179,9 @@ class ServiceRecord:
         """Count the call out; the last one out of an instance that was let go of also releases it."""
         instance = frame.instance
         last = False
-        with self.condition:
-            self.running.pop(frame.id, None)
-            if instance is None:
-                return
+        if instance is None:
+            return
+        with self.lock:
             instance.users -= 1
             if not instance.users:
                 last = instance.retired
@@ -260,7 +207,6 @@ class ServiceRecord:
             frame.counted = False
             self.queued -= 1
         frame.instance = instance
-        self.running[frame.id] = frame
         return instance
 
     def _refuse_load_within(self, frame: Frame) -> None:
@@ -275,7 +221,7 @@ class ServiceRecord:
             service=self.name,
         )
 
-    def _wait_for(self, attempt: _Attempt | None, frame: Frame) -> None:
+    def _wait_for(self, attempt: Attempt | None, frame: Frame) -> None:
         """Wait for somebody else's load or unload; raise a copy of the load's error."""
         with aside(frame.parent if frame.inline else None), self.condition:
             while not attempt.over if attempt is not None else self.lifecycle.state == "draining":
@@ -298,7 +244,7 @@ class ServiceRecord:
     def _frame(self, what: str) -> Frame:
         return Frame(self, None, (), {}, PLAIN, self.ports.clock(), what=what)
 
-    def _load(self, attempt: _Attempt, cause: Frame) -> None:
+    def _load(self, attempt: Attempt, cause: Frame) -> None:
         """Load, with what is needed loaded first and held as long as it lasts."""
         frame = self._frame("load")
         frame.parent, frame.deadline = cause, None
@@ -312,7 +258,7 @@ class ServiceRecord:
                 holder.parent = frame
                 if self._hold(need, holder):
                     held.append((need, holder))
-                    frame.holds.append(need)
+                    frame.holds = (*frame.holds, need)
             with self.ports.admit(self) if self.ports.admit is not None else nullcontext():
                 instance = self._construct(frame)
             move, reason = "loaded", ""
@@ -360,7 +306,7 @@ class ServiceRecord:
     def _construct(self, frame: Frame) -> Instance:
         assert self._gate is not None
         model: Any = None
-        token = _current.set(frame)
+        token = CURRENT.set(frame)
         try:
             with self._gate.held_by(frame):
                 model = self._make()
@@ -368,18 +314,20 @@ class ServiceRecord:
                 hook = getattr(model, "warm_up", None)
                 if hook is not None:
                     hook()
-            return Instance(model, 0, self.version, self.ports.clock(), read)
+            return Instance(model, self.version, self.ports.clock(), read)
         except GrymError as error:
-            if isinstance(error, LoadFailed):
-                raise
-            raise self._load_error(error, model) from None
+            failure = error if isinstance(error, LoadFailed) else load_failed(self, error)
+            self._clean_up(model)
+            raise failure from None
         except KeyboardInterrupt:
             self._clean_up(model)
             raise
         except Exception as error:
-            raise self._load_error(error, model) from None
+            failure = load_failed(self, error)
+            self._clean_up(model)
+            raise failure from None
         finally:
-            _current.reset(token)
+            CURRENT.reset(token)
 
     def _make(self) -> Any:
         """Return a new, unloaded instance from the factory, its needs wired."""
@@ -390,23 +338,8 @@ class ServiceRecord:
         if model is None:
             raise TypeError(f"the factory of {self.name} returned None")
         if spec.needs:
-            model.needs = SimpleNamespace(**self._family.handles(self))
+            model.needs = SimpleNamespace(**self._family.wired(self))
         return model
-
-    def _load_error(self, error: Exception, model: Any) -> LoadFailed:
-        failure = describe(error, service=self.name, task="load", version=self.version, kwargs=self.spec.config)
-        self.ports.failures.keep(failure, error.__traceback__)
-        self.last_error = failure
-        self._clean_up(model)
-        where = f" at {failure.sites[-1]}" if failure.sites else ""
-        told = LoadFailed(
-            f"{self.name} could not be loaded: {type(error).__name__}: {error}",
-            cause=where.strip(),
-            service=self.name,
-            path=(self.name,),
-        )
-        told.failure = failure
-        return told
 
     def _clean_up(self, model: Any) -> None:
         """Run the unload hook of a half-made instance; what it raises is only logged."""
@@ -543,7 +476,7 @@ class ServiceRecord:
         if hook is None:
             return None
         frame = self._frame("unload")
-        token = _current.set(frame)
+        token = CURRENT.set(frame)
         try:
             hook()
         except Exception as error:
@@ -558,7 +491,7 @@ class ServiceRecord:
                 service=self.name,
             )
         finally:
-            _current.reset(token)
+            CURRENT.reset(token)
         return None
 
     # -- config in place ---------------------------------------------------------------------------
@@ -638,86 +571,10 @@ class ServiceRecord:
 
     def meter(self, task: str, outcome: str) -> Histogram:
         """Return the histogram of durations of this task's calls that ended so."""
-        key = (task, outcome)
-        meter = self._meters.get(key)
-        if meter is None:
-            meter = self.ports.metrics.histogram(
-                "service.call.seconds", service=self.name, task=task, outcome=outcome
-            )
-            self._meters[key] = meter
-        return meter
-
-    def meters(self) -> Iterable[tuple[str, str, Histogram]]:
-        """Yield (task, outcome, histogram) for every kind of ending seen so far."""
-        return [(task, outcome, meter) for (task, outcome), meter in self._meters.copy().items()]
-
-    def failed(self, frame: Frame, error: BaseException) -> BaseException:
-        """Return the typed error for what the author's code raised, and keep its story."""
-        if isinstance(error, GrymError):
-            error.service = error.service or self.name
-            error.task = error.task or frame.task
-            if error.failure is not None or isinstance(error, (CallCancelled, TimeoutError)):
-                return error  # told already, by the service in which it happened
-        if type(error).__name__ == "CancelledError":
-            return frame.cancellation()
-        if not isinstance(error, Exception):
-            return error
-        version = frame.instance.version if frame.instance is not None else self.version
-        failure = describe(
-            error,
-            service=self.name,
-            task=frame.task,
-            version=version,
-            args=frame.args,
-            kwargs=frame.kwargs,
+        meter = self.ports.metrics.histogram(
+            "service.call.seconds", service=self.name, task=task, outcome=outcome
         )
-        self.ports.failures.keep(failure, error.__traceback__)
-        self.last_error = failure
-        if isinstance(error, GrymError):
-            error.failure = failure
-            return error
-        where = f"at {failure.sites[-1]}; " if failure.sites else ""
-        told = TaskFailed(
-            f"{frame.title} raised {type(error).__name__}: {error}",
-            cause=f"{where}input: {', '.join(failure.inputs) or 'none'}",
-            service=self.name,
-            task=frame.task,
-            version=version,
-            error=type(error).__name__,
-        )
-        told.failure = failure
-        if failure.sites:
-            told.add_note("\n".join(site.text() for site in failure.sites))
-        return told
-
-    def outcome(self, frame: Frame, value: Any, error: BaseException | None) -> TaskResult:
-        """Return what became of a call, with its provenance."""
-        now = self.ports.clock()
-        instance = frame.instance
-        model = instance.model if instance is not None else None
-        checkpoint = getattr(model, "checkpoint", None)
-        provenance = Provenance(
-            service=self.name,
-            version=instance.version if instance is not None else self.version,
-            config_version=self.config_version,
-            config=self.spec.full_config,
-            checkpoint=None if checkpoint is None else str(checkpoint),
-            parameters=_parameters(frame),
-            seed=frame.kwargs.get("seed"),
-            started=frame.started,
-            ended=now,
-        )
-        if error is not None and not isinstance(error, GrymError):
-            error = CallCancelled(str(error), service=self.name, task=frame.task)
-        return TaskResult(
-            id=f"call-{frame.id}",
-            success=error is None,
-            status=status_of(error),
-            data=value,
-            error=error.again() if error is not None else None,
-            metadata={"duration": now - frame.started, "task": frame.task},
-            provenance=provenance,
-        )
+        return self.meters.setdefault((task, outcome), meter)
 
     def waited_for(self) -> str:
         """Say what a call of this service waits for."""

@@ -6,23 +6,25 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from grym_nb.clock import Clock
 from grym_nb.errors import (
+    ConfigError,
     DependencyError,
     GrymError,
     LoadFailed,
+    Problem,
     ServiceClosed,
     ServiceNotFound,
     closest,
 )
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
-from grym_nb.services.call import Frame
+from grym_nb.services.frame import Frame
 from grym_nb.services.handle import ServiceHandle
+from grym_nb.services.instance import Gate
 from grym_nb.services.ports import Ended, Ports
-from grym_nb.services.record import Gate, ServiceRecord
+from grym_nb.services.record import ServiceRecord
 from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.services.status import StatusTable, status_of
 from grym_nb.settings import Settings
@@ -68,10 +70,11 @@ class ServiceRegistry:
     ) -> ServiceHandle:
         """Put a service under `name` and return its handle; nothing is loaded yet.
 
-        `factory` is a class, any callable, or ``"module:attribute"``; `config` its keyword arguments. The same
-        registration again changes nothing; a changed one is put in place under the same handle. `memory`
-        ("2GB") is what the model takes, `ttl` the idle seconds after which it is unloaded,
-        `concurrency` how many calls may compute at a time. `needs` are loaded first; ``"name?"`` is optional.
+        `factory` is a class, any callable, or ``"module:attribute"``; `config` its keyword arguments. The
+        same registration again changes nothing; a changed one is put in place under the same handle.
+        `memory` ("2GB") is what the model takes, `ttl` the idle seconds after which it is unloaded,
+        `concurrency` how many calls may compute at a time. `needs` are loaded first; ``"name?"`` is
+        optional.
         """
         spec = ServiceSpec.of(
             name,
@@ -178,27 +181,27 @@ class ServiceRegistry:
     def __len__(self) -> int:
         return len(self._handles)
 
-    def list(self) -> tuple[ServiceHandle, ...]:
+    def handles(self) -> tuple[ServiceHandle, ...]:
         """Return all handles, in the order in which they were registered."""
         return tuple(self._handles.copy().values())
 
     def able(self, type: str) -> tuple[ServiceHandle, ...]:
         """Return the services that declare a task of that type."""
-        return tuple(h for h in self.list() if any(spec.type == type for spec in h.tasks))
+        return tuple(h for h in self.handles() if any(spec.type == type for spec in h.tasks))
 
     def types(self) -> tuple[str, ...]:
         """Return every task type that some service declares."""
-        return tuple(sorted({spec.type for handle in self.list() for spec in handle.tasks}))
+        return tuple(sorted({spec.type for handle in self.handles() for spec in handle.tasks}))
 
     # -- looking -----------------------------------------------------------------------------------
 
     def status(self) -> StatusTable:
         """Return a snapshot of all services; loads nothing."""
-        return StatusTable(tuple(status_of(handle._record) for handle in self.list()))
+        return StatusTable(tuple(status_of(handle._record) for handle in self.handles()))
 
     def running(self) -> tuple[Frame, ...]:
         """Return the calls inside a service now, oldest first."""
-        frames = [frame for h in self.list() for frame in h._record.running.copy().values()]
+        frames = [frame for handle in self.handles() for frame in handle._record.lane.frames()]
         return tuple(sorted(frames, key=lambda frame: frame.id))
 
     def calls(self) -> tuple[Ended, ...]:
@@ -257,7 +260,7 @@ class ServiceRegistry:
                     open_names.append(name)
         return True
 
-    def handles(self, record: ServiceRecord) -> dict[str, ServiceHandle | None]:
+    def wired(self, record: ServiceRecord) -> dict[str, ServiceHandle | None]:
         """Return the handles of the direct needs by name; None for an optional one that is not there."""
         needs: dict[str, ServiceHandle | None] = {}
         for need in record.spec.needs:
@@ -280,7 +283,7 @@ class ServiceRegistry:
         if path:
             raise DependencyError(
                 f"{spec.name} cannot need itself: {' → '.join(path)}",
-                hint="break the circle: pass a result on instead, or make one of them look the other up in a task",
+                hint="break the circle: pass a result on, or let one of them look the other up in a task",
                 service=spec.name,
                 path=tuple(path),
             )
@@ -308,11 +311,11 @@ class ServiceRegistry:
         tasks = {} if isinstance(spec.factory, str) else spec.tasks or {}
         hidden = sorted(set(tasks) & set(dir(ServiceHandle)))
         if hidden:
-            from grym_nb.errors import ConfigError, Problem
-
             raise ConfigError(
                 f"{spec.name!r} cannot be registered",
-                problems=[Problem(f"task {name}", "a name the handle itself has", "another name") for name in hidden],
+                problems=[
+                    Problem(f"task {name}", "a name the handle itself has", "another name") for name in hidden
+                ],
                 service=spec.name,
             )
 
@@ -327,20 +330,20 @@ class ServiceRegistry:
         ttl = record.spec.ttl
         if ttl is not None and not self._closed and record.lifecycle.state == "ready":
             due = max(record.last_used + ttl, self.ports.clock())
-            self.ports.pulse.at(due, partial(self._unload_idle, record), name=f"idle limit of {record.name}")
+            self.ports.pulse.at(due, partial(self._unload_idle, record), name=f"ttl of {record.name}")
 
     def _unload_idle(self, record: ServiceRecord) -> None:
         ttl, now = record.spec.ttl, self.ports.clock()
         if ttl is None or record.lifecycle.state != "ready":
             return
         if record.busy:
-            self.ports.pulse.after(ttl, partial(self._unload_idle, record), name=f"idle limit of {record.name}")
+            self.ports.pulse.after(
+                ttl, partial(self._unload_idle, record), name=f"idle limit of {record.name}"
+            )
         elif now - record.last_used < ttl:
             self._arm(record)
         else:
-            self.ports.pulse.work(
-                partial(record.unload, reason="idle"), name=f"unload of idle {record.name}"
-            )
+            self.ports.pulse.work(partial(record.unload, reason="idle"), name=f"unload of idle {record.name}")
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -357,7 +360,7 @@ class ServiceRegistry:
 
     def _closing_order(self) -> list[ServiceRecord]:
         order: dict[str, ServiceRecord] = {}
-        for handle in self.list():
+        for handle in self.handles():
             for record in (*self._order_or_none(handle._record), handle._record):
                 order.setdefault(record.name, record)
         return list(order.values())[::-1]
@@ -371,5 +374,5 @@ class ServiceRegistry:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

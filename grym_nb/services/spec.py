@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +19,8 @@ from typing import Any
 from grym_nb.devices import parse_size
 from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
 from grym_nb.render import brief
-from grym_nb.services.call import priority_of
 from grym_nb.services.checks import Checker
+from grym_nb.services.frame import priority_of
 from grym_nb.services.model import TaskSpec, tasks_of
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec", "code_of"]
@@ -71,14 +72,20 @@ class ServiceSpec:
             try:
                 return parse(value)
             except GrymError as error:
-                problems.extend(getattr(error, "problems", ()) or [Problem(path, brief(value), error.message)])
+                problems.extend(
+                    getattr(error, "problems", ()) or [Problem(path, brief(value), error.message)]
+                )
                 return None
 
         expect(isinstance(name, str) and bool(name.strip()), "name", name, "text")
         expect(isinstance(factory, str) or callable(factory), "factory", factory, "a class or callable")
-        expect(config is None or isinstance(config, Mapping), "config", config, "a mapping of keyword arguments")
+        expect(
+            config is None or isinstance(config, Mapping), "config", config, "a mapping of keyword arguments"
+        )
         expect(not isinstance(needs, str), "needs", needs, "a tuple of names")
-        expect(ttl is None or (isinstance(ttl, (int, float)) and ttl > 0), "ttl", ttl, "seconds above 0, or None")
+        expect(
+            ttl is None or (isinstance(ttl, (int, float)) and ttl > 0), "ttl", ttl, "seconds above 0, or None"
+        )
         expect(
             isinstance(concurrency, int) and not isinstance(concurrency, bool) and concurrency >= 1,
             "concurrency",
@@ -142,11 +149,10 @@ class ServiceSpec:
         """What the factory accepts as config; None when its signature cannot be read."""
         made = self.callable
         try:
-            if isinstance(made, type):
-                if made.__init__ is object.__init__:
-                    return Checker(lambda: None)
-                return Checker(made.__init__, method=True)
-            return Checker(made)
+            if not isinstance(made, type):
+                return Checker(made)
+            init: Any = inspect.getattr_static(made, "__init__")
+            return Checker(_nothing) if init is object.__init__ else Checker(init, method=True)
         except (TypeError, ValueError):
             return None
 
@@ -193,6 +199,10 @@ class ServiceSpec:
         """Return the names of the parts in which `other` differs."""
         theirs = other.parts
         return tuple(part for part, value in self.parts.items() if theirs[part] != value)
+
+
+def _nothing() -> None:
+    """What a class without its own `__init__` accepts."""
 
 
 # -- the content of code and values ----------------------------------------------------------------
@@ -289,7 +299,7 @@ def _walk_value(value: Any, seen: set[int]) -> Iterator[str]:
         yield from sorted(part for inner in value for part in _walk(inner, seen))
     elif kind.__module__ == "numpy" and hasattr(value, "tobytes"):
         yield f"{value.dtype}{value.shape}{hashlib.blake2b(value.tobytes()).hexdigest()}"
-    elif kind.__repr__ is not object.__repr__ and " at 0x" not in (text := repr(value)):
+    elif getattr(kind, "__repr__", None) is not object.__repr__ and " at 0x" not in (text := repr(value)):
         yield text
     elif isinstance(getattr(value, "__dict__", None), dict) and not callable(value):
         yield from _walk(value.__dict__, seen)

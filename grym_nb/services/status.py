@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.metrics import Histogram, HistogramSnapshot
 from grym_nb.render import Table, brief, redacted, seconds, size
-from grym_nb.services.call import PLAIN, Frame, _current
+from grym_nb.services.frame import CURRENT, PLAIN, Frame
 
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
@@ -89,7 +89,10 @@ class ServiceStatus:
 
     def _table(self) -> Table:
         rows = [
-            ("state", f"{self.state} for {seconds(self.since)}" + (f" ({self.reason})" if self.reason else "")),
+            (
+                "state",
+                f"{self.state} for {seconds(self.since)}" + (f" ({self.reason})" if self.reason else ""),
+            ),
             ("health", self.health),
             ("version", f"{self.version}, config {self.config_version}"),
             ("tasks", ", ".join(self.tasks) or "known after the first load"),
@@ -99,7 +102,10 @@ class ServiceStatus:
             ("waiting", str(self.waiting or "")),
             ("calls", f"{self.calls}, {self.errors} failed"),
             ("p50 / p95", f"{seconds(self.p50)} / {seconds(self.p95)}" if self.p50 is not None else ""),
-            ("loads", f"{self.loads}, the last in {seconds(self.load_seconds)}" if self.loads else "never loaded"),
+            (
+                "loads",
+                f"{self.loads}, the last in {seconds(self.load_seconds)}" if self.loads else "never loaded",
+            ),
             ("memory", f"{size(self.memory)} (as stated)" if self.memory is not None else ""),
             ("idle limit", seconds(self.ttl) if self.ttl is not None else ""),
             ("slots", str(self.concurrency) if self.concurrency > 1 else ""),
@@ -171,11 +177,11 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         lifecycle = record.lifecycle
         state, since = lifecycle.state, now - lifecycle.since
         reason = lifecycle.story[-1].reason if lifecycle.story else ""
-        frames = list(record.running.values())
         waiting = record.lane.waiting
+    frames = record.lane.frames()
     merged = Histogram()
     errors = 0
-    for _, outcome, meter in record.meters():
+    for (_, outcome), meter in record.meters.copy().items():
         merged.merge(meter)
         errors += 0 if outcome in ("ok", "cached") else meter.count
     figures = merged.snapshot()
@@ -231,7 +237,7 @@ def metrics_of(record: ServiceRecord) -> ServiceMetrics:
     tasks: dict[str, Histogram] = {}
     errors: dict[str, int] = {}
     ok = 0
-    for task, outcome, meter in record.meters():
+    for (task, outcome), meter in record.meters.copy().items():
         total.merge(meter)
         tasks.setdefault(task, Histogram()).merge(meter)
         if outcome in ("ok", "cached"):
@@ -261,7 +267,7 @@ def ping(record: ServiceRecord) -> Ping:
             return Ping(record.name, None, 0.0)
         frame = Frame(record, None, (), {}, PLAIN, began, what="ping")
         record.count_in(frame)
-    token = _current.set(frame)
+    token = CURRENT.set(frame)
     problem = ""
     try:
         hook = getattr(instance.model, "ping", None)
@@ -270,7 +276,7 @@ def ping(record: ServiceRecord) -> Ping:
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     finally:
-        _current.reset(token)
+        CURRENT.reset(token)
         record.leave(frame)
         frame.end()
     return Ping(record.name, not problem, clock() - began, problem)

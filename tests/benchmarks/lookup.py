@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from .calls import Noop, noop_service
 from .frame import Effort, Row, Work, benchmark, installed, missing, side_by_side
@@ -18,7 +19,7 @@ def lookup(effort: Effort) -> Iterator[Row]:
             "ours": ("registry['noop']", {"registry": runtime.registry}),
             "a dict": ("plain['noop']", {"plain": {"noop": instance}}),
         }
-        closing = []
+        closing: list[Any] = []
         if installed("svcs"):
             import svcs
 

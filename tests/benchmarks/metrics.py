@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from grym_nb.metrics import Metrics
 
-from .frame import Effort, Row, benchmark, installed, missing, side_by_side
+from .frame import Effort, Row, Work, benchmark, installed, missing, side_by_side
 
 PEER = "prometheus_client"
 
@@ -15,7 +15,7 @@ PEER = "prometheus_client"
 def metrics(effort: Effort) -> Iterator[Row]:
     """A counter and a histogram with one tag, both held on to."""
     ours = Metrics()
-    works = {
+    works: dict[str, Work] = {
         "counter": ("add()", {"add": ours.counter("calls", service="noop").add}),
         "histogram": ("record(0.0031)", {"record": ours.histogram("seconds", service="noop").record}),
     }

@@ -42,7 +42,7 @@ def test_one_value_is_all_of_its_figures_exactly() -> None:
 
 
 def test_its_repr_gives_the_figures_in_a_line() -> None:
-    assert repr(filled([1.0] * 99 + [2.0])) == "<Histogram: 100 values, p50 1, p95 1, highest 2>"
+    assert repr(filled([1.0] * 99 + [2.0])) == "<Histogram: 100 values, p50 1.02, p95 1.02, highest 2>"
 
 
 @given(many.filter(bool), st.floats(0, 100))
@@ -93,7 +93,7 @@ def test_zeros_are_counted_as_zeros() -> None:
 def test_whole_numbers_and_extremes_are_taken() -> None:
     histogram = filled([1, True, 5e-324, 1.7976931348623157e308])
     assert (histogram.count, histogram.low, histogram.high) == (4, 5e-324, 1.7976931348623157e308)
-    assert histogram.percentile(50) == 1.0
+    assert histogram.percentile(50) == pytest.approx(1.0, rel=Histogram.ERROR)
 
 
 def test_a_numpy_scalar_does_not_leak_into_the_figures() -> None:

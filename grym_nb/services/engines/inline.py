@@ -7,20 +7,23 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grym_nb.services.call import Frame
+    from grym_nb.services.frame import Frame
 
 __all__ = ["iterate", "run"]
+
+_UNFINISHED = frozenset((CoroutineType, GeneratorType, AsyncGeneratorType))
 
 
 def run(frame: Frame) -> Any:
     """Return what the frame's task returns; a generator is run to its end and gives a list."""
-    assert frame.instance is not None and frame.spec is not None
-    value = getattr(frame.instance.model, frame.spec.method)(*frame.args, **frame.kwargs)
-    kind = type(value)
-    if kind is CoroutineType:
-        return _on_loop(frame, value)
-    if kind in (GeneratorType, AsyncGeneratorType) and "generator" in frame.spec.kind:
-        return list(iterate(frame, value))
+    instance, spec = frame.instance, frame.spec
+    assert instance is not None and spec is not None
+    value = getattr(instance.model, spec.method)(*frame.args, **frame.kwargs)
+    if type(value) in _UNFINISHED:
+        if type(value) is CoroutineType:
+            return _on_loop(frame, value)
+        if spec.kind in ("generator", "async generator"):
+            return list(iterate(frame, value))
     return value
 
 

@@ -37,9 +37,7 @@ class LoopThread:
                 raise RuntimeError("the event loop of this registry is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="grym-loop", daemon=True
-                )
+                self._thread = threading.Thread(target=self._loop.run_forever, name="grym-loop", daemon=True)
                 self._thread.start()
             loop = self._loop
         return asyncio.run_coroutine_threadsafe(coroutine, loop)

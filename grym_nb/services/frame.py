@@ -1,0 +1,210 @@
+"""A call under way: what its caller said of it, where it came from, what bounds it, what it holds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import CallCancelled, CallTimeout, Problem, ValidationError
+from grym_nb.render import brief, seconds
+
+if TYPE_CHECKING:
+    from grym_nb.services.call import Call
+    from grym_nb.services.instance import Gate, Instance
+    from grym_nb.services.lane import Place
+    from grym_nb.services.model import TaskSpec
+    from grym_nb.services.record import ServiceRecord
+
+__all__ = ["CURRENT", "PLAIN", "Frame", "Options", "Progress", "current_frame", "priority_of"]
+
+PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
+
+
+def priority_of(value: str | int) -> int:
+    """Return a priority as 0 (low), 1 (normal), 2 (high) or 3 (critical); numbers are clamped."""
+    if isinstance(value, str):
+        if value in PRIORITIES:
+            return PRIORITIES[value]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return min(max(value, 0), 3)
+    raise ValidationError(
+        "unknown priority",
+        problems=[Problem("priority", brief(value), f"{', '.join(PRIORITIES)}, or 0 to 3")],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller says of one call, apart from the task's own arguments."""
+
+    timeout: float | None = None
+    priority: int = 1
+    retries: int = 0
+
+    @classmethod
+    def of(cls, timeout: float | None = None, priority: str | int = "normal", retries: int = 0) -> Options:
+        """Return checked options; durations in seconds, priorities by name or number."""
+        problems = []
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+            problems.append(Problem("timeout", brief(timeout), "seconds above 0, or None for no limit"))
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+            problems.append(Problem("retries", brief(retries), "a whole number from 0"))
+        if problems:
+            raise ValidationError("these options of a call do not fit", problems=problems)
+        return cls(timeout, priority_of(priority), retries)
+
+
+PLAIN = Options()
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a loop has come."""
+
+    title: str
+    total: int | None
+    started: float
+    done: int = 0
+
+    @property
+    def told(self) -> str:
+        """``"12/100"``, or ``"12"`` when nobody knows of how many."""
+        return f"{self.done}/{self.total}" if self.total is not None else str(self.done)
+
+    def eta(self, now: float) -> float | None:
+        """Return the seconds left at the pace so far, or None when that cannot be said."""
+        if self.total is None or not self.done:
+            return None
+        return (now - self.started) / self.done * (self.total - self.done)
+
+
+CURRENT: ContextVar[Frame | None] = ContextVar("grym_frame", default=None)
+_ids = itertools.count(1)
+
+
+def current_frame() -> Frame | None:
+    """Return the call in which this code runs, or None outside of one."""
+    return CURRENT.get()
+
+
+class Frame:
+    """One call under way: where it came from, what bounds it, what it holds.
+
+    `parent` is the frame that made it, so that nested calls know their chain. `inline` says that it runs
+    in its parent's thread, which therefore cannot run anything else meanwhile.
+    """
+
+    # Defaults are the class's: a frame is made at every call and most of it is never touched.
+    inline = True
+    cancelled = False
+    counted = False  # accepted by the record, and not inside yet
+    borrowed = False  # runs in the place of a call beneath it
+    ended = False
+    deadline: float | None = None
+    instance: Instance | None = None
+    place: Place | None = None
+    progress: Progress | None = None
+    call: Call | None = None
+    gate: Gate | None = None
+    holds: tuple[ServiceRecord, ...] = ()
+    suspended: int | None = None  # the thread in which an open generator or use() rests
+    future: Future[Any] | None = None  # of a coroutine on the private loop
+    what = ""
+
+    def __init__(
+        self,
+        record: ServiceRecord,
+        spec: TaskSpec | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        now: float,
+        *,
+        what: str = "",
+    ) -> None:
+        self.id = next(_ids)
+        self.record = record
+        self.spec = spec
+        self.args = args
+        self.kwargs = kwargs
+        self.options = options
+        self.started = now
+        self.parent = parent = CURRENT.get()
+        if what:
+            self.what = what
+        if options.timeout is not None:
+            self.deadline = now + options.timeout
+        if parent is not None and parent.deadline is not None:
+            mine = self.deadline
+            self.deadline = parent.deadline if mine is None else min(mine, parent.deadline)
+
+    @property
+    def task(self) -> str:
+        """The name of the task, or what else this frame does (`load`, `use`)."""
+        return self.spec.method if self.spec is not None else self.what
+
+    @property
+    def title(self) -> str:
+        """``service.task``."""
+        return f"{self.record.name}.{self.task}"
+
+    def chain(self) -> Iterator[Frame]:
+        """Yield this frame and the ones it was made in, nearest first, leaving out what has ended.
+
+        Ended ones are cut out on the way, so that a task which submits itself again for ever keeps
+        nothing alive.
+        """
+        frame: Frame | None = self
+        while frame is not None:
+            yield frame
+            while frame.parent is not None and frame.parent.ended:
+                frame.inline = frame.inline and frame.parent.inline
+                frame.parent = frame.parent.parent
+            frame = frame.parent
+
+    def within(self, record: ServiceRecord) -> bool:
+        """Tell whether a frame above this one is inside `record`, or holds it for a load."""
+        return any(f is not self and (f.record is record or record in f.holds) for f in self.chain())
+
+    def loading(self) -> Frame | None:
+        """Return the load in which this call is made, if any."""
+        return next((f for f in self.chain() if f is not self and f.what == "load"), None)
+
+    def check(self) -> None:
+        """Raise when the call was cancelled or its deadline has passed."""
+        for frame in self.chain():
+            if frame.cancelled:
+                raise self.cancellation()
+            if frame.what == "load":
+                break  # others wait for a load too: it does not end with the call that began it
+        if self.deadline is not None and self.record.ports.clock() >= self.deadline:
+            raise self.timeout()
+
+    def cancellation(self) -> CallCancelled:
+        """Return the error of a call that was cancelled: how far it came."""
+        return CallCancelled(
+            f"{self.title} was cancelled{self._came_to()}", service=self.record.name, task=self.task
+        )
+
+    def timeout(self, waiting_for: str = "") -> CallTimeout:
+        """Return the error of a call whose deadline passed: how long it had, how far it came."""
+        had = "" if self.deadline is None else f" after {seconds(self.deadline - self.started)}"
+        return CallTimeout(
+            f"{self.title} timed out{had}{self._came_to()}",
+            cause=f"it was waiting for {waiting_for}" if waiting_for else "",
+            service=self.record.name,
+            task=self.task,
+        )
+
+    def _came_to(self) -> str:
+        return f" at {self.progress.told}" if self.progress is not None else ""
+
+    def end(self) -> None:
+        """Let go of what the call held in hand; its place in the chain ends."""
+        self.ended = True
+        self.instance = None
+        self.args, self.kwargs = (), {}

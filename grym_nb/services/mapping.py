@@ -1,0 +1,211 @@
+"""One task over many inputs: in order, with progress, and with a file from which it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from grym_nb.errors import GrymError, Interrupted, Problem, StorageError, ValidationError
+from grym_nb.render import Table, brief
+from grym_nb.services.call import Call, track
+from grym_nb.services.spec import code_of
+
+if TYPE_CHECKING:
+    from grym_nb.services.handle import ServiceHandle
+
+__all__ = ["Mapped", "run_map"]
+
+
+class Mapped(list[Any]):
+    """The results of a `map`, in order; None where an item failed, and why in `failed`."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.title = title
+        #: index -> the error of that item
+        self.failed: dict[int, GrymError] = {}
+        #: how many results were read from the file instead of computed
+        self.resumed = 0
+
+    @property
+    def line(self) -> str:
+        """The outcome in one line."""
+        told = [f"{len(self) - len(self.failed)} ok"]
+        told += [f"{len(self.failed)} failed"] if self.failed else []
+        told += [f"{self.resumed} from the file"] if self.resumed else []
+        return f"{self.title}: {', '.join(told)}"
+
+    def _table(self) -> Table:
+        shown = list(enumerate(self))[:20]
+        rows = [
+            (str(i), str(self.failed[i].message) if i in self.failed else brief(value)) for i, value in shown
+        ]
+        if len(self) > len(shown):
+            rows.append(("…", f"{len(self) - len(shown)} more"))
+        return Table(self.line, ("item", "result"), rows)
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+def run_map(
+    handle: ServiceHandle,
+    task: str,
+    items: Iterable[Any],
+    *,
+    save: Any,
+    errors: str,
+    kwargs: Mapping[str, Any],
+) -> Mapped:
+    """Return the results of `task` over `items`; see `ServiceHandle.map`."""
+    if errors not in ("keep", "raise"):
+        raise ValidationError(
+            "map does not know what to do with errors",
+            problems=[Problem("errors", brief(errors), "'keep' or 'raise'")],
+        )
+    spec = handle._record.task(task)
+    mapped = Mapped(f"{handle.name}.{spec.method}")
+    window = handle._record.spec.concurrency + 1  # one waits while the others run; memory stays bounded
+    with _results(save, mapped.title, kwargs) as book:
+        waiting: deque[tuple[int, str, Call | None]] = deque()
+        try:
+            for index, item in enumerate(track(items, title=mapped.title)):
+                key = book.key(item)
+                known = book.take(key)
+                mapped.append(known.get("result") if known is not None else None)
+                mapped.resumed += known is not None
+                if known is None:
+                    waiting.append((index, key, handle.submit(spec.method, item, **kwargs)))
+                while len(waiting) >= window:
+                    _collect(mapped, waiting, book, errors)
+            while waiting:
+                _collect(mapped, waiting, book, errors)
+        except BaseException as error:
+            for _, _, call in waiting:
+                if call is not None:
+                    call.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                raise _interrupted(mapped, waiting, book) from None
+            raise
+    return mapped
+
+
+def _collect(mapped: Mapped, waiting: deque[tuple[int, str, Call | None]], book: _Book, errors: str) -> None:
+    index, key, call = waiting[0]
+    assert call is not None
+    try:
+        value = call.result()
+    except GrymError as error:
+        if errors == "raise":
+            raise
+        mapped.failed[index] = error
+        book.write(key, error=error)
+    else:
+        mapped[index] = value
+        book.write(key, result=value)
+    waiting.popleft()
+
+
+def _interrupted(mapped: Mapped, waiting: deque[Any], book: _Book) -> Interrupted:
+    done = len(mapped) - len(waiting)
+    saved = f"; run it again to go on from {book.name}" if book.name else ""
+    return Interrupted(
+        f"{mapped.title} interrupted after {done} items; the service is still ready", hint=saved[2:]
+    )
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+class _Book:
+    """The result file: a JSON line for each item, written as soon as it is there.
+
+    Lines are found again by the content of the item and the keywords, so items may be added, removed or
+    put in another order between two runs. Failed items are tried again.
+    """
+
+    def __init__(self, name: str, file: IO[str] | None, title: str, kwargs: Mapping[str, Any]) -> None:
+        self.name = name
+        self._file = file
+        self._same = f"{title}:{code_of(dict(kwargs))}" if file is not None else ""
+        self._known: dict[str, deque[dict[str, Any]]] = {}
+
+    def key(self, item: Any) -> str:
+        """Return what stands for an item in the file."""
+        if self._file is None:
+            return ""
+        told = getattr(item, "hash", None)
+        return code_of((self._same, told if isinstance(told, str) else item))
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Take in what an earlier run wrote."""
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                ok, key = entry["ok"], entry["key"]
+            except (ValueError, TypeError, KeyError):
+                continue  # the line at which a kernel died
+            if ok:
+                self._known.setdefault(key, deque()).append(entry)
+
+    def take(self, key: str) -> dict[str, Any] | None:
+        """Return the entry of an item that was done before, each only once."""
+        entries = self._known.get(key)
+        return entries.popleft() if entries else None
+
+    def write(self, key: str, *, result: Any = None, error: GrymError | None = None) -> None:
+        """Put a result in the file, on the disk's side of the process at once."""
+        if self._file is None:
+            return
+        entry = {"key": key, "ok": error is None}
+        entry |= {"result": result} if error is None else {"error": str(error)}
+        try:
+            text = json.dumps(entry, default=_plain)
+        except TypeError as refused:
+            raise StorageError(
+                f"this result cannot be kept in {self.name}: {refused}",
+                hint="return plain values, lists, dicts or dataclasses from the task, or leave save= out",
+            ) from None
+        self._file.write(text + "\n")
+        self._file.flush()
+
+
+@contextmanager
+def _results(save: Any, title: str, kwargs: Mapping[str, Any]) -> Iterator[_Book]:
+    if save is None:
+        yield _Book("", None, title, kwargs)
+        return
+    name = os.fspath(save)
+    try:
+        file = open(name, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, the error is only ours
+    except OSError as error:
+        raise StorageError(
+            f"{name} cannot be written: {error.strerror or error}", hint="choose another file for save="
+        ) from None
+    with file:
+        book = _Book(name, file, title, kwargs)
+        file.seek(0)
+        lines = file.readlines()
+        book.read(lines)
+        if lines and not lines[-1].endswith("\n"):
+            file.write("\n")  # what a killed kernel left half-written stays a line of its own
+        yield book
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it: arrays and numpy numbers as numbers, dataclasses as dicts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

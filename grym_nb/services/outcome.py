@@ -1,0 +1,114 @@
+"""What became of a call or a load: typed errors with their story, results with their provenance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import CallCancelled, GrymError, LoadFailed, TaskFailed
+from grym_nb.render import brief
+from grym_nb.services.call import Provenance, TaskResult, status_of
+from grym_nb.services.failure import describe
+
+if TYPE_CHECKING:
+    from grym_nb.services.frame import Frame
+    from grym_nb.services.record import ServiceRecord
+
+__all__ = ["load_failed", "result_of", "typed"]
+
+
+def typed(frame: Frame, error: BaseException) -> BaseException:
+    """Return the typed error for what the author's code raised, and keep its story."""
+    record = frame.record
+    if isinstance(error, GrymError):
+        error.service = error.service or record.name
+        error.task = error.task or frame.task
+        if error.failure is not None or isinstance(error, (CallCancelled, TimeoutError)):
+            return error  # told already, by the service in which it happened
+    if type(error).__name__ == "CancelledError":
+        return frame.cancellation()
+    if not isinstance(error, Exception):
+        return error
+    version = frame.instance.version if frame.instance is not None else record.version
+    failure = describe(
+        error,
+        service=record.name,
+        task=frame.task,
+        version=version,
+        args=frame.args,
+        kwargs=frame.kwargs,
+    )
+    record.ports.failures.keep(failure, error.__traceback__)
+    record.last_error = failure
+    if isinstance(error, GrymError):
+        error.failure = failure
+        return error
+    where = f"at {failure.sites[-1]}; " if failure.sites else ""
+    told = TaskFailed(
+        f"{frame.title} raised {type(error).__name__}: {error}",
+        cause=f"{where}input: {', '.join(failure.inputs) or 'none'}",
+        service=record.name,
+        task=frame.task,
+        version=version,
+        error=type(error).__name__,
+    )
+    told.failure = failure
+    if failure.sites:
+        told.add_note("\n".join(site.text() for site in failure.sites))
+    return told
+
+
+def load_failed(record: ServiceRecord, error: Exception) -> LoadFailed:
+    """Return the typed error of a load that raised, and keep its story."""
+    failure = describe(
+        error, service=record.name, task="load", version=record.version, kwargs=record.spec.config
+    )
+    record.ports.failures.keep(failure, error.__traceback__)
+    record.last_error = failure
+    where = f" at {failure.sites[-1]}" if failure.sites else ""
+    told = LoadFailed(
+        f"{record.name} could not be loaded: {type(error).__name__}: {error}",
+        cause=where.strip(),
+        service=record.name,
+        path=(record.name,),
+    )
+    told.failure = failure
+    return told
+
+
+def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResult:
+    """Return what became of a call, with its provenance."""
+    record = frame.record
+    now = record.ports.clock()
+    instance = frame.instance
+    model = instance.model if instance is not None else None
+    checkpoint = getattr(model, "checkpoint", None)
+    provenance = Provenance(
+        service=record.name,
+        version=instance.version if instance is not None else record.version,
+        config_version=record.config_version,
+        config=record.spec.full_config,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        parameters=_parameters(frame),
+        seed=frame.kwargs.get("seed"),
+        started=frame.started,
+        ended=now,
+    )
+    if error is not None and not isinstance(error, GrymError):
+        error = CallCancelled(str(error), service=record.name, task=frame.task)
+    return TaskResult(
+        id=f"call-{frame.id}",
+        success=error is None,
+        status=status_of(error),
+        data=value,
+        error=error.again() if error is not None else None,
+        metadata={"duration": now - frame.started, "task": frame.task},
+        provenance=provenance,
+    )
+
+
+def _parameters(frame: Frame) -> dict[str, Any]:
+    """Return the arguments after the first by name; what is not a plain value in a few words."""
+    names = frame.spec.checker.names if frame.spec is not None else ()
+    given = {**dict(zip(names[1:], frame.args[1:], strict=False)), **frame.kwargs}
+    plain = (str, int, float, bool, type(None))
+    return {name: value if isinstance(value, plain) else brief(value) for name, value in given.items()}
