@@ -16,7 +16,7 @@ from grym_nb.settings import Settings
 __all__ = ["Runtime", "current"]
 
 #: services that come with the package, registered unloaded and imported at their first use
-BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
+_BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
 
 
 class Runtime:
@@ -32,7 +32,7 @@ class Runtime:
         self.metrics = self._ports.metrics
         self.registry = ServiceRegistry(self._ports)
         self._closed = False
-        for name, factory in BUILT_IN.items():
+        for name, factory in _BUILT_IN.items():
             self.registry.register(name, factory)
 
     def submit(self, task: Task) -> Call:

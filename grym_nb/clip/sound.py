@@ -190,6 +190,7 @@ class Clip:
         *,
         what: str = "this",
         rate: int | None = None,
+        min_rate: int = 0,
         mono: bool = False,
         max_channels: int | None = None,
         min_seconds: float = 0.0,
@@ -207,6 +208,8 @@ class Clip:
 
         if rate is not None and self._rate != rate:
             need("rate", f"{self._rate} Hz", f"{rate} Hz", f"clip.at({rate})")
+        if self._rate < min_rate:
+            need("rate", f"{self._rate} Hz", f"at least {min_rate} Hz", f"clip.at({min_rate})")
         most = 1 if mono else max_channels
         if most is not None and self.channels > most:
             need("channels", str(self.channels), "mono" if most == 1 else f"at most {most}", "clip.mono()")

@@ -14,15 +14,16 @@ from grym_nb.clock import Clock, monotonic, wait
 from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, GrymError, Interrupted
 from grym_nb.render import Table, brief, seconds
 from grym_nb.services.frame import CURRENT, Frame, Progress
+from grym_nb.services.waits import aside, step_aside, step_back
 
 if TYPE_CHECKING:
     from grym_nb.pulse import Entry
     from grym_nb.services.lane import Ticket
 
-__all__ = ["Call", "Progress", "Provenance", "Task", "TaskResult", "on_progress", "status_of", "track"]
+__all__ = ["Call", "Provenance", "Task", "TaskResult", "on_progress", "status_of", "track"]
 
 T = TypeVar("T")
-Status = Literal["completed", "failed", "cancelled", "timeout"]
+_Status = Literal["completed", "failed", "cancelled", "timeout"]
 
 # -- what is asked for, and what came of it --------------------------------------------------------
 
@@ -77,7 +78,7 @@ class TaskResult:
 
     id: str
     success: bool
-    status: Status
+    status: _Status
     data: Any = None
     error: GrymError | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class TaskResult:
         return self._table().html()
 
 
-def status_of(error: BaseException | None) -> Status:
+def status_of(error: BaseException | None) -> _Status:
     """Return the status a result bears that ended with `error`."""
     if error is None:
         return "completed"
@@ -263,8 +264,6 @@ class Call(Future[Any]):
     def _wait(self, timeout: float | None) -> None:
         if self.done():
             return
-        from grym_nb.services.lane import aside  # the lane knows what a waiting chain gives back meanwhile
-
         frame = self._frame
         if frame is not None:
             if frame.record.ports.loop.here:
@@ -276,7 +275,7 @@ class Call(Future[Any]):
                 )
             frame.record.lane.refuse_endless_wait(frame)
         try:
-            with aside(CURRENT.get()):
+            with aside(CURRENT.get(), frame):
                 self._wait_here(None if timeout is None else time.monotonic() + timeout)
         except KeyboardInterrupt:
             self._interrupted()
@@ -331,12 +330,10 @@ class Call(Future[Any]):
     async def _awaited(self) -> Any:
         import asyncio
 
-        from grym_nb.services.lane import step_aside, step_back
-
         frame = CURRENT.get()
         if frame is None or self.done():
             return await asyncio.wrap_future(self)
-        left = step_aside(frame)
+        left = step_aside(frame, self._frame)
         try:
             return await asyncio.wrap_future(self)
         finally:

@@ -14,26 +14,27 @@ from grym_nb.render import brief, seconds
 
 if TYPE_CHECKING:
     from grym_nb.services.call import Call
-    from grym_nb.services.instance import Gate, Instance
-    from grym_nb.services.lane import Place
+    from grym_nb.services.instance import Instance
+    from grym_nb.services.lane import Place, Ticket
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.waits import Gate
 
 __all__ = ["CURRENT", "PLAIN", "Frame", "Options", "Progress", "current_frame", "priority_of"]
 
-PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
+_PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
 
 
 def priority_of(value: str | int) -> int:
     """Return a priority as 0 (low), 1 (normal), 2 (high) or 3 (critical); numbers are clamped."""
     if isinstance(value, str):
-        if value in PRIORITIES:
-            return PRIORITIES[value]
+        if value in _PRIORITIES:
+            return _PRIORITIES[value]
     elif isinstance(value, int) and not isinstance(value, bool):
         return min(max(value, 0), 3)
     raise ValidationError(
         "unknown priority",
-        problems=[Problem("priority", brief(value), f"{', '.join(PRIORITIES)}, or 0 to 3")],
+        problems=[Problem("priority", brief(value), f"{', '.join(_PRIORITIES)}, or 0 to 3")],
     )
 
 
@@ -109,7 +110,9 @@ class Frame:
     place: Place | None = None
     progress: Progress | None = None
     call: Call | None = None
-    gate: Gate | None = None
+    gate: Gate | None = None  # held while it loads
+    lent = False  # its place is its chain's while it waits
+    waits_for: Ticket | Frame | Gate | None = None
     holds: tuple[ServiceRecord, ...] = ()
     suspended: int | None = None  # the thread in which an open generator or use() rests
     future: Future[Any] | None = None  # of a coroutine on the private loop

@@ -39,9 +39,9 @@ from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.held import Hold, Stream, Use
-from grym_nb.services.lane import hand_over
 from grym_nb.services.outcome import result_of, typed
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
+from grym_nb.services.waits import hand_over
 
 if TYPE_CHECKING:
     from grym_nb.services.instance import Instance

@@ -19,7 +19,7 @@ from grym_nb.services.frame import CURRENT, Frame
 __all__ = ["Hold", "Stream", "Use"]
 
 T = TypeVar("T")
-Conclude = Callable[[Frame, BaseException | None], BaseException | None]
+_Conclude = Callable[[Frame, BaseException | None], BaseException | None]
 
 
 class Hold:

@@ -1,46 +1,14 @@
-"""What the factory made, while it is loaded; one load under way; and the gate that serialises them."""
+"""What the factory made, while it is loaded; and one load under way."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-from grym_nb.services.lane import aside
 
 if TYPE_CHECKING:
     from grym_nb.errors import GrymError
     from grym_nb.services.frame import Frame
 
-__all__ = ["Attempt", "Gate", "Instance"]
-
-
-class Gate:
-    """Lets one model be constructed at a time; who waits for something inside steps out meanwhile."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def acquire(self) -> None:
-        """Wait for the gate."""
-        self._lock.acquire()
-
-    def release(self) -> None:
-        """Let the next one construct."""
-        self._lock.release()
-
-    @contextmanager
-    def held_by(self, frame: Frame) -> Iterator[None]:
-        """Hold the gate for a load."""
-        with aside(frame.parent if frame.inline else None):
-            self.acquire()
-        frame.gate = self
-        try:
-            yield
-        finally:
-            frame.gate = None
-            self.release()
+__all__ = ["Attempt", "Instance"]
 
 
 class Instance:
@@ -61,8 +29,9 @@ class Instance:
 class Attempt:
     """One load under way: whoever comes meanwhile waits for its outcome."""
 
-    __slots__ = ("error", "over")
+    __slots__ = ("error", "frame", "over")
 
     def __init__(self) -> None:
+        self.frame: Frame | None = None
         self.over = False
         self.error: GrymError | None = None

@@ -14,31 +14,36 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
 from grym_nb.errors import CallBlocked
+from grym_nb.services.waits import aside, goes_on, work
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
     from grym_nb.pulse import Workers
     from grym_nb.services.frame import Frame
 
-__all__ = ["Lane", "Place", "Ticket", "aside", "hand_over", "step_aside", "step_back"]
+__all__ = ["Lane", "Place", "Ticket"]
 
 
 class Ticket:
-    """Someone in line: `granted` is called, without any lock, once `place` is there."""
+    """Someone in line: `granted` is called, without any lock, once `place` is there.
 
-    __slots__ = ("dead", "frame", "granted", "lane", "place")
+    `rides` is the place of its own chain it waits for, where there is one.
+    """
+
+    __slots__ = ("dead", "frame", "granted", "lane", "place", "rides")
 
     def __init__(self, lane: Lane, frame: Frame, granted: Callable[[], None] | None) -> None:
         self.lane = lane
         self.frame = frame
         self.granted = granted  # None: a thread that sleeps on the lane's condition
         self.place: Place | None = None
+        self.rides: Place | None = None
         self.dead = False
 
     def withdraw(self) -> bool:
@@ -59,14 +64,6 @@ class Place:
         self.occupant: Frame | None = owner
 
 
-class _Worker(threading.local):
-    """What a lane worker remembers: the call it runs, and the ticket it goes on with afterwards."""
-
-    frame: Frame | None = None
-    following: Ticket | None = None
-
-
-_worker = _Worker()
 _order = itertools.count()
 
 
@@ -142,8 +139,7 @@ class Lane:
                 ticket = Ticket(self, frame, None)
                 self._ride(place, ticket)  # no job can be before us: a free place is given on at once
         if frame.place is None:
-            with aside(frame.parent if frame.inline else None):
-                self._sleep(ticket)
+            self._sleep(ticket)
 
     def submit(self, frame: Frame, run: Callable[[], None]) -> Ticket:
         """Put a call in line for a worker; never blocks."""
@@ -189,6 +185,12 @@ class Lane:
         if ready:
             self.start(ready, after=frame)
 
+    def lend(self, place: Place, frame: Frame) -> None:
+        """Let the chain's other calls compute in the place of one that waits."""
+        with self._lock:
+            ready = self._vacate(place, frame, gone=False)
+        self.start(ready)
+
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a ticket out of the line; False when it is a job that has its place, or is out already."""
         with self.condition:
@@ -217,6 +219,7 @@ class Lane:
         self.free = self.slots
         for place in self.places:
             for ticket in place.waiting:
+                ticket.rides = None
                 self._push(ticket)
             place.waiting = ()
         self._lost |= self.places
@@ -234,11 +237,8 @@ class Lane:
     def start(self, tickets: list[Ticket], after: Frame | None = None) -> None:
         """Set granted jobs going; takes no lock of ours."""
         for ticket in tickets:
-            if after is not None and _worker.frame is after and _worker.following is None:
-                # The worker that frees the slot goes on with the next call itself: no hand-over.
-                _worker.following = ticket
-            else:
-                self._workers.run(lambda ticket=ticket: _work(ticket))  # type: ignore[misc]
+            if after is None or not goes_on(after, ticket):
+                self._workers.run(partial(work, ticket))
 
     # -- who waits for whom ------------------------------------------------------------------------
 
@@ -286,6 +286,7 @@ class Lane:
         heapq.heappush(self._line, (due, next(_order), ticket))
 
     def _ride(self, place: Place, ticket: Ticket) -> list[Ticket]:
+        ticket.rides = place
         place.frames += 1
         place.waiting = (*place.waiting, ticket)
         return self._next_rider(place) if place.occupant is None else []
@@ -340,7 +341,7 @@ class Lane:
         frame = ticket.frame
         try:
             self.refuse_endless_wait(frame)
-            with self.condition:
+            with aside(frame.parent if frame.inline else None, ticket), self.condition:
                 while ticket.place is None:
                     if frame.deadline is not None and self._clock() >= frame.deadline:
                         raise frame.timeout(f"a slot of {self.name} ({self.slots} in use)")
@@ -351,82 +352,3 @@ class Lane:
             ticket.withdraw()
             frame.place = None
             raise
-
-
-def _work(ticket: Ticket | None) -> None:
-    while ticket is not None:
-        _worker.frame = ticket.frame
-        try:
-            if ticket.granted is not None:
-                ticket.granted()
-        finally:
-            _worker.frame = None
-            ticket, _worker.following = _worker.following, None
-
-
-def hand_over() -> None:
-    """Let another worker go on with the call this one meant to run next: this thread is about to wait."""
-    ticket, _worker.following = _worker.following, None
-    if ticket is not None:
-        ticket.lane.start([ticket])
-
-
-# -- what a chain gives back while it waits --------------------------------------------------------
-
-
-def step_aside(frame: Frame | None) -> list[Frame]:
-    """Lend the places, and give back the gate, of every call of this thread that now waits."""
-    left: list[Frame] = []
-    while frame is not None:
-        place = frame.place
-        if frame.gate is not None:
-            frame.gate.release()
-            left.append(frame)
-        elif place is not None and place.occupant is frame:
-            with place.lane.condition:
-                ready = place.lane._vacate(place, frame, gone=False)
-            place.lane.start(ready)
-            left.append(frame)
-        frame = frame.parent if frame.inline else None
-    return left
-
-
-def _return(frame: Frame) -> bool:
-    """Take the place back if nobody of the chain computes in it; tell whether it did."""
-    place = frame.place
-    if place is None:
-        return True
-    with place.lane.condition:
-        if place.occupant is None:
-            place.occupant = frame
-        return place.occupant is frame
-
-
-@contextmanager
-def aside(frame: Frame | None) -> Iterator[None]:
-    """While this block waits, the chain's own calls may use what the chain holds."""
-    hand_over()
-    if frame is None:
-        yield
-        return
-    left = step_aside(frame)
-    try:
-        yield
-    finally:
-        for waiting in reversed(left):
-            if waiting.gate is not None:
-                waiting.gate.acquire()
-            elif (place := waiting.place) is not None:
-                with place.lane.condition:
-                    while place.occupant is not None:
-                        place.lane.condition.wait()
-                    place.occupant = waiting
-
-
-async def step_back(left: list[Frame]) -> None:
-    """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop."""
-    import asyncio
-
-    for frame in reversed(left):
-        while not _return(frame):
-            await asyncio.sleep(0.001)

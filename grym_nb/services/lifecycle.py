@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from grym_nb.errors import StateError
 
@@ -33,9 +33,6 @@ MOVES: dict[tuple[State, Move], State] = {
     ("failed", "close"): "closed",
     ("draining", "close"): "closed",
 }
-
-STATES: tuple[State, ...] = get_args(State)
-
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -22,7 +22,7 @@ __all__ = ["ModelService", "TaskSpec", "task", "tasks_of"]
 _MARK = "__grym_task__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-Kind = Literal["plain", "async", "generator", "async generator"]
+_Kind = Literal["plain", "async", "generator", "async generator"]
 
 
 class ModelService:
@@ -62,7 +62,7 @@ class TaskSpec:
 
     method: str
     type: str
-    kind: Kind
+    kind: _Kind
     replay: bool
     takes_context: bool
     doc: str
@@ -124,7 +124,7 @@ def _spec(cls: type, name: str, mark: _Mark) -> TaskSpec:
     )
 
 
-def _kind(function: Callable[..., Any]) -> Kind:
+def _kind(function: Callable[..., Any]) -> _Kind:
     if inspect.iscoroutinefunction(function):
         return "async"
     if inspect.isasyncgenfunction(function):

@@ -30,12 +30,13 @@ from grym_nb.events import ServiceChanged, StateChanged
 from grym_nb.render import seconds
 from grym_nb.services.failure import Failure, describe
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, current_frame
-from grym_nb.services.instance import Attempt, Gate, Instance
-from grym_nb.services.lane import Lane, Ticket, aside
+from grym_nb.services.instance import Attempt, Instance
+from grym_nb.services.lane import Lane, Ticket
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.model import TaskSpec, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of, same
+from grym_nb.services.waits import Gate, aside
 
 if TYPE_CHECKING:
     from grym_nb.metrics import Histogram
@@ -223,7 +224,8 @@ class ServiceRecord:
 
     def _wait_for(self, attempt: Attempt | None, frame: Frame) -> None:
         """Wait for somebody else's load or unload; raise a copy of the load's error."""
-        with aside(frame.parent if frame.inline else None), self.condition:
+        on = attempt.frame if attempt is not None else None
+        with aside(frame.parent if frame.inline else None, on), self.condition:
             while not attempt.over if attempt is not None else self.lifecycle.state == "draining":
                 if frame.deadline is not None and self.ports.clock() >= frame.deadline:
                     raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
@@ -246,7 +248,7 @@ class ServiceRecord:
 
     def _load(self, attempt: Attempt, cause: Frame) -> None:
         """Load, with what is needed loaded first and held as long as it lasts."""
-        frame = self._frame("load")
+        frame = attempt.frame = self._frame("load")
         frame.parent, frame.deadline = cause, None
         move: Move = "load_stopped"
         reason = "interrupted"

@@ -22,11 +22,11 @@ from grym_nb.errors import (
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.services.frame import Frame
 from grym_nb.services.handle import ServiceHandle
-from grym_nb.services.instance import Gate
 from grym_nb.services.ports import Ended, Ports
 from grym_nb.services.record import ServiceRecord
 from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.services.status import StatusTable, status_of
+from grym_nb.services.waits import Gate
 from grym_nb.settings import Settings
 
 __all__ = ["ServiceRegistry"]

@@ -1,0 +1,3 @@
+"""The notebook's face: the `%grym` magic, completion, progress, and what they show."""
+
+__all__: list[str] = []

@@ -1,0 +1,207 @@
+"""What happens when a call waits: what its chain gives back meanwhile, and whether the wait can end.
+
+Whoever blocks in one of our waits does so inside `aside`. It lends the chain's places to the chain's own
+calls, gives back the gate of a load, lets another worker go on with the next call, and refuses a wait that
+closes a circle: A waits for B while B waits for A.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import CallBlocked
+from grym_nb.services.frame import Frame
+
+if TYPE_CHECKING:
+    from grym_nb.services.lane import Ticket
+
+__all__ = ["Gate", "aside", "goes_on", "hand_over", "step_aside", "step_back", "work"]
+
+
+# -- a worker and the call it goes on with ---------------------------------------------------------
+
+
+class _Worker(threading.local):
+    """What a lane's worker remembers: the call it runs, and the ticket it goes on with afterwards."""
+
+    frame: Frame | None = None
+    following: Ticket | None = None
+
+
+_worker = _Worker()
+
+
+def work(ticket: Ticket | None) -> None:
+    """Run a granted job on this worker, and then what it was handed meanwhile."""
+    while ticket is not None:
+        _worker.frame = ticket.frame
+        try:
+            if ticket.granted is not None:
+                ticket.granted()
+        finally:
+            _worker.frame = None
+            ticket, _worker.following = _worker.following, None
+
+
+def goes_on(after: Frame, ticket: Ticket) -> bool:
+    """Let the worker that frees a slot go on with the next call itself, without waking another."""
+    if _worker.frame is not after or _worker.following is not None:
+        return False
+    _worker.following = ticket
+    return True
+
+
+def hand_over() -> None:
+    """Let another worker go on with the call this one meant to run next: this thread is about to wait."""
+    ticket, _worker.following = _worker.following, None
+    if ticket is not None:
+        ticket.lane.start([ticket])
+
+
+# -- aside -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> Iterator[None]:
+    """While this block waits for `on`, the chain's own calls may use what the chain holds."""
+    hand_over()
+    if frame is None:
+        yield
+        return
+    left = step_aside(frame, on)
+    try:
+        yield
+    finally:
+        for waiting in reversed(left):
+            waiting.waits_for = None
+            if waiting.gate is not None:
+                waiting.gate.acquire(waiting)
+            elif (place := waiting.place) is not None and waiting.lent:
+                waiting.lent = False
+                with place.lane.condition:
+                    while place.occupant is not None:
+                        place.lane.condition.wait()
+                    place.occupant = waiting
+
+
+def step_aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> list[Frame]:
+    """Give back what the calls of this thread hold; return them, for whoever takes it back.
+
+    Raises `CallBlocked` when the wait could never end.
+    """
+    left: list[Frame] = []
+    at = frame
+    while at is not None:
+        left.append(at)
+        at = at.parent if at.inline else None
+    if on is not None and frame is not None:
+        _refuse_circle(frame, left, on)
+    for at in left:
+        place = at.place
+        if at.gate is not None:
+            at.gate.release()
+        elif place is not None and place.occupant is at:
+            at.lent = True
+            place.lane.lend(place, at)
+    return left
+
+
+async def step_back(left: list[Frame]) -> None:
+    """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop."""
+    import asyncio
+
+    for frame in reversed(left):
+        frame.waits_for = None
+        while frame.lent and not _taken_back(frame):
+            await asyncio.sleep(0.001)
+
+
+def _taken_back(frame: Frame) -> bool:
+    place = frame.place
+    if place is not None:
+        with place.lane.condition:
+            if place.occupant is not None:
+                return False
+            place.occupant = frame
+    frame.lent = False
+    return True
+
+
+class Gate:
+    """Lets one model be constructed at a time; who waits for something inside steps out meanwhile."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.holder: Frame | None = None
+
+    def acquire(self, frame: Frame) -> None:
+        """Wait for the gate, for the load `frame`."""
+        self._lock.acquire()
+        self.holder = frame
+
+    def release(self) -> None:
+        """Let the next one construct."""
+        self.holder = None
+        self._lock.release()
+
+    @contextmanager
+    def held_by(self, frame: Frame) -> Iterator[None]:
+        """Hold the gate for a load."""
+        with aside(frame.parent if frame.inline else None, self):
+            self.acquire(frame)
+        frame.gate = self
+        try:
+            yield
+        finally:
+            frame.gate = None
+            self.release()
+
+
+# -- circles ---------------------------------------------------------------------------------------
+
+#: whoever says that it waits looks for a circle at once, one at a time: the last one in sees it whole
+_graph = threading.Lock()
+
+
+def _refuse_circle(frame: Frame, left: list[Frame], on: Frame | Ticket | Gate) -> None:
+    with _graph:
+        for at in left:
+            at.waits_for = on
+        seen: dict[int, Any] = {}
+        # Twice, since the others move on while we look; a real circle stands still.
+        if not (_stuck(on, seen) and _stuck(on, seen := {})):
+            return
+        for at in left:
+            at.waits_for = None
+    titles = dict.fromkeys(node.title for node in (frame, *seen.values()) if isinstance(node, Frame))
+    raise CallBlocked(
+        f"{frame.title} would wait for ever: {', '.join(titles)} wait for one another",
+        hint="let one of them finish before it asks the other, or register one with more concurrency",
+        service=frame.record.name,
+        task=frame.task,
+    )
+
+
+def _stuck(node: Frame | Ticket | Gate, seen: dict[int, Any]) -> bool:
+    """Tell whether `node` can never come, because all that could bring it about waits for us.
+
+    What is met again counts as stuck: that is the circle. Anything that runs, or has a deadline, ends it.
+    """
+    if id(node) in seen:
+        return True
+    seen[id(node)] = node
+    if isinstance(node, Frame):
+        if node.ended or node.cancelled or node.deadline is not None:
+            return False
+        if node.waits_for is not None:
+            return _stuck(node.waits_for, seen)
+        ticket = node.call.ticket if node.call is not None and node.place is None else None
+        return ticket is not None and _stuck(ticket, seen)
+    if isinstance(node, Gate):
+        return node.holder is not None and _stuck(node.holder, seen)
+    if node.dead or node.place is not None or node.rides is not None:
+        return False  # who rides gets the place as soon as the chain's call in it waits
+    return node.lane.free <= 0 and all(_stuck(place.owner, seen) for place in tuple(node.lane.places))
