@@ -345,6 +345,7 @@ class Pulse:
 
     def _push(self, entry: Entry, due: float) -> None:
         entry.due, entry._queued = due, True
+        self._idle_until = None
         self._count += 1
         heapq.heappush(self._heap, (due, self._count, entry))
 
@@ -406,7 +407,7 @@ class Pulse:
                 self._wake.notify()  # or it would sleep, for nothing, until this entry's time
 
     def _start(self) -> None:
-        self._asleep_until, self._idle_until = -inf, None
+        self._asleep_until = -inf
         thread = threading.Thread(
             target=_beat, args=(ref(self), self._wake, self._clock), name="grym-pulse", daemon=True
         )
@@ -423,7 +424,6 @@ class Pulse:
             return None
         self._purge()
         if self._heap:
-            self._idle_until = None
             self._asleep_until = self._heap[0][0]
             return self._asleep_until
         now = self._clock()

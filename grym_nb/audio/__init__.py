@@ -1,1 +1,3 @@
 """Audio: features of clips as plain functions, and the services that compute them."""
+
+__all__: list[str] = []

@@ -160,6 +160,7 @@ def write(
 
 
 def encode(sf: Any, file: Any, samples: Any, rate: int, name: str, subtype: str) -> None:
+    """Write samples to an open binary file or a path, in blocks."""
     channels = 1 if samples.ndim == 1 else samples.shape[0]
     with sf.SoundFile(file, "w", samplerate=rate, channels=channels, format=name, subtype=subtype) as opened:
         for start in range(0, samples.shape[-1], BLOCK):

@@ -32,11 +32,12 @@ _log = logging.getLogger(__name__)
 _URI_BYTES = 300_000  # of the player's data URI
 _OGG_BYTES = (_URI_BYTES - 64) * 3 // 4  # base64 makes four bytes of three
 _PNG_BYTES = 20_000
-_WORTH_TRYING = 4_000_000  # Vorbis took at least 0.4 bits a sample: more never fits
+_WORTH_TRYING = 4_000_000  # samples; sound that is no silence takes 0.4 bits of Vorbis each and more
 _PLAYED_RATE = 22_050
 # CSS pixels; drawn at twice that for dense screens
 _WIDTH, _TOP, _LANE, _GAP, _BOTTOM = 560, 6, 46, 10, 16
-_SOUND = "#2b87d1"  # 3.8:1 on white, 4.9:1 on #111: one colour for both themes
+# One colour each for both themes: 3.8:1 and 4.0:1 on white, 4.9:1 and 4.8:1 on #111.
+_SOUND = "#2b87d1"
 _SCALE = "#808080"
 
 
@@ -105,15 +106,13 @@ def _player(clip: Clip, heard: Samples, facts: str) -> tuple[str, list[str]]:
 
 def _fitting(clip: Clip, heard: Samples) -> tuple[bytes, list[str]]:
     """Return OGG within the limit: the clip as it is, else mono at a lower rate, else its beginning."""
-    from grym_nb.clip.sound import Clip
-
     if clip.channels <= 2 and 8000 <= clip.rate <= 48_000 and heard.size <= _WORTH_TRYING:
         ogg = _ogg(heard, clip.rate)
         if len(ogg) <= _OGG_BYTES:
             return ogg, []
     # Cut before the rate is changed, so that an hour costs what its beginning costs.
     most = round(clip.rate * _WORTH_TRYING / _PLAYED_RATE)
-    excerpt = Clip(heard[..., :most], clip.rate).mono()
+    excerpt = type(clip)(heard[..., :most], clip.rate).mono()
     if not 8000 <= excerpt.rate <= _PLAYED_RATE:
         excerpt = excerpt.at(_PLAYED_RATE)
     while excerpt.frames:

@@ -121,7 +121,10 @@ class Checker:
 
     def __init__(self, function: Callable[..., Any], *, method: bool = False) -> None:
         signature = inspect.signature(function)
-        parameters = list(signature.parameters.values())[1 if method else 0 :]
+        parameters = list(signature.parameters.values())
+        # A decorator without `wraps` leaves `(*args, **kwargs)`, in which there is no `self` to leave out.
+        if method and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+            del parameters[0]
         self._signature = signature.replace(parameters=parameters, return_annotation=signature.empty)
         hints = _hints(function)
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

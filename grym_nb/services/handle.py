@@ -20,13 +20,11 @@ and not submitted. Else 1-2 run in the caller and 3-11, the load too, on a worke
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from grym_nb.clock import wait
 from grym_nb.errors import (
     CallBlocked,
     ConfigError,
@@ -35,13 +33,13 @@ from grym_nb.errors import (
     ValidationError,
 )
 from grym_nb.events import CallEnded
+from grym_nb.services.attempts import attempts
 from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.held import Hold, Stream, Use
 from grym_nb.services.outcome import result_of, typed
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
-from grym_nb.services.waits import hand_over
 
 if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundTask", "ServiceHandle"]
 
-_BACK_OFF = 0.1  # seconds before the first retry; doubles each time
 
 
 # -- the path of a call ----------------------------------------------------------------------------
@@ -152,12 +149,10 @@ def _answer(frame: Frame) -> Any:
     """Steps 3 to 11, in this thread."""
     try:
         ports = frame.record.ports
-        if ports.fallback is not None:
-            value = _with_fallback(frame, ports.fallback)
-        elif ports.retry is not None or frame.options.retries:
+        if ports.fallback is None:
             value = _tried(frame)
         else:
-            value = _attempt(frame)
+            value = _with_fallback(frame, ports.fallback)
     except BaseException as raised:
         error = _conclude(frame, raised) or raised
     else:
@@ -180,27 +175,7 @@ def _tried(frame: Frame) -> Any:
     retry = frame.record.ports.retry
     if retry is not None:
         return retry(frame, _attempt)
-    pause = _BACK_OFF
-    for _ in range(frame.options.retries):
-        try:
-            return _attempt(frame)
-        except GrymError as error:
-            if not error.can_change or frame.cancelled:
-                raise
-        _back_off(frame, pause)
-        pause *= 2
-    return _attempt(frame)
-
-
-def _back_off(frame: Frame, pause: float) -> None:
-    hand_over()
-    clock = frame.record.ports.clock
-    until = clock() + pause
-    condition = threading.Condition()
-    with condition:
-        while clock() < until:
-            frame.check()
-            wait(clock, condition, until if frame.deadline is None else min(until, frame.deadline))
+    return attempts(frame, _attempt) if frame.options.retries else _attempt(frame)
 
 
 def _attempt(frame: Frame) -> Any:

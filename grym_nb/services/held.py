@@ -64,8 +64,18 @@ class Stream(Iterator[Any]):
         frame = hold.frame
         assert frame.instance is not None and frame.spec is not None
         self._title = frame.title
-        made = getattr(frame.instance.model, frame.spec.method)(*frame.args, **frame.kwargs)
-        self._made: Any = made if not isinstance(made, AsyncGeneratorType) else iterate(frame, made)
+        error: BaseException | None = None
+        token = CURRENT.set(frame)
+        try:
+            made = getattr(frame.instance.model, frame.spec.method)(*frame.args, **frame.kwargs)
+            # `iter`: a decorator may have collected what the generator yields.
+            self._made: Any = iterate(frame, made) if isinstance(made, AsyncGeneratorType) else iter(made)
+        except BaseException as raised:
+            error = hold.release(raised) or raised
+        finally:
+            CURRENT.reset(token)
+        if error is not None:
+            raise error.with_traceback(None) from None
 
     def __next__(self) -> Any:
         frame = self._hold.frame
@@ -91,16 +101,20 @@ class Stream(Iterator[Any]):
     def close(self) -> None:
         """End the generator and give the slot back."""
         if not self._hold.frame.ended:
-            self._end(None)
+            told = self._end(None)
+            if told is not None:
+                raise told.with_traceback(None) from None
 
     def _end(self, error: BaseException | None) -> BaseException | None:
         token = CURRENT.set(self._hold.frame)
         try:
-            self._made.close()
+            if hasattr(self._made, "close"):
+                self._made.close()
+        except BaseException as raised:
+            error = error or raised
         finally:
             CURRENT.reset(token)
-            told = self._hold.release(error)
-        return told
+        return self._hold.release(error)
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +128,7 @@ class Stream(Iterator[Any]):
         frame = self._hold.frame
         if frame.record.condition.acquire(blocking=False):
             frame.record.condition.release()
-            self.close()
+            self._end(None)
         else:
             # The collector may have called us in the middle of our own critical section. A bare
             # thread needs no lock to start.

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from grym_nb.errors import StateError
 
-__all__ = ["MOVES", "Lifecycle", "Move", "State", "Step"]
+__all__ = ["MOVES", "STATES", "Lifecycle", "Move", "State", "Step"]
 
 State = Literal["registered", "loading", "ready", "draining", "failed", "closed"]
 Move = Literal[
     "load", "loaded", "load_failed", "load_stopped", "drain", "resume", "unloaded", "reset", "close"
 ]
+
+STATES: tuple[State, ...] = get_args(State)
 
 #: (state, move) -> state. What is not here is illegal.
 MOVES: dict[tuple[State, Move], State] = {
@@ -32,6 +34,7 @@ MOVES: dict[tuple[State, Move], State] = {
     ("registered", "close"): "closed",
     ("failed", "close"): "closed",
     ("draining", "close"): "closed",
+    ("loading", "close"): "closed",  # the end of a registry waits only so long
 }
 
 @dataclass(frozen=True, slots=True)

@@ -103,10 +103,17 @@ def tasks_of(cls: type) -> dict[str, TaskSpec]:
     tasks: dict[str, TaskSpec] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
-            mark = getattr(value, _MARK, None)
-            if isinstance(mark, _Mark):
+            mark = _mark_of(value)
+            if mark is not None and callable(getattr(cls, name)):  # `name = None` takes a task away
                 tasks[name] = _spec(cls, name, mark)
     return tasks
+
+
+def _mark_of(value: Any) -> _Mark | None:
+    mark = getattr(value, _MARK, None)
+    if mark is None:  # `@staticmethod` and `@classmethod` above `@task` hide it
+        mark = getattr(getattr(value, "__func__", None), _MARK, None)
+    return mark if isinstance(mark, _Mark) else None
 
 
 def _spec(cls: type, name: str, mark: _Mark) -> TaskSpec:

@@ -1,4 +1,4 @@
-"""Which of its attributes a `load` read, and whether two values are the same.
+"""Which of its attributes a `load` read, and which a new config sets differently.
 
 So a config that `load` never looked at can change in place, with the weights kept.
 """
@@ -6,9 +6,15 @@ So a config that `load` never looked at can change in place, with the weights ke
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["reads_of", "same"]
+from grym_nb.errors import ConfigError, GrymError
+
+if TYPE_CHECKING:
+    from grym_nb.services.instance import Instance
+    from grym_nb.services.spec import ServiceSpec
+
+__all__ = ["new_values", "reads_of", "same"]
 
 #: for each class whose instances are watched: what each of them was asked for, by identity
 _watched: dict[type, dict[int, set[str]]] = {}
@@ -83,3 +89,23 @@ def same(one: Any, other: Any) -> bool:
         return bool(one == other)
     except Exception:  # arrays and strangers: no single answer
         return False
+
+
+def new_values(instance: Instance, before: ServiceSpec, after: ServiceSpec) -> dict[str, Any] | None:
+    """Return the attributes that `__init__` sets differently under the new config; None: cannot tell."""
+    try:
+        old, new = before.callable(**before.config), after.callable(**after.config)
+    except GrymError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{after.name} does not take this config: {type(error).__name__}: {error}",
+            hint="nothing was changed",
+            service=after.name,
+        ) from None
+    if type(instance.model) is not type(new) or not hasattr(new, "__dict__"):
+        return None
+    was, now = vars(old), vars(new)
+    if was.keys() != now.keys():
+        return None
+    return {name: value for name, value in now.items() if not same(value, was[name])}

@@ -8,34 +8,32 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grym_nb.clock import wait
 from grym_nb.errors import (
-    ConfigError,
+    CallTimeout,
     GrymError,
     Interrupted,
     LoadFailed,
     ServiceClosed,
-    ServiceError,
     ServiceNotReady,
     StateError,
     TaskNotFound,
     closest,
 )
 from grym_nb.events import ServiceChanged, StateChanged
-from grym_nb.render import seconds
-from grym_nb.services.failure import Failure, describe
+from grym_nb.services.failure import Failure
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, current_frame
 from grym_nb.services.instance import Attempt, Instance
-from grym_nb.services.lane import Lane, Ticket
+from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.model import TaskSpec, tasks_of
 from grym_nb.services.outcome import load_failed
-from grym_nb.services.reads import reads_of, same
+from grym_nb.services.reads import new_values, reads_of
+from grym_nb.services.retire import Retirement, release, retire, set_in_place
 from grym_nb.services.waits import Gate, aside
 
 if TYPE_CHECKING:
@@ -168,10 +166,10 @@ class ServiceRecord:
                 attempt, step = self._attempt, None
                 if state in ("registered", "failed"):
                     attempt = self._attempt = Attempt()
-                    step = self._move("load", f"for {frame.title}")
+                    step = self.move("load", f"for {frame.title}")
             if step is not None:
                 assert attempt is not None
-                self._tell(step)
+                self.tell(step)
                 self._load(attempt, frame)
             else:
                 self._wait_for(attempt, frame)
@@ -189,7 +187,7 @@ class ServiceRecord:
                 if self.lifecycle.state == "draining":
                     self.condition.notify_all()
         if last:
-            self._release(instance)
+            release(self, instance)
 
     def abandon(self, frame: Frame) -> None:
         """Count out a call that was accepted and never entered."""
@@ -239,16 +237,13 @@ class ServiceRecord:
 
     def load(self) -> None:
         """Load now, if it is not loaded yet; raises what the load raises."""
-        frame = self._frame("hold")
+        frame = self.frame("enter")
         self.enter(frame)
         self.leave(frame)
 
-    def _frame(self, what: str) -> Frame:
-        return Frame(self, None, (), {}, PLAIN, self.ports.clock(), what=what)
-
     def _load(self, attempt: Attempt, cause: Frame) -> None:
         """Load, with what is needed loaded first and held as long as it lasts."""
-        frame = attempt.frame = self._frame("load")
+        frame = attempt.frame = self.frame("load")
         frame.parent, frame.deadline = cause, None
         move: Move = "load_stopped"
         reason = "interrupted"
@@ -256,7 +251,7 @@ class ServiceRecord:
         began = self.ports.clock()
         try:
             for need in self._family.before(self):
-                holder = need._frame("hold")
+                holder = need.frame("hold")
                 holder.parent = frame
                 if self._hold(need, holder):
                     held.append((need, holder))
@@ -275,18 +270,21 @@ class ServiceRecord:
             for need, holder in reversed(held):
                 need.leave(holder)
             with self.condition:
-                if move == "loaded":
+                attempt.over = True
+                self._attempt = None
+                closed = self.lifecycle.state == "closed"
+                if move == "loaded" and not closed:
                     instance.epoch = self.lane.epoch
                     self.instance = instance
                     self._tasks = tasks_of(type(instance.model))
                     self.loads += 1
-                    self.load_seconds = self.last_used = self.ports.clock()
-                    self.load_seconds -= began
-                step = self._move(move, reason)
-                attempt.over = True
-                self._attempt = None
+                    self.last_used = self.ports.clock()
+                    self.load_seconds = self.last_used - began
+                step = None if closed else self.move(move, reason)
                 self.condition.notify_all()
-            self._tell(step)
+            self.tell(step)
+            if closed and move == "loaded":
+                self._clean_up(instance.model)  # the registry did not wait for this load
 
     def _hold(self, need: ServiceRecord, holder: Frame) -> bool:
         """Load and count in a need; False for an optional one that cannot be had."""
@@ -352,36 +350,57 @@ class ServiceRecord:
             except Exception:
                 _log.warning("unload of the half-loaded %s raised", self.name, exc_info=True)
 
-    # -- drain and unload --------------------------------------------------------------------------
+    # -- change and end ----------------------------------------------------------------------------
 
-    def unload(self, timeout: float | None = None, *, reason: str = "unload") -> None:
+    def unload(
+        self, timeout: float | None = None, *, reason: str = "unload", idle_for: float | None = None
+    ) -> None:
         """Wait for running calls, then let go of the instance; the service is registered again.
 
         After `timeout` seconds (the settings' `drain_seconds`) calls that still run keep the instance to
-        themselves until they end.
+        themselves until they end. With `idle_for`, only if nobody has used it for so long.
         """
         self.refuse_from_within("unload")
-        self._retire(timeout, reason)
+        retire(self, Retirement(reason, timeout, idle_for=idle_for))
 
     def respec(self, spec: ServiceSpec, what: tuple[str, ...]) -> None:
         """Put a changed spec in place: options at once, code and needs by unloading what is loaded."""
         if {"code", "needs", "engine"} & set(what):
             self.refuse_from_within("redefine")
-            self._retire(None, "changed " + ", ".join(what), spec)
+            retire(self, Retirement("changed " + ", ".join(what), spec=spec))
         elif "config" in what:
             self.configure(spec)
         else:
             with self.condition:
-                self._adopt(spec)
+                self.adopt(spec)
         if "concurrency" in what:
             self.lane.resize(spec.concurrency)
         self.ports.events.publish(ServiceChanged(self.name, self.ports.clock(), self.version, what))
 
+    def configure(self, spec: ServiceSpec) -> str:
+        """Take a new config: in place where `load` does not depend on it, else by unloading.
+
+        Returns ``"in place"``, ``"reloads"`` or ``"at load"``.
+        """
+        self.refuse_from_within("configure")
+        deadline = self.ports.clock() + self.ports.settings.drain_seconds
+        with aside(current_frame()), self.condition:
+            self.settle(deadline)
+            instance = self.instance
+            if instance is None:
+                self.adopt(spec)
+                return "at load"
+        values = new_values(instance, self.spec, spec)
+        read = instance.read
+        if values is None or (read is None and values) or set(values) & (read or frozenset()):
+            retire(self, Retirement("config that load reads changed", spec=spec))
+            return "reloads"
+        set_in_place(self, instance, values, spec)
+        return "in place"
+
     def close(self, timeout: float | None = None, *, reason: str = "removed") -> None:
         """Drain, unload and close for good; calls from now on raise `ServiceClosed`."""
-        with self.condition:
-            self.closed_because = self.closed_because or reason
-        self._retire(timeout, reason, close=True)
+        retire(self, Retirement(reason, timeout, close=True))
 
     def refuse_from_within(self, verb: str) -> None:
         """Raise when the caller runs inside this very service, which would wait for itself."""
@@ -393,181 +412,34 @@ class ServiceRecord:
                 service=self.name,
             )
 
-    def _adopt(self, spec: ServiceSpec) -> None:
-        if "code" in self.spec.differs(spec):
-            self.code_version += 1
+    @property
+    def users(self) -> int:
+        """How many calls are inside or accepted."""
+        return self.queued + (self.instance.users if self.instance is not None else 0)
+
+    def adopt(self, spec: ServiceSpec) -> None:
+        """Make `spec` the one in force (held)."""
+        what = self.spec.differs(spec)
+        self.code_version += "code" in what
+        self.config_version += "config" in what
         self.spec = spec
         self._tasks = None
 
-    def _retire(
-        self, timeout: float | None, reason: str, spec: ServiceSpec | None = None, *, close: bool = False
-    ) -> None:
+    def settle(self, deadline: float) -> None:
+        """Wait (held) while somebody else loads or drains; raises once `deadline` has passed."""
         clock = self.ports.clock
-        allowed = self.ports.settings.drain_seconds if timeout is None else timeout
-        deadline = clock() + allowed
-        if not self._begin_drain(deadline, reason, spec, close):
-            return
-        instance: Instance | None = None
-        jobs: list[Ticket] = []
-        try:
-            with aside(current_frame()), self.condition:
-                while (self.queued or self._users()) and clock() < deadline:
-                    wait(clock, self.condition, deadline)
-        except KeyboardInterrupt:
-            with self.condition:
-                self.closed_because = ""
-                step = self._move("resume", "interrupted")
-                self.condition.notify_all()
-            self._tell(step)
-            raise Interrupted(f"{self.name} still has calls running; it was not unloaded") from None
-        with self.condition:
-            instance, self.instance = self.instance, None
-            if instance is not None and instance.users:
-                instance.retired = True
-                jobs = self.lane.renew()
-        trouble = None
-        if instance is not None and not instance.retired:
-            trouble = self._release(instance)
-        del instance
-        self._end_drain(reason, spec, close, jobs)
-        if trouble is not None:
-            raise trouble
+        while self.lifecycle.state in ("loading", "draining"):
+            if clock() >= deadline:
+                raise CallTimeout(
+                    f"{self.name} is still {self.lifecycle.state}",
+                    hint=f"try again later; %grym status {self.name} says how far it is",
+                    service=self.name,
+                )
+            wait(clock, self.condition, deadline)
 
-    def _begin_drain(self, deadline: float, reason: str, spec: ServiceSpec | None, close: bool) -> bool:
-        """Move to draining; False when there is nothing to drain and what was asked is done."""
-        step = None
-        with aside(current_frame()), self.condition:
-            while self.lifecycle.state in ("loading", "draining"):
-                wait(self.ports.clock, self.condition, None)
-            state = self.lifecycle.state
-            if state == "ready":
-                step = self._move("drain", reason)
-            elif state != "closed":
-                if spec is not None:
-                    self._adopt(spec)
-                if close:
-                    step = self._move("close", reason)
-                elif state == "failed":
-                    step = self._move("reset", reason)
-                self.condition.notify_all()
-        self._tell(step)
-        return step is not None and step.after == "draining"
-
-    def _end_drain(self, reason: str, spec: ServiceSpec | None, close: bool, jobs: list[Ticket]) -> None:
-        self.ports.failures.clear(self.name)
-        with self.condition:
-            if spec is not None:
-                self._adopt(spec)
-            step = self._move("close" if close else "unloaded", reason)
-            self.condition.notify_all()
-        self.lane.start(jobs)
-        self._tell(step)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a call is inside or accepted."""
-        return bool(self.queued or self._users())
-
-    def _users(self) -> int:
-        return self.instance.users if self.instance is not None else 0
-
-    def _release(self, instance: Instance) -> ServiceError | None:
-        """Run the instance's unload hook; what it raises is told, and the instance is let go of anyway."""
-        model, instance.model = instance.model, None
-        hook = getattr(model, "unload", None)
-        if hook is None:
-            return None
-        frame = self._frame("unload")
-        token = CURRENT.set(frame)
-        try:
-            hook()
-        except Exception as error:
-            failure = describe(error, service=self.name, task="unload", version=instance.version)
-            self.last_error = failure
-            _log.warning("unload of %s raised %s: %s", self.name, type(error).__name__, error)
-            where = str(failure.sites[-1]) if failure.sites else ""
-            return ServiceError(
-                f"{self.name} is unloaded, but its unload hook raised {type(error).__name__}: {error}",
-                cause=where,
-                hint="what the hook was to release may still be held",
-                service=self.name,
-            )
-        finally:
-            CURRENT.reset(token)
-        return None
-
-    # -- config in place ---------------------------------------------------------------------------
-
-    def configure(self, spec: ServiceSpec) -> str:
-        """Take a new config: in place where `load` does not depend on it, else by unloading.
-
-        Returns ``"in place"``, ``"reloads"`` or ``"at load"``.
-        """
-        self.refuse_from_within("configure")
-        with aside(current_frame()), self.condition:
-            while self.lifecycle.state in ("loading", "draining"):
-                wait(self.ports.clock, self.condition, None)
-            instance = self.instance
-            if instance is None:
-                self._adopt_config(spec)
-                return "at load"
-        new = self._differing(instance, spec)
-        if new is None or (instance.read is None and new) or set(new) & (instance.read or frozenset()):
-            self._retire(None, "config that load reads changed", spec)
-            with self.condition:
-                self.config_version += 1
-            return "reloads"
-        self._set_drained(instance, new, spec)
-        return "in place"
-
-    def _adopt_config(self, spec: ServiceSpec) -> None:
-        self._adopt(spec)
-        self.config_version += 1
-
-    def _differing(self, instance: Instance, spec: ServiceSpec) -> dict[str, Any] | None:
-        """Return the attributes that `__init__` sets differently under the new config; None: cannot tell."""
-        try:
-            fresh = vars(spec.callable(**spec.config))
-            before = vars(self.spec.callable(**self.spec.config))
-        except GrymError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"{self.name} does not take this config: {type(error).__name__}: {error}",
-                hint="nothing was changed",
-                service=self.name,
-            ) from None
-        if type(instance.model) is not spec.made_class or fresh.keys() != before.keys():
-            return None
-        return {name: value for name, value in fresh.items() if not same(value, before[name])}
-
-    def _set_drained(self, instance: Instance, new: Mapping[str, Any], spec: ServiceSpec) -> None:
-        """Set attributes while no call runs."""
-        clock = self.ports.clock
-        deadline = clock() + self.ports.settings.drain_seconds
-        with self.condition:
-            step = self._move("drain", "new config")
-        self._tell(step)
-        done = False
-        try:
-            with aside(current_frame()), self.condition:
-                while (self.queued or instance.users) and clock() < deadline:
-                    wait(clock, self.condition, deadline)
-                if not (self.queued or instance.users):
-                    vars(instance.model).update(new)
-                    self._adopt_config(spec)
-                    done = True
-        finally:
-            with self.condition:
-                step = self._move("resume", "new config" if done else "calls still run")
-                self.condition.notify_all()
-            self._tell(step)
-        if not done:
-            raise StateError(
-                f"{self.name} was not configured: calls still run after {seconds(deadline - step.at)}",
-                hint="cancel them (%grym calls) or try again",
-                service=self.name,
-            )
+    def frame(self, what: str) -> Frame:
+        """Return a frame for something that is not a task."""
+        return Frame(self, None, (), {}, PLAIN, self.ports.clock(), what=what)
 
     # -- step 11: what is seen of a call -----------------------------------------------------------
 
@@ -585,10 +457,12 @@ class ServiceRecord:
 
     # -- under the condition, and after it ---------------------------------------------------------
 
-    def _move(self, move: Move, reason: str = "") -> Step:
+    def move(self, move: Move, reason: str = "") -> Step:
+        """Make a move (held); whoever makes it calls `tell` once nothing is held."""
         return self.lifecycle.move(move, self.ports.clock(), reason)
 
-    def _tell(self, step: Step | None) -> None:
+    def tell(self, step: Step | None) -> None:
+        """Publish a move that was made."""
         if step is not None:
             self.ports.events.publish(StateChanged(self.name, step.at, step.before, step.after, step.reason))
 

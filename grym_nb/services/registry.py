@@ -22,6 +22,7 @@ from grym_nb.errors import (
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.services.frame import Frame
 from grym_nb.services.handle import ServiceHandle
+from grym_nb.services.model import TaskSpec
 from grym_nb.services.ports import Ended, Ports
 from grym_nb.services.record import ServiceRecord
 from grym_nb.services.spec import Factory, ServiceSpec
@@ -142,8 +143,12 @@ class ServiceRegistry:
                     service=name,
                     path=(needed_by[0], name),
                 )
-            del self._handles[name]
-        record.close(timeout)
+            handle = self._handles.pop(name)
+        try:
+            record.close(timeout)
+        finally:
+            if record.lifecycle.state != "closed":  # interrupted: it is as it was
+                self._handles.setdefault(name, handle)
         self.ports.metrics.drop(service=name)
         self.ports.events.publish(ServiceRemoved(name, self.ports.clock()))
 
@@ -187,11 +192,11 @@ class ServiceRegistry:
 
     def able(self, type: str) -> tuple[ServiceHandle, ...]:
         """Return the services that declare a task of that type."""
-        return tuple(h for h in self.handles() if any(spec.type == type for spec in h.tasks))
+        return tuple(h for h in self.handles() if any(spec.type == type for spec in _tasks(h)))
 
     def types(self) -> tuple[str, ...]:
         """Return every task type that some service declares."""
-        return tuple(sorted({spec.type for handle in self.handles() for spec in handle.tasks}))
+        return tuple(sorted({spec.type for handle in self.handles() for spec in _tasks(handle)}))
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -336,14 +341,15 @@ class ServiceRegistry:
         ttl, now = record.spec.ttl, self.ports.clock()
         if ttl is None or record.lifecycle.state != "ready":
             return
-        if record.busy:
+        if record.users:
             self.ports.pulse.after(
                 ttl, partial(self._unload_idle, record), name=f"idle limit of {record.name}"
             )
         elif now - record.last_used < ttl:
             self._arm(record)
         else:
-            self.ports.pulse.work(partial(record.unload, reason="idle"), name=f"unload of idle {record.name}")
+            unload = partial(record.unload, reason="idle", idle_for=ttl)
+            self.ports.pulse.work(unload, name=f"unload of idle {record.name}")
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -376,3 +382,11 @@ class ServiceRegistry:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _tasks(handle: ServiceHandle) -> tuple[TaskSpec, ...]:
+    """Return a service's tasks; none for one whose package cannot be imported, which says so when used."""
+    try:
+        return handle.tasks
+    except LoadFailed:
+        return ()

@@ -1,0 +1,189 @@
+"""`%%grym service NAME`: a service defined, or redefined, by the class in a cell."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import hashlib
+import html
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import CommandError, ConfigError, Problem
+from grym_nb.notebook.typed import keyword, value_of
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from grym_nb.events import Event
+    from grym_nb.services import ServiceHandle
+
+__all__ = ["Defined", "Names", "define"]
+
+#: on a class defined by a cell: a hash of the whole cell, since helpers beside the class are its code too
+_BODY = "__grym_body__"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Defined:
+    """What a definition came to: the handle, and a line that says what happened.
+
+    `outcome` is ``"new"``, ``"unchanged"`` or ``"changed"``.
+    """
+
+    handle: ServiceHandle
+    outcome: str
+    note: str
+
+    def __repr__(self) -> str:
+        return self.note
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.note)}</p>"
+
+
+class Names(dict[str, Any]):
+    """The builtins of a cell's own globals, behind the user's variables.
+
+    It stands as `__builtins__`, the place where Python looks for what a function's globals do not have. A
+    `__missing__` on the globals themselves is not asked by names in a class body (`@grym.task`, defaults).
+    """
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        super().__init__(vars(builtins))  # `import` reads the dict itself
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._variables:
+            return self._variables[name]
+        return vars(builtins)[name]  # read anew: IPython puts some names there only while a cell runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A cell's body: the code, and a hash of it that comments and blank lines do not change."""
+
+    tree: ast.Module
+    file: str
+    hash: str
+    flags: int
+
+    def code(self) -> CodeType:
+        return compile(self.tree, self.file, "exec", flags=self.flags, dont_inherit=True)
+
+
+def define(shell: InteractiveShell, given: Namespace) -> Defined:
+    """Define the service of a cell in the kernel's runtime, and put what the cell defines where users see it.
+
+    A body that does not compile or that raises changes nothing: neither the variables nor the service.
+    """
+    __tracebackhide__ = True
+    from grym_nb.runtime import current
+
+    registry = current().registry
+    body = _read(shell, f"%%grym {given.line}", given.body)
+    options = _options(given, shell.user_ns)
+    made = _served(registry.get(given.name, None))
+    own: dict[str, Any] = {}
+    if made is None or vars(made).get(_BODY) != body.hash:
+        own = {"__name__": "__main__", "__builtins__": Names(shell.user_ns)}
+        exec(body.code(), own)
+        made = _the_class(own, shell.user_ns, given.name)
+        setattr(made, _BODY, body.hash)
+    events: list[Event] = []
+    unsubscribe = registry.ports.events.subscribe(events.append)
+    try:
+        handle = registry.register(given.name, made, **options)
+    finally:
+        unsubscribe()
+    shell.user_ns.update({name: value for name, value in own.items() if not name.startswith("__")})
+    return _told(handle, events)
+
+
+def _read(shell: InteractiveShell, first: str, body: str) -> _Body:
+    """Return the body, compiled as the lines after the first of a cell; raises the user's SyntaxError."""
+    __tracebackhide__ = True
+    # With a line in front, the numbers in tracebacks are those that the front end shows beside the cell.
+    source = shell.transform_cell(f"# {first}\n{body}")
+    # The same name as the whole cell has for the debugger. Also when nothing is to be run: IPython has
+    # just put the one line of the magic under that name.
+    raw = f"{first}\n{body}".removesuffix("\n")
+    file = shell.compile.cache(source, shell.execution_count, raw_code=raw)
+    tree = shell.compile.ast_parse(source, filename=file)
+    # Before the user's AST transformers run: they may be anything, and need not give the same tree twice.
+    digest = hashlib.blake2b(ast.dump(tree).encode(errors="replace"), digest_size=16).hexdigest()
+    return _Body(shell.transform_ast(tree), file, digest, shell.compile.flags)
+
+
+def _options(given: Namespace, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of `register` for what stands on the first line."""
+    config: dict[str, Any] = {}
+    for word in given.config:
+        pair = keyword(word)
+        if pair is None:
+            raise CommandError(
+                f"%%grym service {given.name} does not take {word!r}",
+                hint="after the name come options (--memory 2GB) and config (name=value)",
+            )
+        config[pair[0]] = value_of(pair[1], variables)
+    return {
+        "config": config,
+        "needs": tuple(name for name in given.needs.split(",") if name),
+        "memory": given.memory,
+        "ttl": given.ttl,
+        "concurrency": given.concurrency,
+    }
+
+
+def _served(handle: ServiceHandle | None) -> type | None:
+    """Return the class that a service was registered with, if a cell defined it."""
+    factory = None if handle is None else handle._record.spec.factory
+    return factory if isinstance(factory, type) and _BODY in vars(factory) else None
+
+
+def _the_class(own: Mapping[str, Any], variables: Mapping[str, Any], service: str) -> type:
+    """Return the one class with tasks that a body defines; a base of another one does not count."""
+    from grym_nb.services.model import tasks_of
+
+    theirs = {id(value) for value in variables.values()}
+    classes = {
+        id(value): value
+        for value in own.values()
+        if isinstance(value, type) and value.__module__ == "__main__" and id(value) not in theirs
+    }
+    able = [cls for cls in classes.values() if tasks_of(cls)]
+    leaves = [cls for cls in able if not any(other is not cls and issubclass(other, cls) for other in able)]
+    if len(leaves) == 1:
+        return leaves[0]
+    if leaves:
+        found = f"{len(leaves)}: {', '.join(cls.__name__ for cls in leaves)}"
+        hint = "one service a cell: put the others in cells of their own"
+    else:
+        found = f"none ({', '.join(cls.__name__ for cls in classes.values()) or 'no class'} in the cell)"
+        hint = 'write the class in this cell, with @grym.task("type") above a method'
+    raise ConfigError(
+        f"{service!r} cannot be defined",
+        problems=[Problem("cell", found, "one class with a @task method")],
+        hint=hint,
+        service=service,
+    )
+
+
+def _told(handle: ServiceHandle, events: list[Event]) -> Defined:
+    from grym_nb.events import ServiceChanged, ServiceRegistered
+
+    name = f"{handle.name} {handle.version}"
+    when = "loads at the first call" if not handle.status().loads else "loads at the next call"
+    for event in events:
+        if event.service != handle.name:
+            continue
+        if isinstance(event, ServiceRegistered):
+            return Defined(handle, "new", f"{name} is new: it {when}")
+        if isinstance(event, ServiceChanged):
+            parts = ", ".join(event.what)
+            effect = "in place, nothing is loaded anew" if handle.state == "ready" else f"it {when}"
+            return Defined(handle, "changed", f"{name} changed ({parts}): {effect}")
+    return Defined(handle, "unchanged", f"{name} is unchanged: it is {handle.state}")

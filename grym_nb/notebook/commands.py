@@ -1,0 +1,345 @@
+"""The commands of `%grym`: one table of what they are called, what they do and how they are typed."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from grym_nb.errors import CommandError, closest
+from grym_nb.notebook.typed import Parser, Words, keyword, value_of
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from grym_nb.notebook.sheet import Sheet
+    from grym_nb.services import ServiceHandle, ServiceRegistry
+
+__all__ = ["COMMANDS", "Command", "Position", "command", "dispatch", "parser_of"]
+
+#: what stands at a position of a line, so that Tab can offer it
+Position = Literal["command", "service", "services", "task", "values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its name, what it does in a line, how it is typed, and the function behind it.
+
+    `declare` adds the options to a parser; without it the words are handed over as they are. `cell` marks
+    a command that takes the rest of the cell (`%%grym`).
+    """
+
+    name: str
+    about: str
+    usage: str
+    examples: tuple[str, ...]
+    do: Callable[[InteractiveShell, Namespace], object]
+    declare: Callable[[Parser], object] | None = None
+    positions: tuple[Position, ...] = ()
+    cell: bool = False
+
+    @property
+    def line(self) -> str:
+        """How it is typed, in full."""
+        return f"{'%%' if self.cell else '%'}grym {self.name} {self.usage}".rstrip()
+
+
+def command(name: str, *, cell: bool = False) -> Command:
+    """Return the command of that name; an unknown one is an error that names the closest."""
+    table = {known.name: known for known in COMMANDS if known.cell == cell}
+    if name in table:
+        return table[name]
+    if cell:
+        raise CommandError(
+            f"%%grym {name} takes no cell.{closest(name, table)}".replace("  ", " "),
+            hint=f"a service is defined with {table['service'].line}; the other commands have one % sign",
+        )
+    if any(known.name == name for known in COMMANDS):
+        raise CommandError(
+            f"%grym {name} needs the rest of the cell", hint=f"two % signs: {command(name, cell=True).line}"
+        )
+    raise CommandError(
+        f"there is no command {name!r}.{closest(name, table)}", hint="%grym help lists the commands"
+    )
+
+
+def parser_of(known: Command) -> Parser:
+    """Return the parser of a command's options."""
+    parser = Parser(f"{'%%' if known.cell else '%'}grym {known.name}", known.line)
+    if known.declare is not None:
+        known.declare(parser)
+    return parser
+
+
+def dispatch(shell: InteractiveShell, words: Words) -> object:
+    """Run a line's command and return what it returns; nothing when the line ended with a semicolon."""
+    name, *rest = words.words or ("status",)
+    if name in ("-h", "--help"):
+        name = "help"
+    known = command(name)
+    if rest and {"-h", "--help"} & set(rest):
+        shown: object = _help_of(known)
+    elif known.declare is None and known.positions[-1:] == ("values",):
+        shown = known.do(shell, Namespace(words=rest))
+    else:
+        shown = known.do(shell, parser_of(known).parse(rest))
+    return None if words.quiet else shown
+
+
+# -- services --------------------------------------------------------------------------------------
+
+
+def _registry() -> ServiceRegistry:
+    from grym_nb.runtime import current
+
+    return current().registry
+
+
+def _status(shell: InteractiveShell, given: Namespace) -> object:
+    return _registry().status() if given.service is None else _registry()[given.service].status()
+
+
+def _shown(handles: Sequence[ServiceHandle]) -> object:
+    """Return one handle itself, several as a table."""
+    if len(handles) == 1:
+        return handles[0]
+    from grym_nb.services.status import StatusTable
+
+    return StatusTable(tuple(handle.status() for handle in handles))
+
+
+def _load(shell: InteractiveShell, given: Namespace) -> object:
+    handles = [_registry()[name] for name in given.services]  # a typing error is told before a long load
+    return _shown([handle.load() for handle in handles])
+
+
+def _unload(shell: InteractiveShell, given: Namespace) -> object:
+    handles = [_registry()[name] for name in given.services]
+    return _shown([handle.unload(given.timeout) for handle in handles])
+
+
+def _run(shell: InteractiveShell, given: Namespace) -> object:
+    words, out = _out_of(given.words)
+    if not words:
+        raise CommandError("%grym run: which service?", hint=f"usage: {command('run').line}")
+    handle = _registry()[words[0]]
+    task, words = _task_of(handle, words[1:])
+    pairs = [(keyword(word), word) for word in words]
+    named = [name for pair, _ in pairs if pair is not None for name in pair[:1]]
+    if twice := next((name for name in named if named.count(name) > 1), ""):
+        raise CommandError(f"%grym run: {twice} is given twice", hint="say it once")
+    variables: Mapping[str, Any] = shell.user_ns
+    args = [value_of(word, variables) for pair, word in pairs if pair is None]
+    kwargs = {pair[0]: value_of(pair[1], variables) for pair, _ in pairs if pair is not None}
+    value = handle.run(task, *args, **kwargs)
+    if out is None:
+        return value
+    shell.user_ns[out] = value
+    return None
+
+
+def _out_of(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the words without ``-o NAME``, and the name; after ``--`` every word is a value."""
+    rest: list[str] = []
+    out: str | None = None
+    at = iter(words)
+    for word in at:
+        if word == "--":
+            rest.extend(at)
+        elif word in ("-o", "--out"):
+            out = next(at, "")
+            if not out.isidentifier():
+                raise CommandError(f"%grym run {word} needs a variable's name, not {out!r}", hint=f"{word} result")
+        elif word.startswith("--") and word[2:3].isalpha():
+            near = closest(word, ("--out",))
+            raise CommandError(
+                f"%grym run does not take {word!r}.{near}", hint=f"a text that begins so comes after --: -- {word}"
+            )
+        else:
+            rest.append(word)
+    return rest, out
+
+
+def _task_of(handle: ServiceHandle, words: list[str]) -> tuple[str, list[str]]:
+    """Return the task and the words after it; the task may be left out when there is only one."""
+    known = handle.tasks or handle.load().tasks  # what a factory makes may be known only then
+    if words and any(words[0] in (spec.method, spec.type) for spec in known):
+        return words[0], words[1:]
+    if len(known) == 1:
+        return known[0].method, words
+    if words:
+        handle.run(words[0])  # the service itself says that it has no such task, and which is closest
+    names = ", ".join(spec.method for spec in known)
+    raise CommandError(
+        f"%grym run {handle.name}: which task?", hint=f"it has several: {names}", service=handle.name
+    )
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+def _calls(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.calls import calls_of
+
+    return calls_of(_registry())
+
+
+def _why(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.why import why, why_service
+
+    return why(_registry()) if given.service is None else why_service(_registry()[given.service])
+
+
+def _debug(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.why import debug
+
+    return debug(shell, _registry())
+
+
+def _doctor(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.doctor import examine
+
+    return examine(shell)
+
+
+def _glossary(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.glossary import glossary
+
+    return glossary()
+
+
+def _help(shell: InteractiveShell, given: Namespace) -> object:
+    if given.command is not None:
+        name = given.command.removeprefix("%%").removeprefix("%")
+        both = [known for known in COMMANDS if known.name == name]
+        return _help_of(both[0] if both else command(name))
+    from grym_nb.notebook.sheet import Sheet
+    from grym_nb.render import Table
+
+    rows = [(known.line, known.about) for known in COMMANDS]
+    example = "%grym help run shows how a command is typed, with examples to copy; %grym? shows all of them."
+    return Sheet("", (Table("commands", ("typed", "what comes back"), rows), example))
+
+
+def _help_of(known: Command) -> Sheet:
+    from grym_nb.notebook.sheet import Sheet
+
+    return Sheet(f"{known.line}: {known.about}", ("\n".join(known.examples),))
+
+
+def _define(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.cells import define
+
+    return define(shell, given)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def _nothing(parser: Parser) -> None:
+    return None
+
+
+def _maybe_service(parser: Parser) -> None:
+    parser.add_argument("service", nargs="?", metavar="SERVICE")
+
+
+def _some_services(parser: Parser) -> None:
+    parser.add_argument("services", nargs="+", metavar="SERVICE")
+
+
+def _unload_options(parser: Parser) -> None:
+    _some_services(parser)
+    parser.add_argument("--timeout", type=float, metavar="S")
+
+
+def _maybe_command(parser: Parser) -> None:
+    parser.add_argument("command", nargs="?", metavar="COMMAND")
+
+
+def _service_options(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("config", nargs="*", metavar="name=value")
+    parser.add_argument("--needs", default="", metavar="A,B")
+    parser.add_argument("--memory", metavar="2GB")
+    parser.add_argument("--ttl", type=float, metavar="S")
+    parser.add_argument("--concurrency", type=int, default=1, metavar="N")
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "status",
+        "the services, or one of them in full",
+        "[SERVICE]",
+        ("%grym", "%grym status loudness", "st = %grym status"),
+        _status,
+        _maybe_service,
+        ("service",),
+    ),
+    Command(
+        "load",
+        "loads services now, and what they need",
+        "SERVICE...",
+        ("%grym load loudness",),
+        _load,
+        _some_services,
+        ("services",),
+    ),
+    Command(
+        "unload",
+        "lets running calls end, then gives the memory back",
+        "SERVICE... [--timeout S]",
+        ("%grym unload loudness", "%grym unload loudness dsp --timeout 5"),
+        _unload,
+        _unload_options,
+        ("services",),
+    ),
+    Command(
+        "run",
+        "the answer of a task; $name passes the object of that name, -o keeps the answer in a variable",
+        "SERVICE [TASK] ARG... [name=value ...] [-o VAR]",
+        (
+            "%grym run dsp loudness $clip",
+            "%grym run dsp mel $clip n_mels=80 -o picture",
+            "answer = %grym run echo 'two words' times=3",
+        ),
+        _run,
+        None,
+        ("service", "task", "values"),
+    ),
+    Command(
+        "calls", "the calls that run now and how far they are, then the last ones", "", ("%grym calls",), _calls, _nothing
+    ),
+    Command(
+        "why",
+        "the last error in full: your frames, and the shapes in them",
+        "[SERVICE]",
+        ("%grym why", "%grym why loudness"),
+        _why,
+        _maybe_service,
+        ("service",),
+    ),
+    Command("debug", "a debugger in the frames of the last failure", "", ("%grym debug",), _debug, _nothing),
+    Command("doctor", "what is wrong with this environment, and the cure", "", ("%grym doctor",), _doctor, _nothing),
+    Command("glossary", "what things were called elsewhere", "", ("%grym glossary",), _glossary, _nothing),
+    Command(
+        "help",
+        "the commands, or how one of them is typed",
+        "[COMMAND]",
+        ("%grym help", "%grym help run"),
+        _help,
+        _maybe_command,
+        ("command",),
+    ),
+    Command(
+        "service",
+        "defines or redefines a service by the class in the cell",
+        "NAME [--needs A,B] [--memory 2GB] [--ttl S] [--concurrency N] [name=value ...]",
+        ("%%grym service loudness --memory 200MB block_s=0.4\nclass Loudness(grym.ModelService):\n    ...",),
+        _define,
+        _service_options,
+        ("service", "values"),
+        cell=True,
+    ),
+)
