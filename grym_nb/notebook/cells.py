@@ -9,7 +9,6 @@ import html
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CommandError, ConfigError, Problem
@@ -64,15 +63,11 @@ class Names(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A cell's body: the code, and a hash of it that comments and blank lines do not change."""
+    """A cell's body, and a hash of it that comments and blank lines do not change."""
 
     tree: ast.Module
     file: str
     hash: str
-    flags: int
-
-    def code(self) -> CodeType:
-        return compile(self.tree, self.file, "exec", flags=self.flags, dont_inherit=True)
 
 
 def define(shell: InteractiveShell, given: Namespace) -> Defined:
@@ -90,7 +85,8 @@ def define(shell: InteractiveShell, given: Namespace) -> Defined:
     own: dict[str, Any] = {}
     if made is None or vars(made).get(_BODY) != body.hash:
         own = {"__name__": "__main__", "__builtins__": Names(shell.user_ns)}
-        exec(body.code(), own)
+        tree = shell.transform_ast(body.tree)
+        exec(compile(tree, body.file, "exec", flags=shell.compile.flags, dont_inherit=True), own)
         made = _the_class(own, shell.user_ns, given.name)
         setattr(made, _BODY, body.hash)
     events: list[Event] = []
@@ -113,9 +109,8 @@ def _read(shell: InteractiveShell, first: str, body: str) -> _Body:
     raw = f"{first}\n{body}".removesuffix("\n")
     file = shell.compile.cache(source, shell.execution_count, raw_code=raw)
     tree = shell.compile.ast_parse(source, filename=file)
-    # Before the user's AST transformers run: they may be anything, and need not give the same tree twice.
     digest = hashlib.blake2b(ast.dump(tree).encode(errors="replace"), digest_size=16).hexdigest()
-    return _Body(shell.transform_ast(tree), file, digest, shell.compile.flags)
+    return _Body(tree, file, digest)
 
 
 def _options(given: Namespace, variables: Mapping[str, Any]) -> dict[str, Any]:

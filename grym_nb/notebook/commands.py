@@ -59,9 +59,11 @@ def command(name: str, *, cell: bool = False) -> Command:
         raise CommandError(
             f"%grym {name} needs the rest of the cell", hint=f"two % signs: {command(name, cell=True).line}"
         )
-    raise CommandError(
-        f"there is no command {name!r}.{closest(name, table)}", hint="%grym help lists the commands"
-    )
+    near = closest(name, table)
+    hint = "%grym help lists the commands"
+    if not near and name in _registry():
+        hint = f"{name} is a service: %grym status {name}, or %grym run {name} ..."
+    raise CommandError(f"there is no command {name!r}.{near}", hint=hint)
 
 
 def parser_of(known: Command) -> Parser:
@@ -229,6 +231,7 @@ def _help_of(known: Command) -> Sheet:
 
 
 def _define(shell: InteractiveShell, given: Namespace) -> object:
+    __tracebackhide__ = True
     from grym_nb.notebook.cells import define
 
     return define(shell, given)

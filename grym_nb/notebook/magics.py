@@ -33,7 +33,11 @@ def magic_for(shell: InteractiveShell) -> Magic:
         known = command(name, cell=True)
         given = parser_of(known).parse(rest)
         given.line, given.body = line, cell
-        shown = known.do(shell, given)
+        try:
+            shown = known.do(shell, given)
+        except SyntaxError as error:
+            # IPython shows the frames of one that a magic raises: none of ours is of any use to its author.
+            raise error.with_traceback(None) from None
         return None if words.quiet else shown
 
     grym.__doc__ = usage()

@@ -316,9 +316,7 @@ class Call(Future[Any]):
         title = f"{self.service}.{self.task}"
         came = f" at {progress.told}" if progress is not None else ""
         if self.done():
-            raise Interrupted(
-                f"{title} cancelled{came}; the service is still ready"
-            ) from None
+            raise Interrupted(f"{title} cancelled{came}; the service is still ready") from None
         raise Interrupted(
             f"{title} asked to stop{came}; it is still running",
             hint=f"%grym calls shows it; %grym unload {self.service} lets go of it",

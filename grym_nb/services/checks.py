@@ -162,7 +162,9 @@ class Checker:
             if name in given:
                 for check in checks:
                     if not check.holds(given[name]):
-                        yield Problem(name, brief(given[name]), check.expected)
+                        # To say a default aloud changes nothing, even `None` for an `x: float = None`.
+                        if given[name] is not self._signature.parameters[name].default:
+                            yield Problem(name, brief(given[name]), check.expected)
                         break
 
     def _misfits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Problem]:
@@ -170,8 +172,14 @@ class Checker:
         if len(args) > self._most and not self._starred:
             yield Problem("arguments", f"{len(args)} positional", f"at most {self._most}")
         given = dict(zip(self._keywords, args, strict=False))
+        parameters = self._signature.parameters
+        unnamed = {n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY}
         for name, value in kwargs.items():
-            if name in given:
+            if name in unnamed:
+                if self._open:
+                    continue  # `**kwargs` takes it: the parameter itself has no name to callers
+                yield Problem(name, "a value by name", "a value by position")
+            elif name in given:
                 yield Problem(name, "a value by position and one by name", "one of them")
             elif name not in self.names and not self._open:
                 yield Problem(

@@ -85,6 +85,7 @@ class Progress:
 
 CURRENT: ContextVar[Frame | None] = ContextVar("grym_frame", default=None)
 _ids = itertools.count(1)
+_NOTHING: dict[str, Any] = {}
 
 
 def current_frame() -> Frame | None:
@@ -111,6 +112,7 @@ class Frame:
     progress: Progress | None = None
     call: Call | None = None
     gate: Gate | None = None  # held while it loads
+    stores = False  # its result goes into the context
     lent = False  # its place is its chain's while it waits
     waits_for: Ticket | Frame | Gate | None = None
     holds: tuple[ServiceRecord, ...] = ()
@@ -210,4 +212,5 @@ class Frame:
         """Let go of what the call held in hand; its place in the chain ends."""
         self.ended = True
         self.instance = None
-        self.args, self.kwargs = (), {}
+        self.args = ()
+        self.kwargs = _NOTHING

@@ -20,7 +20,7 @@ and not submitted. Else 1-2 run in the caller and 3-11, the load too, on a worke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -38,7 +38,7 @@ from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.held import Hold, Stream, Use
-from grym_nb.services.outcome import result_of, typed
+from grym_nb.services.outcome import result_of, typed, unpinned
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from grym_nb.services.registry import ServiceRegistry
 
 __all__ = ["BoundTask", "ServiceHandle"]
-
 
 
 # -- the path of a call ----------------------------------------------------------------------------
@@ -149,10 +148,10 @@ def _answer(frame: Frame) -> Any:
     """Steps 3 to 11, in this thread."""
     try:
         ports = frame.record.ports
-        if ports.fallback is None:
-            value = _tried(frame)
+        if ports.fallback is None and ports.retry is None and not frame.options.retries:
+            value = _attempt(frame)  # the usual case, without the two steps that only wrap it
         else:
-            value = _with_fallback(frame, ports.fallback)
+            value = _with_fallback(frame)
     except BaseException as raised:
         error = _conclude(frame, raised) or raised
     else:
@@ -160,27 +159,24 @@ def _answer(frame: Frame) -> Any:
         return value
     # Raised from here, without the frames below: they hold the model, and IPython keeps the last
     # traceback for as long as the kernel lives. `%grym why` has them as text.
-    raise error.with_traceback(None) from None
+    raise unpinned(error) from None
 
 
-def _with_fallback(frame: Frame, fallback: Callable[[Frame, GrymError], Any]) -> Any:
+def _with_fallback(frame: Frame) -> Any:
+    """Steps 3 and 4: attempts, with nothing held between them, and what answers when all fail."""
+    ports = frame.record.ports
     try:
-        return _tried(frame)
+        return (ports.retry or attempts)(frame, _attempt)
     except GrymError as error:
-        return fallback(frame, error)
-
-
-def _tried(frame: Frame) -> Any:
-    """Step 4: attempts, with nothing held between them."""
-    retry = frame.record.ports.retry
-    if retry is not None:
-        return retry(frame, _attempt)
-    return attempts(frame, _attempt) if frame.options.retries else _attempt(frame)
+        if ports.fallback is None:
+            raise
+        return ports.fallback(frame, error)
 
 
 def _attempt(frame: Frame) -> Any:
     """Steps 5 to 10."""
-    record, ports = frame.record, frame.record.ports
+    record = frame.record
+    ports = record.ports
     if ports.breaker is not None:
         ports.breaker.ask(frame)  # 5
     while True:
@@ -271,13 +267,11 @@ def _observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: 
     version = instance.version if instance is not None else record.version
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
     if ports.events.wants(CallEnded):
-        ports.events.publish(
-            CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took)
-        )
+        ports.events.publish(CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took))
     if error is None and outcome == "ok":
         if ports.tape is not None:
             ports.tape(frame, value)
-        if ports.store is not None:
+        if ports.store is not None and frame.stores:
             ports.store(frame, value)
 
 
@@ -484,6 +478,7 @@ class ServiceHandle:
             )
         args = () if task.data is None else (task.data,)
         frame = _begin(record, spec, args, kwargs, Options.of(task.timeout, task.priority, task.retries))
+        frame.stores = task.store_results
         return frame
 
     def __getattr__(self, name: str) -> BoundTask:

@@ -52,16 +52,23 @@ class Ticket:
 
 
 class Place:
-    """A slot, held by one chain; `occupant` is the call of the chain that computes in it now."""
+    """A slot. Held by one chain: by its `owner`, and `occupant` is the call that computes in it now."""
 
-    frames = 1  # the owner and those of its chain who ride or wait to ride
-    waiting: Sequence[Ticket] = ()
+    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "waiting")
 
-    def __init__(self, lane: Lane, owner: Frame) -> None:
+    def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.epoch = lane.epoch
-        self.owner = owner
-        self.occupant: Frame | None = owner
+        self.owner: Frame | None = None
+        self.occupant: Frame | None = None
+        self.frames = 0  # the owner and those of its chain who ride or wait to ride
+        self.waiting: Sequence[Ticket] = ()
+
+    def seat(self, owner: Frame) -> Place:
+        """Give the slot to a call (the lane's lock held)."""
+        self.owner = self.occupant = owner
+        self.frames = 1
+        return self
 
 
 _order = itertools.count()
@@ -83,12 +90,12 @@ class Lane:
     ) -> None:
         self.name = name
         self.slots = slots
-        self.free = slots
         self.epoch = 0
         self.condition = condition
-        self.places: set[Place] = set()
+        self.places = [Place(self) for _ in range(slots)]
+        self._free = list(self.places)
+        self._lost: list[Place] = []  # of instances that were let go of while calls ran in them
         self._lock = lock  # the condition's own: half the price where nobody is to be woken
-        self._lost: set[Place] = set()
         self._clock = clock
         self._workers = workers
         self._ageing = ageing_seconds
@@ -99,7 +106,12 @@ class Lane:
     @property
     def open(self) -> bool:
         """Whether a slot is free and nobody waits: then a call runs in its caller's thread."""
-        return self.free > 0 and not self._line
+        return True if self._free and not self._line else False  # noqa: SIM210 - no call of bool()
+
+    @property
+    def free(self) -> int:
+        """The number of free slots."""
+        return len(self._free)
 
     @property
     def waiting(self) -> int:
@@ -109,8 +121,9 @@ class Lane:
     def frames(self) -> list[Frame]:
         """Return the calls that hold a slot, and those that still run in an instance let go of."""
         with self._lock:
-            held = [(place.owner, place.occupant) for place in (*self.places, *self._lost)]
-        return [frame for pair in held for frame in dict.fromkeys(pair) if frame is not None]
+            places = (*self.places, *self._lost)
+            held = dict.fromkeys(frame for p in places for frame in (p.owner, p.occupant))
+        return [frame for frame in held if frame is not None]
 
     def take(self, frame: Frame) -> None:
         """Wait for a slot, in the caller's thread; the frame then has its place."""
@@ -120,10 +133,8 @@ class Lane:
             self.leave(frame)
         with self._lock:
             if frame.parent is None or (shared := self._shared(frame)) is None:
-                if self.free > 0 and not self._line:
-                    self.free -= 1
-                    frame.place = place = Place(self, frame)
-                    self.places.add(place)
+                if self._free and not self._line:
+                    frame.place = self._free.pop().seat(frame)
                     return
                 ticket = Ticket(self, frame, None)
                 self._push(ticket)
@@ -175,11 +186,16 @@ class Lane:
             frame.borrowed = False
             return
         with self._lock:
-            if place.frames == 1 and place.epoch == self.epoch and not self._line:
+            if (
+                place.frames == 1
+                and place.epoch == self.epoch
+                and not self._line
+                and len(self.places) == self.slots
+            ):
                 # Nobody rides and nobody waits: the usual case, and the quick one.
-                place.frames, place.occupant = 0, None
-                self.places.discard(place)
-                self.free += 1
+                place.owner = place.occupant = None
+                place.frames = 0
+                self._free.append(place)
                 return
             ready = self._vacate(place, frame, gone=True)
         if ready:
@@ -216,21 +232,24 @@ class Lane:
         Returns the jobs that the fresh slots let in; the caller starts them once it holds no lock.
         """
         self.epoch += 1
-        self.free = self.slots
         for place in self.places:
             for ticket in place.waiting:
                 ticket.rides = None
                 self._push(ticket)
             place.waiting = ()
-        self._lost |= self.places
-        self.places = set()
+        self._lost += [place for place in self.places if place.frames]
+        self.places = [Place(self) for _ in range(self.slots)]
+        self._free = list(self.places)
         return self._grant()
 
     def resize(self, slots: int) -> None:
         """Change how many calls may compute at a time."""
         with self.condition:
-            self.free += slots - self.slots
             self.slots = slots
+            self._free += (new := [Place(self) for _ in range(slots - len(self.places))])
+            self.places += new
+            while self._free and len(self.places) > slots:
+                self.places.remove(self._free.pop())  # those in use go when they are given back
             ready = self._grant()
         self.start(ready)
 
@@ -246,9 +265,9 @@ class Lane:
         """Raise when every slot is held by something that only this very thread could end."""
         here = threading.get_ident()
         with self.condition:
-            holders = [place.owner for place in self.places]
+            holders = [place.owner for place in self.places if place.owner is not None]
             mine = [owner for owner in holders if owner.suspended == here]
-            if self.free > 0 or not mine or len(mine) < len(holders) or frame.place is not None:
+            if self._free or not mine or len(mine) < len(holders) or frame.place is not None:
                 return
         holder = mine[0]
         raise CallBlocked(
@@ -273,12 +292,6 @@ class Lane:
             beneath = beneath and above.inline
         return None
 
-    def _seat(self, frame: Frame) -> Place:
-        self.free -= 1
-        place = Place(self, frame)
-        self.places.add(place)
-        return place
-
     def _push(self, ticket: Ticket) -> None:
         # A step of priority is worth so many seconds of waiting: nobody waits for ever, and the key
         # never changes, so that the heap stays a heap.
@@ -295,11 +308,11 @@ class Lane:
         """Give free slots to the first in line; return the jobs among them."""
         jobs: list[Ticket] = []
         woken = False
-        while self._line and (self.free > 0 or self._line[0][2].dead):
+        while self._line and (self._free or self._line[0][2].dead):
             ticket = heapq.heappop(self._line)[2]
             if ticket.dead:
                 continue
-            ticket.place = ticket.frame.place = self._seat(ticket.frame)
+            ticket.place = ticket.frame.place = self._free.pop().seat(ticket.frame)
             if ticket.granted is None:
                 woken = True
             else:
@@ -329,12 +342,15 @@ class Lane:
         place.frames -= gone
         if place.epoch != self.epoch:
             if place.frames <= 0:
-                self._lost.discard(place)
+                self._lost.remove(place)
             return []
         if place.frames > 0:
             return self._next_rider(place) if place.occupant is None else []
-        self.places.discard(place)
-        self.free += 1
+        place.owner = None
+        if len(self.places) > self.slots:
+            self.places.remove(place)
+        else:
+            self._free.append(place)
         return self._grant()
 
     def _sleep(self, ticket: Ticket) -> None:

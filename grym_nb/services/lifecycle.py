@@ -37,6 +37,7 @@ MOVES: dict[tuple[State, Move], State] = {
     ("loading", "close"): "closed",  # the end of a registry waits only so long
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One move a service made, when and why."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallCancelled, GrymError, LoadFailed, TaskFailed
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["load_failed", "result_of", "typed"]
+__all__ = ["load_failed", "result_of", "typed", "unpinned"]
 
 
 def typed(frame: Frame, error: BaseException) -> BaseException:
@@ -55,6 +56,19 @@ def typed(frame: Frame, error: BaseException) -> BaseException:
     if failure.sites:
         told.add_note("\n".join(site.text() for site in failure.sites))
     return told
+
+
+def unpinned(error: BaseException) -> BaseException:
+    """Return the error with no traceback in it or in what caused it: frames pin tensors.
+
+    What the caller was handling already keeps its own.
+    """
+    theirs = sys.exc_info()[1]
+    link: BaseException | None = error
+    while link is not None and link is not theirs:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def load_failed(record: ServiceRecord, error: Exception) -> LoadFailed:

@@ -92,6 +92,7 @@ class ServiceRecord:
         self._gate = gate
         self._family = family
         self._attempt: Attempt | None = None
+        self._serving: Instance | None = None  # the instance while the state is ready: the usual case
         self._tasks: dict[str, TaskSpec] | None = None
         self.meters: dict[tuple[str, str], Histogram] = {}
 
@@ -143,8 +144,8 @@ class ServiceRecord:
     def enter(self, frame: Frame) -> Instance:
         """Count the call in, loading first if need be: until it leaves, nothing unloads the service."""
         with self.lock:
-            instance = self.instance
-            if instance is not None and self.lifecycle.state == "ready":
+            instance = self._serving
+            if instance is not None:
                 instance.users += 1
                 if frame.counted:
                     frame.counted = False
@@ -459,7 +460,9 @@ class ServiceRecord:
 
     def move(self, move: Move, reason: str = "") -> Step:
         """Make a move (held); whoever makes it calls `tell` once nothing is held."""
-        return self.lifecycle.move(move, self.ports.clock(), reason)
+        step = self.lifecycle.move(move, self.ports.clock(), reason)
+        self._serving = self.instance if step.after == "ready" else None
+        return step
 
     def tell(self, step: Step | None) -> None:
         """Publish a move that was made."""

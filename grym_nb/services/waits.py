@@ -204,4 +204,5 @@ def _stuck(node: Frame | Ticket | Gate, seen: dict[int, Any]) -> bool:
         return node.holder is not None and _stuck(node.holder, seen)
     if node.dead or node.place is not None or node.rides is not None:
         return False  # who rides gets the place as soon as the chain's call in it waits
-    return node.lane.free <= 0 and all(_stuck(place.owner, seen) for place in tuple(node.lane.places))
+    owners = [place.owner for place in tuple(node.lane.places)]
+    return all(owner is not None and _stuck(owner, seen) for owner in owners)

@@ -1,0 +1,107 @@
+"""`%load_ext grym_nb` and `%unload_ext grym_nb`: what is put into a shell, and taken out again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import GrymError
+from grym_nb.notebook.completion import matcher_for
+from grym_nb.notebook.magics import magic_for
+from grym_nb.notebook.progress import displays_for
+from grym_nb.services.call import on_progress
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["install", "uninstall"]
+
+_NAME = "grym"
+
+#: what undoes each installation. `%reload_ext` does not reload this module, so it is not forgotten.
+_installed: dict[InteractiveShell, ExitStack] = {}
+
+
+def install(shell: InteractiveShell) -> None:
+    """Put the magics, completion, progress and the look of errors into a shell; a second time does nothing.
+
+    Services are in `grym_nb.runtime`, where an extension that is loaded again finds them.
+    """
+    if shell in _installed:
+        return
+    with ExitStack() as undo:
+        _add_magics(shell, undo)
+        _add_completion(shell, undo)
+        _add_progress(shell, undo)
+        _add_errors(shell, undo)
+        _installed[shell] = undo.pop_all()
+
+
+def uninstall(shell: InteractiveShell) -> None:
+    """Take out what `install` put in, in reverse order; services stay."""
+    undo = _installed.pop(shell, None)
+    if undo is not None:
+        undo.close()
+
+
+def _add_magics(shell: InteractiveShell, undo: ExitStack) -> None:
+    ours = magic_for(shell)
+    manager = shell.magics_manager
+    before = {kind: manager.magics[kind].get(_NAME) for kind in ("line", "cell")}
+    held = vars(manager.user_magics).get(_NAME)
+    shell.register_magic_function(ours, "line_cell", _NAME)
+
+    def remove() -> None:
+        for kind, other in before.items():
+            if manager.magics[kind].get(_NAME) is ours:  # somebody may have put theirs over it
+                manager.magics[kind].pop(_NAME)
+                if other is not None:
+                    manager.magics[kind][_NAME] = other
+        if vars(manager.user_magics).get(_NAME) is ours:
+            delattr(manager.user_magics, _NAME)
+            if held is not None:
+                setattr(manager.user_magics, _NAME, held)
+
+    undo.callback(remove)
+
+
+def _add_completion(shell: InteractiveShell, undo: ExitStack) -> None:
+    matchers = getattr(shell.Completer, "custom_matchers", None)
+    if matchers is None:
+        return
+    matcher = matcher_for(shell)
+    matchers.append(matcher)
+    undo.callback(lambda: matchers.remove(matcher) if matcher in matchers else None)
+
+
+def _add_progress(shell: InteractiveShell, undo: ExitStack) -> None:
+    displays = displays_for(shell)
+    if displays is None:
+        return
+    undo.callback(on_progress(displays))
+    shell.events.register("post_run_cell", displays.finish)
+    undo.callback(shell.events.unregister, "post_run_cell", displays.finish)
+
+
+def _add_errors(shell: InteractiveShell, undo: ExitStack) -> None:
+    """An error that is looked at (`call.exception()`, `result.error`) is shown by its three lines."""
+    formatters: Any = shell.display_formatter.formatters
+    for kind, show in (("text/plain", _as_text), ("text/html", _as_html)):
+        before = formatters[kind].for_type(GrymError, show)
+        undo.callback(_restore, formatters[kind], before)
+
+
+def _restore(formatter: Any, before: Any) -> None:
+    formatter.pop(GrymError, None)
+    if before is not None:
+        formatter.for_type(GrymError, before)
+
+
+def _as_text(error: GrymError, printer: Any, cycle: bool) -> None:
+    printer.text(f"{type(error).__name__}: {error}")
+
+
+def _as_html(error: GrymError) -> str:
+    import html
+
+    return f"<pre>{html.escape(f'{type(error).__name__}: {error}')}</pre>"
