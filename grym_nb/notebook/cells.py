@@ -85,7 +85,8 @@ def define(shell: InteractiveShell, given: Namespace) -> Defined:
     own: dict[str, Any] = {}
     if made is None or vars(made).get(_BODY) != body.hash:
         own = {"__name__": "__main__", "__builtins__": Names(shell.user_ns)}
-        tree = shell.transform_ast(body.tree)
+        ipython: Any = shell
+        tree = ipython.transform_ast(body.tree)
         exec(compile(tree, body.file, "exec", flags=shell.compile.flags, dont_inherit=True), own)
         made = _the_class(own, shell.user_ns, given.name)
         setattr(made, _BODY, body.hash)
@@ -103,12 +104,13 @@ def _read(shell: InteractiveShell, first: str, body: str) -> _Body:
     """Return the body, compiled as the lines after the first of a cell; raises the user's SyntaxError."""
     __tracebackhide__ = True
     # With a line in front, the numbers in tracebacks are those that the front end shows beside the cell.
-    source = shell.transform_cell(f"# {first}\n{body}")
+    ipython: Any = shell
+    source = ipython.transform_cell(f"# {first}\n{body}")
     # The same name as the whole cell has for the debugger. Also when nothing is to be run: IPython has
     # just put the one line of the magic under that name.
     raw = f"{first}\n{body}".removesuffix("\n")
-    file = shell.compile.cache(source, shell.execution_count, raw_code=raw)
-    tree = shell.compile.ast_parse(source, filename=file)
+    file = ipython.compile.cache(source, shell.execution_count, raw_code=raw)
+    tree: ast.Module = ipython.compile.ast_parse(source, filename=file)
     digest = hashlib.blake2b(ast.dump(tree).encode(errors="replace"), digest_size=16).hexdigest()
     return _Body(tree, file, digest)
 

@@ -152,11 +152,14 @@ def _out_of(words: Sequence[str]) -> tuple[list[str], str | None]:
         elif word in ("-o", "--out"):
             out = next(at, "")
             if not out.isidentifier():
-                raise CommandError(f"%grym run {word} needs a variable's name, not {out!r}", hint=f"{word} result")
+                raise CommandError(
+                    f"%grym run {word} needs a variable's name, not {out!r}", hint=f"{word} result"
+                )
         elif word.startswith("--") and word[2:3].isalpha():
             near = closest(word, ("--out",))
             raise CommandError(
-                f"%grym run does not take {word!r}.{near}", hint=f"a text that begins so comes after --: -- {word}"
+                f"%grym run does not take {word!r}.{near}",
+                hint=f"a text that begins so comes after --: -- {word}",
             )
         else:
             rest.append(word)
@@ -196,7 +199,8 @@ def _why(shell: InteractiveShell, given: Namespace) -> object:
 def _debug(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.why import debug
 
-    return debug(shell, _registry())
+    debug(shell, _registry())
+    return None
 
 
 def _doctor(shell: InteractiveShell, given: Namespace) -> object:
@@ -312,7 +316,12 @@ COMMANDS: tuple[Command, ...] = (
         ("service", "task", "values"),
     ),
     Command(
-        "calls", "the calls that run now and how far they are, then the last ones", "", ("%grym calls",), _calls, _nothing
+        "calls",
+        "the calls that run now and how far they are, then the last ones",
+        "",
+        ("%grym calls",),
+        _calls,
+        _nothing,
     ),
     Command(
         "why",
@@ -324,7 +333,14 @@ COMMANDS: tuple[Command, ...] = (
         ("service",),
     ),
     Command("debug", "a debugger in the frames of the last failure", "", ("%grym debug",), _debug, _nothing),
-    Command("doctor", "what is wrong with this environment, and the cure", "", ("%grym doctor",), _doctor, _nothing),
+    Command(
+        "doctor",
+        "what is wrong with this environment, and the cure",
+        "",
+        ("%grym doctor",),
+        _doctor,
+        _nothing,
+    ),
     Command("glossary", "what things were called elsewhere", "", ("%grym glossary",), _glossary, _nothing),
     Command(
         "help",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,18 +9,18 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
-from grym_nb.notebook.surroundings import Probe, extras, front_end, probe_threads, version_of
 from grym_nb.notebook.sheet import Sheet
+from grym_nb.notebook.surroundings import Probe, extras, front_end, probe_threads, version_of
 from grym_nb.render import Table, size
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Finding", "Report", "examine"]
+__all__ = ["Finding", "Look", "Report", "examine"]
 
 _VERSIONS = (
-    "ipython ipykernel jupyter-client jupyterlab notebook ipywidgets anywidget nbclient nbval numpy torch torchaudio "
-    "transformers diffusers librosa soundfile"
+    "ipython ipykernel jupyter-client jupyterlab notebook ipywidgets anywidget nbclient nbval numpy torch "
+    "torchaudio transformers diffusers librosa soundfile"
 ).split()
 _IMPORT_SECONDS = 90.0  # torch from a cold disk
 _SLOW = 0.1  # seconds between two turns of a thread, from which on panels stutter
@@ -71,16 +70,21 @@ class Report:
         return self._sheet()._repr_html_()
 
 
+#: adds what it finds, and yields the rows of its table
+Look = Callable[[list[Finding]], Iterator[tuple[str, ...]]]
+
+
 def examine(shell: InteractiveShell | None = None) -> Report:
     """Return what this environment is and what is wrong with it; takes a second, more where torchaudio is."""
     findings: list[Finding] = []
     tables = []
-    for caption, columns, look in (
+    looks: tuple[tuple[str, tuple[str, ...], Look], ...] = (
         ("versions", ("package", "version"), _versions),
-        ("this kernel", ("", ""), lambda found: _kernel(shell, found)),
+        ("this kernel", ("what", "is"), lambda found: _kernel(shell, found)),
         ("memory and devices", ("what", "total", "free or used", "more"), _devices),
         ("extras", ("extra", "state", "to install it"), _extras),
-    ):
+    )
+    for caption, columns, look in looks:
         rows: list[tuple[str, ...]] = []
         try:
             rows += look(findings)
@@ -90,9 +94,6 @@ def examine(shell: InteractiveShell | None = None) -> Report:
         tables.append(Table(caption, columns, rows))
     order = ("broken", "warning", "note")
     return Report(tuple(sorted(findings, key=lambda finding: order.index(finding.kind))), tuple(tables))
-
-
-Look = Callable[[list[Finding]], Iterator[tuple[str, ...]]]
 
 
 def _versions(findings: list[Finding]) -> Iterator[tuple[str, ...]]:
@@ -155,9 +156,9 @@ def _kernel(shell: InteractiveShell | None, findings: list[Finding]) -> Iterator
     findings += _thread_findings(probe)
     from grym_nb.runtime import current
 
-    runtime = current()
-    yield "services", ", ".join(f"{handle.name} ({handle.state})" for handle in runtime.registry.list()) or "none"
-    for work in runtime.registry.ports.pulse.written_off():
+    registry = current().registry
+    yield "services", ", ".join(f"{handle.name} ({handle.state})" for handle in registry.handles()) or "none"
+    for work in registry.ports.pulse.written_off:
         findings.append(
             Finding(
                 "warning",
@@ -235,6 +236,3 @@ def _extras(findings: list[Finding]) -> Iterator[tuple[str, ...]]:
                     line,
                 )
             )
-
-
-_ = os

@@ -46,10 +46,10 @@ def uninstall(shell: InteractiveShell) -> None:
 
 def _add_magics(shell: InteractiveShell, undo: ExitStack) -> None:
     ours = magic_for(shell)
-    manager = shell.magics_manager
+    manager: Any = shell.magics_manager
     before = {kind: manager.magics[kind].get(_NAME) for kind in ("line", "cell")}
     held = vars(manager.user_magics).get(_NAME)
-    shell.register_magic_function(ours, "line_cell", _NAME)
+    manager.register_function(ours, "line_cell", _NAME)
 
     def remove() -> None:
         for kind, other in before.items():
@@ -85,7 +85,8 @@ def _add_progress(shell: InteractiveShell, undo: ExitStack) -> None:
 
 def _add_errors(shell: InteractiveShell, undo: ExitStack) -> None:
     """An error that is looked at (`call.exception()`, `result.error`) is shown by its three lines."""
-    formatters: Any = shell.display_formatter.formatters
+    display: Any = shell.display_formatter
+    formatters = display.formatters
     for kind, show in (("text/plain", _as_text), ("text/html", _as_html)):
         before = formatters[kind].for_type(GrymError, show)
         undo.callback(_restore, formatters[kind], before)

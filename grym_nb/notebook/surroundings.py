@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.render import seconds
@@ -29,15 +30,14 @@ _PATIENCE = 2.0  # seconds in which what a thread sends must be on its way
 
 #: environment variable -> the place that sets it, the more particular first
 _PLACES = {
-    "COLAB_RELEASE_TAG": "Google Colab",
     "KAGGLE_KERNEL_RUN_TYPE": "Kaggle",
     "DATABRICKS_RUNTIME_VERSION": "Databricks",
-    "BINDER_SERVICE_HOST": "Binder",
+    "BINDER_REPO_URL": "Binder",
     "JUPYTERHUB_USER": "JupyterHub",
+    "JPY_SESSION_NAME": "a Jupyter server (JupyterLab or Notebook)",
     "VSCODE_PID": "VS Code",
     "VSCODE_CWD": "VS Code",
     "PYCHARM_HOSTED": "PyCharm",
-    "JPY_SESSION_NAME": "a Jupyter server (JupyterLab or Notebook)",
 }
 
 
@@ -66,7 +66,7 @@ def front_end(shell: InteractiveShell | None, environ: Mapping[str, str] = os.en
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
         return "IPython in a terminal"
-    if "google.colab" in sys.modules:
+    if "google.colab" in sys.modules or environ.get("COLAB_RELEASE_TAG"):
         return "Google Colab"
     if "__vsc_ipynb_file__" in shell.user_ns:
         return "VS Code"
@@ -97,7 +97,7 @@ class Probe:
     @property
     def told(self) -> str:
         """The figures in a line."""
-        told = f"{self.turns} turns while a cell was busy for {seconds(_BUSY)}, the widest gap {seconds(self.widest)}"
+        told = f"{self.turns} turns in {seconds(_BUSY)} of a busy cell, the widest gap {seconds(self.widest)}"
         if self.sent is not None:
             told += f"; a message was on its way after {seconds(self.sent)}"
         return told
@@ -105,44 +105,40 @@ class Probe:
 
 def probe_threads(shell: InteractiveShell | None) -> Probe:
     """Measure how a thread fares while this one computes: whether it gets turns, and can send to the page."""
-    kernel: Any = getattr(shell, "kernel", None)
-    on_its_way = threading.Event()
     over = threading.Event()
     turns: list[float] = []
-    found: dict[str, Any] = {"sent": None, "problem": ""}
+    sent: float | None = None
+    problem = ""
 
     def run() -> None:
-        if kernel is not None:
+        nonlocal sent, problem
+        if shell is not None and getattr(shell, "kernel", None) is not None:
             try:
-                found["sent"] = _send(kernel, on_its_way)
+                sent = _send(shell)
             except Exception as error:
-                found["problem"] = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {error}"
         while not over.is_set():
             turns.append(time.monotonic())
             over.wait(_TURN)
 
     thread = threading.Thread(target=run, name="grym-doctor", daemon=True)
-    thread.start()
-    until = time.monotonic() + _BUSY
     began = time.monotonic()
-    while time.monotonic() < until or (
-        not turns and time.monotonic() < began + _PATIENCE
-    ):  # busy: the GIL is only given up when the interpreter asks for it
+    thread.start()
+    # Computing, not waiting: the other thread gets a turn only when the interpreter takes ours away.
+    while (took := time.monotonic() - began) < _BUSY or (not turns and took < _PATIENCE):
         sum(range(200))
     over.set()
     thread.join(_PATIENCE)
-    gaps = [later - earlier for earlier, later in zip(turns, turns[1:], strict=False)]
-    return Probe(len(turns), max(gaps, default=0.0), found["sent"], found["problem"])
+    gaps = [later - earlier for earlier, later in pairwise(turns)]
+    return Probe(len(turns), max(gaps, default=0.0), sent, problem)
 
 
-def _send(kernel: Any, on_its_way: threading.Event) -> float:
+def _send(shell: Any) -> float:
     """Send an update that no display waits for, so that nothing is seen of it; return how long it took."""
-    from IPython.core.getipython import get_ipython
-
-    del get_ipython
+    on_its_way = threading.Event()
     began = time.monotonic()
-    kernel.shell.display_pub.publish({"text/plain": ""}, transient={"display_id": "grym-doctor"}, update=True)
-    kernel.iopub_thread.schedule(on_its_way.set)  # behind the message, in the thread that sends it
+    shell.display_pub.publish({"text/plain": ""}, transient={"display_id": "grym-doctor"}, update=True)
+    shell.kernel.iopub_thread.schedule(on_its_way.set)  # behind the message, in the thread that sends it
     if not on_its_way.wait(_PATIENCE):
         raise TimeoutError(f"it was not on its way within {_PATIENCE:g} s")
     return time.monotonic() - began

@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=command, usage=usage, add_help=False, allow_abbrev=False)
         self.flags: tuple[str, ...] = ()
 
-    def add_argument(self, *names: str, **options: Any) -> argparse.Action:  # type: ignore[override]
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         """Add an option or a position, as `argparse` does."""
         self.flags += tuple(name for name in names if name.startswith("-"))
         return super().add_argument(*names, **options)

@@ -44,9 +44,8 @@ def why_service(handle: ServiceHandle) -> Sheet:
     now = handle._record.ports.clock()
     story = [(f"{seconds(now - step.at)} ago", step.before, step.after, step.reason) for step in handle.story]
     told = failure.text() if failure is not None else "nothing has failed in it"
-    table = Table(
-        f"the story of {handle.name}", ("when", "from", "to", "why"), story, empty="registered, and nothing since"
-    )
+    columns = ("when", "from", "to", "why")
+    table = Table(f"the story of {handle.name}", columns, story, empty="registered, and nothing since")
     return Sheet(handle.status().line, (told, table))
 
 
@@ -107,10 +106,11 @@ def debug(shell: InteractiveShell, registry: ServiceRegistry) -> None:
             "this front end does not let a cell read what is typed, so there is no debugger",
             hint="%grym why has the frames as text",
         )
-    from IPython.core.display_trap import DisplayTrap
+    from IPython.core import display_trap
 
+    trap: Any = display_trap.DisplayTrap
     debugger: Any = shell.debugger_cls()
-    with DisplayTrap(hook=sys.__displayhook__):  # what is typed there is not to end up in Out
+    with trap(hook=sys.__displayhook__):  # what is typed there is not to end up in Out
         debugger.reset()
         debugger.botframe = traceback.tb_frame
         debugger.interaction(None, traceback)

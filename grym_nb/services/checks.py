@@ -11,6 +11,7 @@ call with the right number of plain positional arguments then costs a comparison
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -125,7 +126,7 @@ class Checker:
         # A decorator without `wraps` leaves `(*args, **kwargs)`, in which there is no `self` to leave out.
         if method and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
             del parameters[0]
-        self._signature = signature.replace(parameters=parameters, return_annotation=signature.empty)
+        self._signature = signature.replace(parameters=parameters)
         hints = _hints(function)
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         self.names = tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
@@ -206,12 +207,31 @@ class Checker:
 
     @property
     def signature(self) -> str:
-        """The signature as text, without the instance."""
-        return str(self._signature)
+        """The signature as text, without the instance, types by their bare names."""
+        told = [p.replace(annotation=_bare(p.annotation)) for p in self._signature.parameters.values()]
+        result = _bare(self._signature.return_annotation)
+        return str(self._signature.replace(parameters=told, return_annotation=result))
 
     def defaults(self) -> dict[str, Any]:
         """Return the default of every parameter that has one."""
         return {p.name: p.default for p in self._signature.parameters.values() if p.default is not p.empty}
+
+
+class _Bare:
+    """An annotation as its bare text, where `inspect` would print a quoted string."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _bare(annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return annotation
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return _Bare(re.sub(r"\b(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)", r"\1", text))
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
