@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from grym_nb.errors import CommandError, closest
-from grym_nb.notebook.typed import Parser, Words, keyword, value_of
+from grym_nb.notebook.typed import Parser, Words
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -122,63 +122,9 @@ def _unload(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def _run(shell: InteractiveShell, given: Namespace) -> object:
-    words, out = _out_of(given.words)
-    if not words:
-        raise CommandError("%grym run: which service?", hint=f"usage: {command('run').line}")
-    handle = _registry()[words[0]]
-    task, words = _task_of(handle, words[1:])
-    pairs = [(keyword(word), word) for word in words]
-    named = [name for pair, _ in pairs if pair is not None for name in pair[:1]]
-    if twice := next((name for name in named if named.count(name) > 1), ""):
-        raise CommandError(f"%grym run: {twice} is given twice", hint="say it once")
-    variables: Mapping[str, Any] = shell.user_ns
-    args = [value_of(word, variables) for pair, word in pairs if pair is None]
-    kwargs = {pair[0]: value_of(pair[1], variables) for pair, _ in pairs if pair is not None}
-    value = handle.run(task, *args, **kwargs)
-    if out is None:
-        return value
-    shell.user_ns[out] = value
-    return None
+    from grym_nb.notebook.calling import run
 
-
-def _out_of(words: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return the words without ``-o NAME``, and the name; after ``--`` every word is a value."""
-    rest: list[str] = []
-    out: str | None = None
-    at = iter(words)
-    for word in at:
-        if word == "--":
-            rest.extend(at)
-        elif word in ("-o", "--out"):
-            out = next(at, "")
-            if not out.isidentifier():
-                raise CommandError(
-                    f"%grym run {word} needs a variable's name, not {out!r}", hint=f"{word} result"
-                )
-        elif word.startswith("--") and word[2:3].isalpha():
-            near = closest(word, ("--out",))
-            raise CommandError(
-                f"%grym run does not take {word!r}.{near}",
-                hint=f"a text that begins so comes after --: -- {word}",
-            )
-        else:
-            rest.append(word)
-    return rest, out
-
-
-def _task_of(handle: ServiceHandle, words: list[str]) -> tuple[str, list[str]]:
-    """Return the task and the words after it; the task may be left out when there is only one."""
-    known = handle.tasks or handle.load().tasks  # what a factory makes may be known only then
-    if words and any(words[0] in (spec.method, spec.type) for spec in known):
-        return words[0], words[1:]
-    if len(known) == 1:
-        return known[0].method, words
-    if words:
-        handle.run(words[0])  # the service itself says that it has no such task, and which is closest
-    names = ", ".join(spec.method for spec in known)
-    raise CommandError(
-        f"%grym run {handle.name}: which task?", hint=f"it has several: {names}", service=handle.name
-    )
+    return run(_registry(), given.words, shell.user_ns, usage=command("run").line)
 
 
 # -- looking ---------------------------------------------------------------------------------------
@@ -223,9 +169,9 @@ def _help(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.sheet import Sheet
     from grym_nb.render import Table
 
-    rows = [(known.line, known.about) for known in COMMANDS]
-    example = "%grym help run shows how a command is typed, with examples to copy; %grym? shows all of them."
-    return Sheet("", (Table("commands", ("typed", "what comes back"), rows), example))
+    rows = [(f"{'%%' if known.cell else '%'}grym {known.name}", known.about) for known in COMMANDS]
+    more = "%grym help run shows how a command is typed, with examples to copy; %grym? shows all of them."
+    return Sheet("", (Table("commands", ("command", "what comes back"), rows), more))
 
 
 def _help_of(known: Command) -> Sheet:

@@ -18,7 +18,7 @@ from grym_nb.notebook.surroundings import version_of
 if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
 
-__all__ = ["QUICKSTART", "Cell", "cells_of", "find", "play"]
+__all__ = ["QUICKSTART", "Cell", "Say", "cells_of", "find", "play"]
 
 QUICKSTART = "01_quickstart"
 

@@ -100,25 +100,18 @@ class Frame:
     in its parent's thread, which therefore cannot run anything else meanwhile.
     """
 
-    # Defaults are the class's: a frame is made at every call and most of it is never touched.
-    inline = True
-    cancelled = False
-    counted = False  # accepted by the record, and not inside yet
-    borrowed = False  # runs in the place of a call beneath it
+    # What most calls never touch is the class's; what every call reads is set on the instance, which is
+    # how it is read fastest.
     ended = False
-    deadline: float | None = None
-    instance: Instance | None = None
-    place: Place | None = None
+    stores = False  # its result goes into the context
+    lent = False  # its place is its chain's while it waits
     progress: Progress | None = None
     call: Call | None = None
     gate: Gate | None = None  # held while it loads
-    stores = False  # its result goes into the context
-    lent = False  # its place is its chain's while it waits
-    waits_for: Ticket | Frame | Gate | None = None
     holds: tuple[ServiceRecord, ...] = ()
     suspended: int | None = None  # the thread in which an open generator or use() rests
     future: Future[Any] | None = None  # of a coroutine on the private loop
-    what = ""
+    waits_for: Ticket | Frame | Gate | None = None
 
     def __init__(
         self,
@@ -139,8 +132,14 @@ class Frame:
         self.options = options
         self.started = now
         self.parent = parent = CURRENT.get()
-        if what:
-            self.what = what
+        self.what = what
+        self.inline = True
+        self.cancelled = False
+        self.counted = False  # accepted by the record, and not inside yet
+        self.borrowed = False  # runs in the place of a call beneath it
+        self.deadline: float | None = None
+        self.instance: Instance | None = None
+        self.place: Place | None = None
         if options.timeout is not None:
             self.deadline = now + options.timeout
         if parent is not None and parent.deadline is not None:

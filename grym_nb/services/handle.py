@@ -42,7 +42,6 @@ from grym_nb.services.outcome import result_of, typed, unpinned
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
 
 if TYPE_CHECKING:
-    from grym_nb.services.instance import Instance
     from grym_nb.services.lifecycle import State
     from grym_nb.services.mapping import Mapped
     from grym_nb.services.model import TaskSpec
@@ -180,32 +179,21 @@ def _attempt(frame: Frame) -> Any:
     if ports.breaker is not None:
         ports.breaker.ask(frame)  # 5
     while True:
-        instance = record.enter(frame)  # 6
+        instance = record.enter(frame, slot=ports.device is None)  # 6
+        lease = None
         try:
-            if ports.device is None:
-                value = _in_slot(frame, instance)
-            else:
-                with ports.device(frame):  # 7
-                    value = _in_slot(frame, instance)
+            if ports.device is not None:
+                lease = ports.device(frame)  # 7
+            if frame.place is None:
+                record.lane.take(frame)  # 8
+            # An instance that was let go of while we waited is not the one to call: enter anew.
+            if frame.place is None or frame.place.epoch == instance.epoch:
+                return _engine(frame)  # 9, 10
         finally:
+            if lease is not None:
+                record.lane.leave(frame)
+                lease.release()
             record.leave(frame)
-        if value is not _STALE:
-            return value
-
-
-_STALE = object()
-
-
-def _in_slot(frame: Frame, instance: Instance) -> Any:
-    lane = frame.record.lane
-    lane.take(frame)  # 8
-    try:
-        # An instance that was let go of while we waited is not the one to call.
-        if frame.place is not None and frame.place.epoch != instance.epoch:
-            return _STALE
-        return _engine(frame)
-    finally:
-        lane.leave(frame)
 
 
 def _engine(frame: Frame) -> Any:
@@ -307,8 +295,7 @@ class BoundTask:
         return self._record.task(self.name)
 
     def __repr__(self) -> str:
-        tasks = self._record.tasks or {}
-        spec = tasks.get(self.name)
+        spec = self._record.known_tasks.get(self.name)
         if spec is None:
             return f"<task {self._record.name}.{self.name}>"
         doc = spec.doc.splitlines()[0] if spec.doc else spec.type
@@ -356,7 +343,7 @@ class ServiceHandle:
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
         """What it can do; empty while only loading would tell."""
-        return tuple((self._record.tasks or {}).values())
+        return tuple(self._record.known_tasks.values())
 
     @property
     def story(self) -> tuple[Any, ...]:
@@ -493,7 +480,7 @@ class ServiceHandle:
         return bound
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *(self._record.tasks or ())]
+        return [*super().__dir__(), *self._record.known_tasks]
 
     def __repr__(self) -> str:
         return f"<{self.status().line}>"

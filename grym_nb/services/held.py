@@ -35,16 +35,22 @@ class Hold:
         try:
             if record.ports.breaker is not None:
                 record.ports.breaker.ask(frame)
-            record.enter(frame)
-            self._stack.callback(record.leave, frame)
-            if record.ports.device is not None:
-                self._stack.enter_context(record.ports.device(frame))
-            record.lane.take(frame)
-            self._stack.callback(record.lane.leave, frame)
+            while not self._seated():
+                self._stack.close()  # the instance was let go of while we waited for its slot
         except BaseException as error:
             self.release(error)
             raise
         frame.suspended = threading.get_ident()
+
+    def _seated(self) -> bool:
+        frame, record = self.frame, self.frame.record
+        instance = record.enter(frame)
+        self._stack.callback(record.leave, frame)
+        if record.ports.device is not None:
+            self._stack.callback(record.ports.device(frame).release)
+        record.lane.take(frame)
+        self._stack.callback(record.lane.leave, frame)
+        return frame.place is None or frame.place.epoch == instance.epoch
 
     def release(self, error: BaseException | None = None) -> BaseException | None:
         """Give everything back; returns the error as its caller should see it. Does nothing twice."""

@@ -64,12 +64,6 @@ class Place:
         self.frames = 0  # the owner and those of its chain who ride or wait to ride
         self.waiting: Sequence[Ticket] = ()
 
-    def seat(self, owner: Frame) -> Place:
-        """Give the slot to a call (the lane's lock held)."""
-        self.owner = self.occupant = owner
-        self.frames = 1
-        return self
-
 
 _order = itertools.count()
 
@@ -133,8 +127,7 @@ class Lane:
             self.leave(frame)
         with self._lock:
             if frame.parent is None or (shared := self._shared(frame)) is None:
-                if self._free and not self._line:
-                    frame.place = self._free.pop().seat(frame)
+                if self.take_at_once(frame):
                     return
                 ticket = Ticket(self, frame, None)
                 self._push(ticket)
@@ -151,6 +144,15 @@ class Lane:
                 self._ride(place, ticket)  # no job can be before us: a free place is given on at once
         if frame.place is None:
             self._sleep(ticket)
+
+    def take_at_once(self, frame: Frame) -> bool:
+        """Take a slot (held) if one is free and nobody waits; tell whether it was so."""
+        if not self._free or self._line:
+            return False
+        frame.place = place = self._free.pop()
+        place.owner = place.occupant = frame
+        place.frames = 1
+        return True
 
     def submit(self, frame: Frame, run: Callable[[], None]) -> Ticket:
         """Put a call in line for a worker; never blocks."""
@@ -179,27 +181,36 @@ class Lane:
 
     def leave(self, frame: Frame) -> None:
         """Give the place back: to the chain's next rider, else to the next in line."""
-        place, frame.place = frame.place, None
-        if place is None:
-            return
-        if frame.borrowed:
-            frame.borrowed = False
+        if frame.place is None:
             return
         with self._lock:
-            if (
-                place.frames == 1
-                and place.epoch == self.epoch
-                and not self._line
-                and len(self.places) == self.slots
-            ):
-                # Nobody rides and nobody waits: the usual case, and the quick one.
-                place.owner = place.occupant = None
-                place.frames = 0
-                self._free.append(place)
+            if self.leave_at_once(frame):
                 return
+            place, frame.place = frame.place, None
             ready = self._vacate(place, frame, gone=True)
         if ready:
             self.start(ready, after=frame)
+
+    def leave_at_once(self, frame: Frame) -> bool:
+        """Give the place back (held) where nobody rides or waits: the usual case, and the quick one."""
+        place = frame.place
+        if place is None:
+            return True
+        if frame.borrowed:
+            frame.borrowed = False
+        elif (
+            place.frames == 1
+            and place.epoch == self.epoch
+            and not self._line
+            and len(self.places) == self.slots
+        ):
+            place.owner = place.occupant = None
+            place.frames = 0
+            self._free.append(place)
+        else:
+            return False
+        frame.place = None
+        return True
 
     def lend(self, place: Place, frame: Frame) -> None:
         """Let the chain's other calls compute in the place of one that waits."""
@@ -312,7 +323,9 @@ class Lane:
             ticket = heapq.heappop(self._line)[2]
             if ticket.dead:
                 continue
-            ticket.place = ticket.frame.place = self._free.pop().seat(ticket.frame)
+            ticket.place = ticket.frame.place = place = self._free.pop()
+            place.owner = place.occupant = ticket.frame
+            place.frames = 1
             if ticket.granted is None:
                 woken = True
             else:

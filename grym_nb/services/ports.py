@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["Breaker", "Ended", "Ports"]
+__all__ = ["Breaker", "Ended", "Lease", "Ports"]
 
 
 class Breaker(Protocol):
@@ -35,6 +35,13 @@ class Breaker(Protocol):
 
     def told(self, frame: Frame, seconds: float, error: GrymError | None) -> None:
         """Hear how the engine did."""
+
+
+class Lease(Protocol):
+    """A held share of a device."""
+
+    def release(self) -> None:
+        """Give it back."""
 
 
 class Ended(NamedTuple):
@@ -53,25 +60,26 @@ class Ended(NamedTuple):
 class Ports:
     """The seams of the call path, in the order of its steps, and what all of it stands on."""
 
-    #: 2  f(frame) -> (hit, value)
-    cache: Callable[[Frame], tuple[bool, Any]] | None = None
-    #: 3  f(frame, error) -> value, or raises
-    fallback: Callable[[Frame, GrymError], Any] | None = None
-    #: 4  f(frame, attempt) -> value; calls attempt(frame) as often as its policy allows
-    retry: Callable[[Frame, Callable[[Frame], Any]], Any] | None = None
-    #: 5
-    breaker: Breaker | None = None
-    #: 6  f(record) -> the reservation under which the record loads
-    admit: Callable[[ServiceRecord], AbstractContextManager[Any]] | None = None
-    #: 7  f(frame) -> the lease under which the frame runs
-    device: Callable[[Frame], AbstractContextManager[Any]] | None = None
-    #: 10 f(frame) -> the adapted context for a task that takes one
-    context: Callable[[Frame], Any] | None = None
-    #: 11 f(frame, value): keep the result in the context / on the tape
-    store: Callable[[Frame, Any], None] | None = None
-    tape: Callable[[Frame, Any], None] | None = None
-
     def __init__(self, *, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        # Set here rather than on the class: a call reads most of them, and an instance's are quicker.
+        #: 2  f(frame) -> (hit, value)
+        self.cache: Callable[[Frame], tuple[bool, Any]] | None = None
+        #: 3  f(frame, error) -> value, or raises
+        self.fallback: Callable[[Frame, GrymError], Any] | None = None
+        #: 4  f(frame, attempt) -> value; calls attempt(frame) as often as its policy allows
+        self.retry: Callable[[Frame, Callable[[Frame], Any]], Any] | None = None
+        #: 5
+        self.breaker: Breaker | None = None
+        #: 6  f(record) -> the reservation under which the record loads
+        self.admit: Callable[[ServiceRecord], AbstractContextManager[Any]] | None = None
+        #: 7  f(frame) -> the lease under which the frame runs
+        self.device: Callable[[Frame], Lease] | None = None
+        #: 10 f(frame) -> the adapted context for a task that takes one
+        self.context: Callable[[Frame], Any] | None = None
+        #: 11 f(frame, value): keep the result in the context / on the tape
+        self.store: Callable[[Frame, Any], None] | None = None
+        self.tape: Callable[[Frame, Any], None] | None = None
+
         self.settings = settings or Settings()
         self.clock = clock or monotonic
         self.events = EventBus()

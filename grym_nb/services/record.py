@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from grym_nb.clock import wait
 from grym_nb.errors import (
     CallTimeout,
+    ConfigError,
     GrymError,
     Interrupted,
     LoadFailed,
@@ -33,11 +34,12 @@ from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.model import TaskSpec, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import new_values, reads_of
-from grym_nb.services.retire import Retirement, release, retire, set_in_place
+from grym_nb.services.retire import Retirement, clean_up, release, retire, set_in_place
 from grym_nb.services.waits import Gate, aside
 
 if TYPE_CHECKING:
     from grym_nb.metrics import Histogram
+    from grym_nb.pulse import Entry
     from grym_nb.services.ports import Ports
     from grym_nb.services.spec import ServiceSpec
 
@@ -54,6 +56,9 @@ class Family(Protocol):
 
     def optional(self, record: ServiceRecord, need: ServiceRecord) -> bool:
         """Tell whether `record` can do without `need`."""
+
+    def refuse_hidden(self, spec: ServiceSpec) -> None:
+        """Raise when a task bears a name that a handle has itself."""
 
     def wired(self, record: ServiceRecord) -> dict[str, Any]:
         """Return the handles of the direct needs by name; None for an optional one that is not there."""
@@ -89,6 +94,8 @@ class ServiceRecord:
         self.last_used = ports.clock()
         self.last_error: Failure | None = None
         self.closed_because = ""
+        self.idle_timer: Entry | None = None
+        self.metrics = ports.metrics
         self._gate = gate
         self._family = family
         self._attempt: Attempt | None = None
@@ -109,6 +116,14 @@ class ServiceRecord:
         if self._tasks is None:
             self._tasks = self.spec.tasks
         return self._tasks
+
+    @property
+    def known_tasks(self) -> dict[str, TaskSpec]:
+        """The tasks as far as they are known: none while only loading, or a mended import, would tell."""
+        try:
+            return self.tasks or {}
+        except LoadFailed:
+            return {}
 
     def task(self, name: str) -> TaskSpec:
         """Return the task of that method name or type; loads only if nothing else can tell."""
@@ -141,8 +156,11 @@ class ServiceRecord:
                 frame.counted = True
                 self.queued += 1
 
-    def enter(self, frame: Frame) -> Instance:
-        """Count the call in, loading first if need be: until it leaves, nothing unloads the service."""
+    def enter(self, frame: Frame, *, slot: bool = False) -> Instance:
+        """Count the call in, loading first if need be: until it leaves, nothing unloads the service.
+
+        With `slot`, a free one is taken under the same lock; `Lane.take` waits for it otherwise.
+        """
         with self.lock:
             instance = self._serving
             if instance is not None:
@@ -151,6 +169,8 @@ class ServiceRecord:
                     frame.counted = False
                     self.queued -= 1
                 frame.instance = instance
+                if slot and frame.parent is None and frame.place is None:
+                    self.lane.take_at_once(frame)
                 return instance
         while True:
             with self.condition:
@@ -176,19 +196,28 @@ class ServiceRecord:
                 self._wait_for(attempt, frame)
 
     def leave(self, frame: Frame) -> None:
-        """Count the call out; the last one out of an instance that was let go of also releases it."""
+        """Count the call out, its slot given back; the last one out of an instance let go of releases it."""
         instance = frame.instance
-        last = False
         if instance is None:
             return
         with self.lock:
-            instance.users -= 1
-            if not instance.users:
-                last = instance.retired
-                if self.lifecycle.state == "draining":
-                    self.condition.notify_all()
+            given_back = self.lane.leave_at_once(frame)
+            if given_back:
+                last = self._count_out(instance)
+        if not given_back:
+            self.lane.leave(frame)
+            with self.lock:
+                last = self._count_out(instance)
         if last:
             release(self, instance)
+
+    def _count_out(self, instance: Instance) -> bool:
+        instance.users -= 1
+        if instance.users:
+            return False
+        if self.lifecycle.state == "draining":
+            self.condition.notify_all()
+        return instance.retired
 
     def abandon(self, frame: Frame) -> None:
         """Count out a call that was accepted and never entered."""
@@ -224,6 +253,8 @@ class ServiceRecord:
     def _wait_for(self, attempt: Attempt | None, frame: Frame) -> None:
         """Wait for somebody else's load or unload; raise a copy of the load's error."""
         on = attempt.frame if attempt is not None else None
+        if attempt is None:
+            self.lane.leave(frame)  # whom the drain waits for may be in line for the very slot
         with aside(frame.parent if frame.inline else None, on), self.condition:
             while not attempt.over if attempt is not None else self.lifecycle.state == "draining":
                 if frame.deadline is not None and self.ports.clock() >= frame.deadline:
@@ -251,9 +282,10 @@ class ServiceRecord:
         held: list[tuple[ServiceRecord, Frame]] = []
         began = self.ports.clock()
         try:
+            self._import()
             for need in self._family.before(self):
                 holder = need.frame("hold")
-                holder.parent = frame
+                holder.parent, holder.deadline = frame, None
                 if self._hold(need, holder):
                     held.append((need, holder))
                     frame.holds = (*frame.holds, need)
@@ -285,7 +317,17 @@ class ServiceRecord:
                 self.condition.notify_all()
             self.tell(step)
             if closed and move == "loaded":
-                self._clean_up(instance.model)  # the registry did not wait for this load
+                clean_up(self.name, instance.model)  # the registry did not wait for this load
+
+    def _import(self) -> None:
+        """Import a factory that is a string: what its class needs is known from here on."""
+        if not isinstance(self.spec.factory, str):
+            return
+        try:
+            self.spec.check()
+            self._family.refuse_hidden(self.spec)
+        except ConfigError as error:
+            raise load_failed(self, error) from None
 
     def _hold(self, need: ServiceRecord, holder: Frame) -> bool:
         """Load and count in a need; False for an optional one that cannot be had."""
@@ -318,38 +360,34 @@ class ServiceRecord:
             return Instance(model, self.version, self.ports.clock(), read)
         except GrymError as error:
             failure = error if isinstance(error, LoadFailed) else load_failed(self, error)
-            self._clean_up(model)
+            clean_up(self.name, model)
             raise failure from None
-        except KeyboardInterrupt:
-            self._clean_up(model)
-            raise
         except Exception as error:
             failure = load_failed(self, error)
-            self._clean_up(model)
+            clean_up(self.name, model)
             raise failure from None
+        except BaseException:
+            clean_up(self.name, model)
+            raise
         finally:
             CURRENT.reset(token)
 
     def _make(self) -> Any:
         """Return a new, unloaded instance from the factory, its needs wired."""
         spec = self.spec
-        if isinstance(spec.factory, str):
-            spec.check()
         model = spec.callable(**spec.config)
         if model is None:
             raise TypeError(f"the factory of {self.name} returned None")
+        undeclared = sorted(set(getattr(type(model), "needs", ())) - set(spec.needs))
+        if undeclared:
+            raise ConfigError(
+                f"what the factory of {self.name} made needs {', '.join(undeclared)}",
+                hint="say so: register(..., needs=(...)), or annotate what the factory returns",
+                service=self.name,
+            )
         if spec.needs:
             model.needs = SimpleNamespace(**self._family.wired(self))
         return model
-
-    def _clean_up(self, model: Any) -> None:
-        """Run the unload hook of a half-made instance; what it raises is only logged."""
-        hook = getattr(model, "unload", None)
-        if hook is not None:
-            try:
-                hook()
-            except Exception:
-                _log.warning("unload of the half-loaded %s raised", self.name, exc_info=True)
 
     # -- change and end ----------------------------------------------------------------------------
 
@@ -362,7 +400,8 @@ class ServiceRecord:
         themselves until they end. With `idle_for`, only if nobody has used it for so long.
         """
         self.refuse_from_within("unload")
-        retire(self, Retirement(reason, timeout, idle_for=idle_for))
+        if trouble := retire(self, Retirement(reason, timeout, idle_for=idle_for)):
+            raise trouble
 
     def respec(self, spec: ServiceSpec, what: tuple[str, ...]) -> None:
         """Put a changed spec in place: options at once, code and needs by unloading what is loaded."""
@@ -385,23 +424,25 @@ class ServiceRecord:
         """
         self.refuse_from_within("configure")
         deadline = self.ports.clock() + self.ports.settings.drain_seconds
-        with aside(current_frame()), self.condition:
-            self.settle(deadline)
-            instance = self.instance
-            if instance is None:
-                self.adopt(spec)
-                return "at load"
-        values = new_values(instance, self.spec, spec)
-        read = instance.read
-        if values is None or (read is None and values) or set(values) & (read or frozenset()):
-            retire(self, Retirement("config that load reads changed", spec=spec))
-            return "reloads"
-        set_in_place(self, instance, values, spec)
-        return "in place"
+        while True:
+            with aside(current_frame()), self.condition:
+                self.settle(deadline)
+                instance = self.instance
+                if instance is None:
+                    self.adopt(spec)
+                    return "at load"
+            values = new_values(instance, self.spec, spec)
+            read = instance.read
+            if values is None or (read is None and values) or set(values) & (read or frozenset()):
+                retire(self, Retirement("config that load reads changed", spec=spec))
+                return "reloads"
+            if set_in_place(self, instance, values, spec):
+                return "in place"
 
     def close(self, timeout: float | None = None, *, reason: str = "removed") -> None:
         """Drain, unload and close for good; calls from now on raise `ServiceClosed`."""
-        retire(self, Retirement(reason, timeout, close=True))
+        if trouble := retire(self, Retirement(reason, timeout, close=True)):
+            raise trouble
 
     def refuse_from_within(self, verb: str) -> None:
         """Raise when the caller runs inside this very service, which would wait for itself."""
@@ -446,9 +487,8 @@ class ServiceRecord:
 
     def meter(self, task: str, outcome: str) -> Histogram:
         """Return the histogram of durations of this task's calls that ended so."""
-        meter = self.ports.metrics.histogram(
-            "service.call.seconds", service=self.name, task=task, outcome=outcome
-        )
+        name = "service.call.seconds"
+        meter = self.metrics.histogram(name, service=self.name, task=task, outcome=outcome)
         return self.meters.setdefault((task, outcome), meter)
 
     def waited_for(self) -> str:

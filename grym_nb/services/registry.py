@@ -20,9 +20,9 @@ from grym_nb.errors import (
     closest,
 )
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
+from grym_nb.metrics import Metrics
 from grym_nb.services.frame import Frame
 from grym_nb.services.handle import ServiceHandle
-from grym_nb.services.model import TaskSpec
 from grym_nb.services.ports import Ended, Ports
 from grym_nb.services.record import ServiceRecord
 from grym_nb.services.spec import Factory, ServiceSpec
@@ -89,13 +89,15 @@ class ServiceRegistry:
             concurrency=concurrency,
             version=version,
         )
-        self._refuse_hidden_tasks(spec)
+        if not isinstance(factory, str):
+            self.refuse_hidden(spec)
         with self._lock:
             if self._closed:
                 raise ServiceClosed("the registry is closed", service=name)
             self._check_needs(spec)
             handle = self._handles.get(name)
             if handle is None:
+                self.ports.metrics.drop(service=name)  # of one that was removed and still drains
                 record = ServiceRecord(spec, self.ports, self._gate, self)
                 handle = self._handles[name] = ServiceHandle(record, self)
                 what: tuple[str, ...] | None = None
@@ -124,7 +126,7 @@ class ServiceRegistry:
         new = []
         for point in entry_points(group=_GROUP):
             if point.name not in self._handles:
-                self.register(point.name, point.value)
+                self.register(point.name, f"{point.module}:{point.attr}")
                 new.append(point.name)
         return tuple(new)
 
@@ -144,13 +146,19 @@ class ServiceRegistry:
                     path=(needed_by[0], name),
                 )
             handle = self._handles.pop(name)
+            record.metrics = Metrics()  # from here on the name may be another's
         try:
             record.close(timeout)
         finally:
-            if record.lifecycle.state != "closed":  # interrupted: it is as it was
-                self._handles.setdefault(name, handle)
-        self.ports.metrics.drop(service=name)
-        self.ports.events.publish(ServiceRemoved(name, self.ports.clock()))
+            closed = record.lifecycle.state == "closed"
+            with self._lock:
+                if not closed:  # interrupted: it is as it was
+                    self._handles.setdefault(name, handle)
+                    record.metrics = self.ports.metrics
+                elif name not in self._handles:
+                    self.ports.metrics.drop(service=name)
+            if closed:
+                self.ports.events.publish(ServiceRemoved(name, self.ports.clock()))
 
     # -- finding -----------------------------------------------------------------------------------
 
@@ -192,11 +200,11 @@ class ServiceRegistry:
 
     def able(self, type: str) -> tuple[ServiceHandle, ...]:
         """Return the services that declare a task of that type."""
-        return tuple(h for h in self.handles() if any(spec.type == type for spec in _tasks(h)))
+        return tuple(h for h in self.handles() if any(spec.type == type for spec in h.tasks))
 
     def types(self) -> tuple[str, ...]:
         """Return every task type that some service declares."""
-        return tuple(sorted({spec.type for handle in self.handles() for spec in _tasks(handle)}))
+        return tuple(sorted({spec.type for handle in self.handles() for spec in handle.tasks}))
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -241,6 +249,15 @@ class ServiceRegistry:
                         hint=f"register {need}",
                         service=record.name,
                         path=(*(r.name for r, _ in trail), need),
+                    )
+                if handle.name in entered and handle.name not in order:
+                    path = (*(r.name for r, _ in trail), handle.name)
+                    raise LoadFailed(
+                        f"{record.name} could not be loaded: {handle.name} needs itself",
+                        cause=" → ".join(path),
+                        hint="break the circle",
+                        service=record.name,
+                        path=path,
                     )
                 if handle.name not in entered:
                     entered.add(handle.name)
@@ -312,9 +329,9 @@ class ServiceRegistry:
                     open_names.append(name)
         return []
 
-    def _refuse_hidden_tasks(self, spec: ServiceSpec) -> None:
-        tasks = {} if isinstance(spec.factory, str) else spec.tasks or {}
-        hidden = sorted(set(tasks) & set(dir(ServiceHandle)))
+    def refuse_hidden(self, spec: ServiceSpec) -> None:
+        """Raise when a task bears a name that a handle has itself."""
+        hidden = sorted(set(spec.tasks or {}) & set(dir(ServiceHandle)))
         if hidden:
             raise ConfigError(
                 f"{spec.name!r} cannot be registered",
@@ -334,17 +351,20 @@ class ServiceRegistry:
     def _arm(self, record: ServiceRecord) -> None:
         ttl = record.spec.ttl
         if ttl is not None and not self._closed and record.lifecycle.state == "ready":
-            due = max(record.last_used + ttl, self.ports.clock())
-            self.ports.pulse.at(due, partial(self._unload_idle, record), name=f"ttl of {record.name}")
+            self._arm_at(record, max(record.last_used + ttl, self.ports.clock()))
+
+    def _arm_at(self, record: ServiceRecord, due: float) -> None:
+        entry = self.ports.pulse.at(due, partial(self._unload_idle, record), name=f"ttl of {record.name}")
+        before, record.idle_timer = record.idle_timer, entry
+        if before is not None:
+            before.cancel()
 
     def _unload_idle(self, record: ServiceRecord) -> None:
         ttl, now = record.spec.ttl, self.ports.clock()
         if ttl is None or record.lifecycle.state != "ready":
             return
         if record.users:
-            self.ports.pulse.after(
-                ttl, partial(self._unload_idle, record), name=f"idle limit of {record.name}"
-            )
+            self._arm_at(record, now + ttl)
         elif now - record.last_used < ttl:
             self._arm(record)
         else:
@@ -355,6 +375,8 @@ class ServiceRegistry:
 
     def close(self, timeout: float | None = None) -> tuple[str, ...]:
         """Close every service, dependants before what they need; return what still runs afterwards."""
+        for handle in self.handles():
+            handle._record.refuse_from_within("close")
         with self._lock:
             self._closed = True
         for record in self._closing_order():
@@ -382,11 +404,3 @@ class ServiceRegistry:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _tasks(handle: ServiceHandle) -> tuple[TaskSpec, ...]:
-    """Return a service's tasks; none for one whose package cannot be imported, which says so when used."""
-    try:
-        return handle.tasks
-    except LoadFailed:
-        return ()

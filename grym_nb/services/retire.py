@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Retirement", "release", "retire", "set_in_place"]
+__all__ = ["Retirement", "clean_up", "release", "retire", "set_in_place"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,13 +36,16 @@ class Retirement:
     idle_for: float | None = None  # only when nobody has used it for so many seconds
 
 
-def retire(record: ServiceRecord, why: Retirement) -> None:
-    """Let running calls end and let go of the instance; past the deadline they keep it to themselves."""
+def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
+    """Let running calls end and let go of the instance; past the deadline they keep it to themselves.
+
+    Returns what the unload hook raised, told: the instance is gone all the same.
+    """
     clock = record.ports.clock
     allowed = record.ports.settings.drain_seconds if why.timeout is None else why.timeout
     deadline = clock() + allowed
     if not _begin(record, why, deadline):
-        return
+        return None
     try:
         _drain(record, deadline)
     except KeyboardInterrupt:
@@ -67,8 +70,7 @@ def retire(record: ServiceRecord, why: Retirement) -> None:
         record.condition.notify_all()
     record.lane.start(jobs)
     record.tell(step)
-    if trouble is not None:
-        raise trouble
+    return trouble
 
 
 def _begin(record: ServiceRecord, why: Retirement, deadline: float) -> bool:
@@ -142,12 +144,27 @@ def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
     return None
 
 
+def clean_up(name: str, model: Any) -> None:
+    """Run the unload hook of a half-made instance; what it raises is only logged."""
+    hook = getattr(model, "unload", None)
+    if hook is not None:
+        try:
+            hook()
+        except Exception:
+            _log.warning("unload of the half-loaded %s raised", name, exc_info=True)
+
+
 def set_in_place(
     record: ServiceRecord, instance: Instance, values: Mapping[str, Any], spec: ServiceSpec
-) -> None:
-    """Set attributes of the resident model while no call runs, and make `spec` the one in force."""
+) -> bool:
+    """Set attributes of the resident model while no call runs, and make `spec` the one in force.
+
+    False when another model is there by now.
+    """
     allowed = record.ports.settings.drain_seconds
     with record.condition:
+        if record.lifecycle.state != "ready" or record.instance is not instance:
+            return False
         step = record.move("drain", "new config")
     record.tell(step)
     _drain(record, step.at + allowed)
@@ -163,3 +180,4 @@ def set_in_place(
             hint="cancel them (%grym calls) or try again",
             service=record.name,
         )
+    return True

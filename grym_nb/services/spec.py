@@ -9,11 +9,19 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import logging
+import os
+import re
+import sys
+import threading
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any
 
 from grym_nb.devices import parse_size
@@ -38,7 +46,7 @@ class ServiceSpec:
     name: str
     factory: Factory
     config: Mapping[str, Any]
-    needs: tuple[str, ...] = ()
+    stated_needs: tuple[str, ...] = ()
     memory: int | None = None
     priority: int = 1
     ttl: float | None = None
@@ -97,11 +105,8 @@ class ServiceSpec:
         rank = parsed("priority", priority_of, priority)
         if problems:
             raise ConfigError(f"{name!r} cannot be registered", problems=problems, service=str(name))
-        declared = getattr(factory, "needs", ()) if isinstance(factory, type) else ()
-        all_needs = tuple(dict.fromkeys((*declared, *needs)))
-        spec = cls(
-            name, factory, dict(config or {}), all_needs, size, rank, ttl, engine, concurrency, version
-        )
+        stated = tuple(needs)
+        spec = cls(name, factory, dict(config or {}), stated, size, rank, ttl, engine, concurrency, version)
         if not isinstance(factory, str):
             spec.check()
         return spec
@@ -115,14 +120,26 @@ class ServiceSpec:
             return self.factory
         module, _, attribute = self.factory.partition(":")
         try:
-            return typing.cast("Callable[..., Any]", getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError, ValueError) as error:
+            found = attrgetter(attribute)(importlib.import_module(module))
+            return typing.cast("Callable[..., Any]", found)
+        except Exception as error:  # whatever that module does when it is imported
             raise LoadFailed(
                 f"{self.name} could not be imported from {self.factory!r}",
                 cause=f"{type(error).__name__}: {error}",
                 service=self.name,
                 path=(self.name,),
             ) from None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it needs: as its class declares, and as stated (imports nothing)."""
+        if isinstance(self.factory, str) and "callable" not in self.__dict__:
+            return self.stated_needs
+        return self._needs
+
+    @cached_property
+    def _needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*getattr(self.made_class, "needs", ()), *self.stated_needs)))
 
     @property
     def made_class(self) -> type | None:
@@ -164,6 +181,9 @@ class ServiceSpec:
         made = self.callable
         if isinstance(made, type) and not self.tasks:
             problems.append(Problem("factory", f"class {made.__name__}", "at least one method with @task"))
+        declared = getattr(self.made_class, "needs", ())
+        if isinstance(declared, str):
+            problems.append(Problem("needs", brief(declared), "a tuple of names"))
         if problems:
             raise ConfigError(f"{self.name!r} cannot be registered", problems=problems, service=self.name)
 
@@ -185,8 +205,8 @@ class ServiceSpec:
         """What makes this registration itself, by part; two with equal parts are the same."""
         return {
             "code": self.factory if isinstance(self.factory, str) else code_of(self.factory),
-            "config": tuple(sorted((key, _content(value)) for key, value in self.config.items())),
-            "needs": self.needs,
+            "config": tuple(sorted((key, code_of(value)) for key, value in self.config.items())),
+            "needs": self.stated_needs,
             "engine": self.engine,
             "concurrency": self.concurrency,
             "memory": self.memory,
@@ -208,101 +228,163 @@ def _nothing() -> None:
 # -- the content of code and values ----------------------------------------------------------------
 
 
+_SKIP = {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
+_SKIP |= {"__annotations_cache__", "_abc_impl"}
+_PLAIN: Any = (str, bytes, int, float, complex, type(None), type(...))
+_SETTLED = frozenset(sys.stdlib_module_names) - {"__main__"} | {"grym_nb"}
+#: instances of these hold nothing in which two of them could differ
+_EMPTY = (object, type(threading.Lock()), type(threading.RLock()))
+_DEEPEST = 80
+
+
 def code_of(made: Any) -> str:
-    """Return a hash of a function's or class's behaviour: bytecode, constants and captured values."""
+    """Return a hash of what a value is: of code its behaviour, with constants and captured values."""
+    return _hash([_told(made, {}, {})])
+
+
+def _hash(parts: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for part in _walk(made, set()):
+    for part in parts:
         digest.update(part.encode("utf-8", "surrogatepass"))
         digest.update(b"\0")
     return digest.hexdigest()
 
 
-def _content(value: Any) -> str:
-    return code_of(value)
+def _told(value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]]) -> str:
+    """Return what stands for a value: itself when it is plain, else a hash of its parts.
+
+    `above` has what this value is a part of, so that circles end; `known` what was told already, and keeps
+    it alive, so that no two things share an identity.
+    """
+    for base in _PLAIN:
+        if isinstance(value, base) and not isinstance(value, Enum):
+            return f"{type(value).__name__}:{base.__repr__(value)}"
+    key = id(value)
+    if key in known:
+        return known[key][1]
+    if key in above:
+        return f"circle:{above[key]}"
+    if len(above) > _DEEPEST:
+        return f"object:{key}"
+    above[key] = len(above)
+    try:
+        kind, found = _parts(value)
+        parts = list(found)
+    except Exception:  # a stranger that does not let itself be read
+        kind, parts = "object", [key]
+    told = [_told(part, above, known) for part in parts]
+    if isinstance(value, (Set, Mapping)):
+        told.sort()
+    del above[key]
+    known[key] = value, _hash([kind, *told])
+    return known[key][1]
 
 
-_SKIP = {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type(...))
-
-
-def _walk(value: Any, seen: set[int]) -> Iterator[str]:
-    if isinstance(value, _PLAIN):
-        yield f"{type(value).__name__}:{value!r}"
-        return
-    if id(value) in seen:
-        yield "again"
-        return
-    seen.add(id(value))
+def _parts(value: Any) -> tuple[str, Iterable[Any]]:
+    """Return the kind of a value, and what two of that kind have to share to be the same."""
+    kind = type(value)
+    named = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, types.CodeType):
-        yield f"code:{value.co_code.hex()}:{value.co_names}:{value.co_varnames}:{value.co_flags}"
-        for const in value.co_consts:
-            yield from _walk(const, seen)
-    elif isinstance(value, types.FunctionType):
-        yield from _walk_function(value, seen)
-    elif isinstance(value, type):
-        yield from _walk_class(value, seen)
-    elif isinstance(value, types.MethodType):
-        yield from _walk(value.__func__, seen)
-        yield from _walk(value.__self__, seen)
-    elif isinstance(value, (staticmethod, classmethod)):
-        yield type(value).__name__
-        yield from _walk(value.__func__, seen)
-    elif isinstance(value, property):
-        for part in (value.fget, value.fset, value.fdel):
-            yield from _walk(part, seen)
-    elif isinstance(value, partial):
-        yield "partial"
-        for inner in (value.func, value.args, value.keywords):
-            yield from _walk(inner, seen)
-    elif isinstance(value, types.ModuleType):
-        yield f"module:{value.__name__}"
-    else:
-        yield from _walk_value(value, seen)
+        code = value.co_code, value.co_exceptiontable, value.co_names, value.co_varnames, value.co_flags
+        return "code", (*code, *value.co_consts)
+    if isinstance(value, types.FunctionType):
+        return "function", _parts_of_function(value)
+    if isinstance(value, type):
+        return "class", _parts_of_class(value)
+    if isinstance(value, types.MethodType):
+        return "method", (value.__func__, value.__self__)
+    if isinstance(value, (staticmethod, classmethod)):
+        return named, (value.__func__,)
+    if isinstance(value, property):
+        return named, (value.fget, value.fset, value.fdel)
+    if isinstance(value, cached_property):
+        return named, (value.func,)
+    if isinstance(value, partial):
+        return named, (value.func, value.args, value.keywords)
+    if isinstance(value, types.ModuleType):
+        return "module", (value.__name__,)
+    if typing.get_origin(value) is not None:
+        return "type", (typing.get_origin(value), *typing.get_args(value))
+    return named, _parts_of_value(value)
 
 
-def _walk_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
-    yield "function"
-    yield from _walk(function.__code__, seen)
-    yield from _walk(function.__defaults__, seen)
-    yield from _walk(function.__kwdefaults__, seen)
+def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
+    yield from (function.__code__, function.__defaults__, function.__kwdefaults__)
+    try:
+        yield function.__annotations__  # types and checks are declared there
+    except Exception:  # evaluated only now, and it names what is not there
+        yield "unknown"
     for cell in function.__closure__ or ():
         try:
-            yield from _walk(cell.cell_contents, seen)
+            yield cell.cell_contents
         except ValueError:  # a cell that is still empty
             yield "empty"
-    yield from _walk(vars(function), seen)
+    yield vars(function)
 
 
-def _walk_class(cls: type, seen: set[int]) -> Iterator[str]:
-    yield f"class:{cls.__module__}.{cls.__qualname__}"
-    if cls.__module__.split(".")[0] in ("builtins", "grym_nb", "typing", "abc", "collections"):
-        return
-    for base in cls.__bases__:
-        yield from _walk(base, seen)
-    for name, value in vars(cls).items():
-        if name not in _SKIP:
-            yield name
-            yield from _walk(value, seen)
+def _parts_of_class(cls: type) -> Iterator[Any]:
+    yield from (cls.__module__, cls.__qualname__)
+    if not _settled(cls.__module__):
+        yield cls.__bases__
+        yield [(name, value) for name, value in vars(cls).items() if name not in _SKIP]
 
 
-def _walk_value(value: Any, seen: set[int]) -> Iterator[str]:
+def _settled(module: str) -> bool:
+    """Tell whether the classes of a module are known by name: it does not change under a kernel."""
+    if module.partition(".")[0] in _SETTLED:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file
+
+
+def _parts_of_value(value: Any) -> Iterable[Any]:
     kind = type(value)
-    yield f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _walk(key, seen)
-            yield from _walk(inner, seen)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _walk(inner, seen)
-    elif isinstance(value, (set, frozenset)):
-        yield from sorted(part for inner in value for part in _walk(inner, seen))
-    elif kind.__module__ == "numpy" and hasattr(value, "tobytes"):
-        yield f"{value.dtype}{value.shape}{hashlib.blake2b(value.tobytes()).hexdigest()}"
-    elif getattr(kind, "__repr__", None) is not object.__repr__ and " at 0x" not in (text := repr(value)):
-        yield text
-    elif isinstance(getattr(value, "__dict__", None), dict) and not callable(value):
-        yield from _walk(value.__dict__, seen)
-    else:
-        # Nothing tells its content: another object counts as another value.
-        yield f"object:{id(value)}"
+        return value.items()
+    if isinstance(value, (list, tuple, Set, deque)):
+        return value
+    if isinstance(value, Enum):
+        return value.name, value.value
+    if isinstance(value, os.PathLike):
+        return (os.fspath(value),)
+    if isinstance(value, re.Pattern):
+        return value.pattern, value.flags
+    if isinstance(value, logging.Logger):
+        return (value.name,)
+    if kind in _EMPTY:
+        return ()
+    if kind.__module__.split(".")[0] == "grym_nb" and not is_dataclass(value):
+        return (getattr(value, "hash", id(value)),)  # a clip, or a handle
+    if (array := _array(value)) is not None:
+        content = array.tolist() if array.dtype.hasobject else hashlib.blake2b(array.tobytes()).hexdigest()
+        return str(array.dtype), array.shape, content, kind.__module__ == "numpy" or repr(value)
+    text = repr(value)
+    told = () if " at 0x" in text or "..." in text else (text,)
+    state = _state(value)
+    if state is not None:
+        # A repr may leave out what matters, or tell too much: it only counts where there is nothing else.
+        return (kind if kind.__module__ == "__main__" else "", state) if state else told
+    # Where nothing tells the content, another object counts as another value.
+    return told or (id(value),)
+
+
+def _array(value: Any) -> Any:
+    if not hasattr(type(value), "__array__"):
+        return None
+    try:
+        return value.__array__()
+    except Exception:  # a tensor on a device, or with gradients
+        return None
+
+
+def _state(value: Any) -> dict[str, Any] | None:
+    """Return the attributes of an object; None when it is not made of attributes."""
+    state = getattr(value, "__dict__", None)
+    found = dict(state) if isinstance(state, dict) else None
+    for cls in type(value).__mro__:
+        if "__slots__" in vars(cls):
+            for name, slot in vars(cls).items():
+                if isinstance(slot, types.MemberDescriptorType):
+                    found = found or {}
+                    found[name] = getattr(value, name, None)
+    return found

@@ -394,7 +394,7 @@ class TestUnload:
 
         handle = scene.registry.register("sticky", Sticky)
         handle.ask()
-        with pytest.raises(ServiceError, match="is unloaded, but its unload hook raised OSError: device busy"):
+        with pytest.raises(ServiceError, match="its unload hook raised OSError: device busy"):
             handle.unload()
         assert handle.state == "registered" and "device busy" in handle.status().last_error
         assert handle.ask() == 1
