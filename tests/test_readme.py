@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from grym_nb.notebook.glossary import GLOSSARY
 from tests.kernel import Kernel
 
 README = Path(__file__).parents[1] / "README.md"
@@ -46,3 +47,10 @@ def test_the_errors_of_the_readme_can_be_explained(shared_kernel: Kernel) -> Non
     assert len(reply.error.traceback) <= 3
     why = shared_kernel.run("%load_ext grym_nb\n%grym why")
     assert "return grym.get('nobody')" in why.result_text
+
+
+def test_the_readme_has_every_row_of_the_glossary() -> None:
+    """Who looks for an original name finds it in the README as well as in the notebook."""
+    text = README.read_text(encoding="utf-8")
+    missing = [row for row in GLOSSARY if f"| {row.original} | {row.here} | `{row.where}` |" not in text]
+    assert not missing

@@ -80,8 +80,9 @@ def dispatch(shell: InteractiveShell, words: Words) -> object:
     if name in ("-h", "--help"):
         name = "help"
     known = command(name)
-    if rest and {"-h", "--help"} & set(rest):
-        shown: object = _help_of(known)
+    shown: object
+    if wants_help(rest):
+        shown = _help_of(known)
     elif known.declare is None and known.positions[-1:] == ("values",):
         shown = known.do(shell, Namespace(words=rest))
     else:
@@ -213,7 +214,7 @@ def _maybe_command(parser: Parser) -> None:
 
 def _service_options(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("config", nargs="*", metavar="name=value")
+    parser.add_argument("config", nargs="*", default=[], metavar="name=value")
     parser.add_argument("--needs", default="", metavar="A,B")
     parser.add_argument("--memory", metavar="2GB")
     parser.add_argument("--ttl", type=float, metavar="S")

@@ -88,7 +88,8 @@ def _add_errors(shell: InteractiveShell, undo: ExitStack) -> None:
     display: Any = shell.display_formatter
     formatters = display.formatters
     for kind, show in (("text/plain", _as_text), ("text/html", _as_html)):
-        before = formatters[kind].for_type(GrymError, show)
+        before = formatters[kind].pop(GrymError, None)  # `for_type` would tell of a parent's, too
+        formatters[kind].for_type(GrymError, show)
         undo.callback(_restore, formatters[kind], before)
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from grym_nb.clock import wait
 from grym_nb.errors import (
@@ -40,28 +40,13 @@ from grym_nb.services.waits import Gate, aside
 if TYPE_CHECKING:
     from grym_nb.metrics import Histogram
     from grym_nb.pulse import Entry
+    from grym_nb.services.family import Family
     from grym_nb.services.ports import Ports
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Family", "ServiceRecord"]
+__all__ = ["ServiceRecord"]
 
 _log = logging.getLogger(__name__)
-
-
-class Family(Protocol):
-    """What a record asks of its registry about the services it needs."""
-
-    def before(self, record: ServiceRecord) -> list[ServiceRecord]:
-        """Return everything `record` needs, directly or not, in the order in which to load it."""
-
-    def optional(self, record: ServiceRecord, need: ServiceRecord) -> bool:
-        """Tell whether `record` can do without `need`."""
-
-    def refuse_hidden(self, spec: ServiceSpec) -> None:
-        """Raise when a task bears a name that a handle has itself."""
-
-    def wired(self, record: ServiceRecord) -> dict[str, Any]:
-        """Return the handles of the direct needs by name; None for an optional one that is not there."""
 
 
 class ServiceRecord:

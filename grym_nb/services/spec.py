@@ -90,10 +90,11 @@ class ServiceSpec:
         expect(
             config is None or isinstance(config, Mapping), "config", config, "a mapping of keyword arguments"
         )
-        expect(not isinstance(needs, str), "needs", needs, "a tuple of names")
-        expect(
-            ttl is None or (isinstance(ttl, (int, float)) and ttl > 0), "ttl", ttl, "seconds above 0, or None"
-        )
+        names = isinstance(needs, (tuple, list)) and all(isinstance(need, str) for need in needs)
+        expect(names, "needs", needs, "a tuple of names")
+        number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
+        expect(ttl is None or (number and ttl > 0), "ttl", ttl, "seconds above 0, or None")
+        expect(version is None or isinstance(version, str), "version", version, "text, or None")
         expect(
             isinstance(concurrency, int) and not isinstance(concurrency, bool) and concurrency >= 1,
             "concurrency",
@@ -103,12 +104,13 @@ class ServiceSpec:
         expect(engine in ENGINES, "engine", engine, f"one of {', '.join(ENGINES)}; others are not there yet")
         size = None if memory is None else parsed("memory", parse_size, memory)
         rank = parsed("priority", priority_of, priority)
+        if callable(factory) and (config is None or isinstance(config, Mapping)):
+            problems += cls(name, factory, dict(config or {})).misfits()
         if problems:
             raise ConfigError(f"{name!r} cannot be registered", problems=problems, service=str(name))
         stated = tuple(needs)
         spec = cls(name, factory, dict(config or {}), stated, size, rank, ttl, engine, concurrency, version)
-        if not isinstance(factory, str):
-            spec.check()
+        _ = spec.parts  # told now: what a config holds may be changed in place before the next registration
         return spec
 
     # -- what the factory makes --------------------------------------------------------------------
@@ -175,6 +177,12 @@ class ServiceSpec:
 
     def check(self) -> None:
         """Raise a `ConfigError` when the config does not fit the factory, or the class declares no task."""
+        problems = self.misfits()
+        if problems:
+            raise ConfigError(f"{self.name!r} cannot be registered", problems=problems, service=self.name)
+
+    def misfits(self) -> list[Problem]:
+        """Return what does not fit between the factory and its config, or makes it no service."""
         checker = self.checker
         problems = list(checker.problems((), self.config)) if checker is not None else []
         problems = [Problem(f"config.{p.path}", p.found, p.expected) for p in problems]
@@ -184,8 +192,7 @@ class ServiceSpec:
         declared = getattr(self.made_class, "needs", ())
         if isinstance(declared, str):
             problems.append(Problem("needs", brief(declared), "a tuple of names"))
-        if problems:
-            raise ConfigError(f"{self.name!r} cannot be registered", problems=problems, service=self.name)
+        return problems
 
     @property
     def full_config(self) -> Mapping[str, Any]:
