@@ -96,6 +96,10 @@ def _hidden(value: Any, depth: int = 4) -> Any:
     return tuple(inside) if isinstance(value, tuple) else inside
 
 
+#: Jupyter sets cells flush right, which suits numbers only; said on each cell, since a style sheet is dropped
+_LEFT = 'style="text-align: left"'
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows under headers, with a caption: the one shape in which static output is shown."""
@@ -118,9 +122,10 @@ class Table:
         """Return the table as HTML that survives sanitizers; everything in it is escaped."""
         if not self.rows:
             return f"<p>{html.escape(self.caption)}: {html.escape(self.empty)}</p>"
-        head = "".join(f'<th scope="col">{html.escape(c)}</th>' for c in self.columns)
+        head = "".join(f'<th scope="col" {_LEFT}>{html.escape(c)}</th>' for c in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in self.rows
+            "<tr>" + "".join(f"<td {_LEFT}>{html.escape(str(c))}</td>" for c in row) + "</tr>"
+            for row in self.rows
         )
         return (
             f'<table class="grym-table"><caption>{html.escape(self.caption)}</caption>'

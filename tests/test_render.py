@@ -159,7 +159,7 @@ def test_a_table_as_html_is_plain_and_escaped() -> None:
     parsed = Tags()
     parsed.feed(TABLE.html())
     assert parsed.tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
-    assert parsed.attributes == {"class", "scope"}
+    assert parsed.attributes == {"class", "scope", "style"}
     assert parsed.text == ["Services", "name", "state", "a", "ready", "<b>", "failed & gone"]
 
 

@@ -6,6 +6,8 @@ import ast
 import builtins
 import hashlib
 import html
+import re
+import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,10 +111,22 @@ def _read(shell: InteractiveShell, first: str, body: str) -> _Body:
     # The same name as the whole cell has for the debugger. Also when nothing is to be run: IPython has
     # just put the one line of the magic under that name.
     raw = f"{first}\n{body}".removesuffix("\n")
-    file = ipython.compile.cache(source, shell.execution_count, raw_code=raw)
+    file = ipython.compile.cache(source, _number(shell), raw_code=raw)
     tree: ast.Module = ipython.compile.ast_parse(source, filename=file)
     digest = hashlib.blake2b(ast.dump(tree).encode(errors="replace"), digest_size=16).hexdigest()
     return _Body(tree, file, digest)
+
+
+def _number(shell: InteractiveShell) -> int:
+    """Return the number of the cell that is running: `execution_count` may be the next one's already."""
+    named = getattr(shell.compile, "format_code_name", lambda name: None)  # not in IPython 8.6
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        told = named(frame.f_code.co_filename)
+        if told is not None and (digits := re.search(r"\d+", told[1])):
+            return int(digits[0])
+    return shell.execution_count
 
 
 def _options(given: Namespace, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from grym_nb.errors import CommandError, closest
-from grym_nb.notebook.typed import Parser, Words
+from grym_nb.notebook.typed import Parser, words_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -26,8 +26,8 @@ Position = Literal["command", "service", "services", "task", "values"]
 class Command:
     """One command: its name, what it does in a line, how it is typed, and the function behind it.
 
-    `declare` adds the options to a parser; without it the words are handed over as they are. `cell` marks
-    a command that takes the rest of the cell (`%%grym`).
+    The function gets the shell and what the parser found: `declare` adds the options; without it the words
+    are handed over as they are. `cell` marks a command that takes the rest of the cell (`%%grym`).
     """
 
     name: str
@@ -51,8 +51,9 @@ def command(name: str, *, cell: bool = False) -> Command:
     if name in table:
         return table[name]
     if cell:
+        known = f"%%grym {name} takes no cell.{closest(name, table)}" if name else "%%grym: which command?"
         raise CommandError(
-            f"%%grym {name} takes no cell.{closest(name, table)}".replace("  ", " "),
+            known,
             hint=f"a service is defined with {table['service'].line}; the other commands have one % sign",
         )
     if any(known.name == name for known in COMMANDS):
@@ -74,20 +75,23 @@ def parser_of(known: Command) -> Parser:
     return parser
 
 
-def dispatch(shell: InteractiveShell, words: Words) -> object:
-    """Run a line's command and return what it returns; nothing when the line ended with a semicolon."""
-    name, *rest = words.words or ("status",)
+def dispatch(shell: InteractiveShell, line: str, body: str | None = None) -> object:
+    """Run a line, or a line with the rest of its cell, and return what its command returns.
+
+    Nothing is returned when the line ended with a semicolon.
+    """
+    __tracebackhide__ = True
+    typed = words_of(line)
+    name, *rest = typed.words or ("status" if body is None else "",)
     if name in ("-h", "--help"):
-        name = "help"
-    known = command(name)
-    shown: object
-    if wants_help(rest):
-        shown = _help_of(known)
-    elif known.declare is None and known.positions[-1:] == ("values",):
-        shown = known.do(shell, Namespace(words=rest))
-    else:
-        shown = known.do(shell, parser_of(known).parse(rest))
-    return None if words.quiet else shown
+        return _help(shell, Namespace(command=None))
+    known = command(name, cell=body is not None)
+    if {"-h", "--help"} & set(rest):
+        return _help_of(known)
+    given = Namespace(words=rest) if known.declare is None else parser_of(known).parse(rest)
+    given.line, given.body = line, body
+    shown = known.do(shell, given)
+    return None if typed.quiet else shown
 
 
 # -- services --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CommandError, StorageError, closest
@@ -146,17 +147,21 @@ def _kernel(folder: Path) -> Iterator[BlockingKernelClient]:
 
     # The kernel runs in the notebook's folder and is to find this very package all the same.
     paths = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    manager = ThisInterpreter()
-    manager.start_kernel(
-        cwd=str(folder),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        extra_arguments=["--HistoryManager.enabled=False"],
-    )
-    client: BlockingKernelClient = manager.client()
-    try:
-        client.start_channels(stdin=False)
-        client.wait_for_ready(timeout=_CELL_SECONDS)
-        yield client
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    with TemporaryDirectory(prefix="grym-", ignore_cleanup_errors=True) as home:
+        # Sockets in a folder of ours: no port that others could talk to, and no warning of it.
+        ipc = os.name != "nt"
+        manager = ThisInterpreter(transport="ipc", ip=f"{home}/s") if ipc else ThisInterpreter()
+        manager.connection_file = f"{home}/kernel.json"
+        manager.start_kernel(
+            cwd=str(folder),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            extra_arguments=["--HistoryManager.enabled=False"],
+        )
+        client: BlockingKernelClient = manager.client()
+        try:
+            client.start_channels(stdin=False)
+            client.wait_for_ready(timeout=_CELL_SECONDS)
+            yield client
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)

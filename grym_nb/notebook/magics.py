@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import CommandError
-from grym_nb.notebook.commands import COMMANDS, command, dispatch, parser_of
-from grym_nb.notebook.typed import words_of
+from grym_nb.notebook.commands import COMMANDS, dispatch
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -24,21 +22,11 @@ def magic_for(shell: InteractiveShell) -> Magic:
 
     def grym(line: str = "", cell: str | None = None) -> object:
         __tracebackhide__ = True
-        words = words_of(line)
-        if cell is None:
-            return dispatch(shell, words)
-        name, *rest = words.words or ("",)
-        if not name:
-            raise CommandError("%%grym: which command?", hint=command("service", cell=True).line)
-        known = command(name, cell=True)
-        given = parser_of(known).parse(rest)
-        given.line, given.body = line, cell
         try:
-            shown = known.do(shell, given)
+            return dispatch(shell, line, cell)
         except SyntaxError as error:
-            # IPython shows the frames of one that a magic raises: none of ours is of any use to its author.
+            # IPython shows every frame of one that a magic raises, and none of ours is of use to its author.
             raise error.with_traceback(None) from None
-        return None if words.quiet else shown
 
     grym.__doc__ = usage()
     # IPython's own expansion of $x and {x} evaluates whatever stands there.

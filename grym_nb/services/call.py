@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from grym_nb.clock import Clock, monotonic, wait
 from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, GrymError, Interrupted
-from grym_nb.render import Table, brief, seconds
+from grym_nb.render import Table, brief, redacted, seconds
 from grym_nb.services.frame import CURRENT, Frame, Progress
 from grym_nb.services.waits import aside, step_aside, step_back
 
@@ -50,7 +50,7 @@ class Task:
 
     def __repr__(self) -> str:
         asked = [repr(self.type), brief(self.data)]
-        asked += [f"{name}={brief(value)}" for name, value in self.params.items()]
+        asked += [f"{name}={told}" for name, told in redacted(self.params).items()]
         return f"Task({', '.join(asked)}, id={self.id!r})"
 
 
@@ -67,6 +67,11 @@ class Provenance:
     seed: int | None
     started: float
     ended: float
+
+    def __repr__(self) -> str:
+        shown = {"config": redacted(self.config), "parameters": redacted(self.parameters)}
+        told = (f"{f.name}={shown.get(f.name, getattr(self, f.name))!r}" for f in fields(self))
+        return f"Provenance({', '.join(told)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class TaskResult:
         if self.provenance:
             made = self.provenance
             rows += [("by", f"{made.service} {made.version}")]
-            rows += [(name, brief(value)) for name, value in made.parameters.items()]
+            rows += [*redacted(made.parameters).items()]
         return Table(f"result of {self.id}", ("", ""), rows)
 
     def __repr__(self) -> str:
@@ -177,12 +182,13 @@ class Call(Future[Any]):
         frame: Frame,
         *,
         outcome: Callable[[Frame, Any, BaseException | None], TaskResult],
-        dropped: Callable[[Frame, BaseException], None],
+        observe: Callable[[Frame, Any, BaseException | None], None],
     ) -> None:
         super().__init__()
         frame.call = self
         self._outcome_of = outcome
-        self._dropped = dropped
+        self._observe = observe
+        self._settling = False
         self.timer: Entry | None = None
         self.id = frame.id
         self.service = frame.record.name
@@ -195,13 +201,16 @@ class Call(Future[Any]):
     # What becomes of it: exactly one of these is the first, the others change nothing.
 
     def settle(self, value: Any = None, error: BaseException | None = None) -> bool:
-        """End the call with a value or an error; False when it had ended already."""
+        """End the call with a value or an error, seen once before anybody hears; False when it had ended."""
         with self._condition:
-            if self.done():
+            if self._settling:
                 return False
-            frame, self._frame = self._frame, None
-            if frame is not None and self.outcome is None:
-                self.outcome = self._outcome_of(frame, value, error)
+            self._settling = True
+        frame, self._frame = self._frame, None
+        if frame is not None:
+            self.outcome = self._outcome_of(frame, value, error)
+            self._observe(frame, value, error)
+        with self._condition:
             if error is None:
                 self._result = value
             else:
@@ -219,9 +228,10 @@ class Call(Future[Any]):
         """End the call with a timeout; work that is under way is asked to stop and ends on its own."""
         frame = self._frame
         if frame is not None:
-            error = frame.timeout("" if frame.place is not None else frame.record.waited_for())
+            computes = frame.place is not None and frame.instance is not None
+            error = frame.timeout("" if computes else frame.record.waited_for())
             if self.settle(error=error):
-                self._stop(frame, error)
+                self._stop(frame)
 
     def cancel(self) -> bool:
         """Ask the call to end; False when it has ended already.
@@ -231,18 +241,18 @@ class Call(Future[Any]):
         frame = self._frame
         if frame is None or self.done():
             return False
-        error = frame.cancellation()
         if frame.place is None or frame.instance is None:
-            self.settle(error=error)
-        self._stop(frame, error)
+            self.settle(error=frame.cancellation())
+        self._stop(frame)
         return True
 
-    def _stop(self, frame: Frame, error: BaseException) -> None:
+    def _stop(self, frame: Frame) -> None:
         frame.cancelled = True
         if frame.future is not None:
             frame.future.cancel()
         if self.ticket is not None and self.ticket.withdraw():
-            self._dropped(frame, error)
+            frame.record.abandon(frame)  # it left the line without ever having run
+            frame.end()
 
     # Waiting for it.
 

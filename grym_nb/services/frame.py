@@ -104,7 +104,7 @@ class Frame:
     # how it is read fastest.
     ended = False
     stores = False  # its result goes into the context
-    lent = False  # its place is its chain's while it waits
+    lent = 0  # in how many waits its place is its chain's
     progress: Progress | None = None
     call: Call | None = None
     gate: Gate | None = None  # held while it loads

@@ -21,8 +21,8 @@ and not submitted. Else 1-2 run in the caller and 3-11, the load too, on a worke
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from grym_nb.errors import (
@@ -96,7 +96,7 @@ def _call(
             return _answer(frame)
         finally:
             frame.end()
-    call = _submit(frame)
+    call = _queue(frame)
     try:
         return call.result()
     except CallBlocked:
@@ -105,10 +105,22 @@ def _call(
 
 
 def _submit(frame: Frame) -> Call:
-    """Put the call in line for a worker; never blocks."""
+    """Step 2, else put the call in line for a worker; never blocks."""
+    cache = frame.record.ports.cache
+    hit, value = (False, None) if cache is None else cache(frame)
+    if not hit:
+        return _queue(frame)
+    call = Call(frame, outcome=result_of, observe=partial(_observe, outcome="cached"))
+    call.settle(value)
+    frame.end()
+    return call
+
+
+def _queue(frame: Frame) -> Call:
+    """Put the call in line for a worker."""
     record = frame.record
     frame.inline = False
-    call = Call(frame, outcome=result_of, dropped=_drop)
+    call = Call(frame, outcome=result_of, observe=_observe)
     try:
         record.accept(frame)
     except GrymError as error:
@@ -136,13 +148,6 @@ def _serve(frame: Frame, call: Call) -> None:
     frame.end()
 
 
-def _drop(frame: Frame, error: BaseException) -> None:
-    """End a call that left the line without ever having run."""
-    frame.record.abandon(frame)
-    _observe(frame, None, error)
-    frame.end()
-
-
 def _answer(frame: Frame) -> Any:
     """Steps 3 to 11, in this thread."""
     try:
@@ -154,7 +159,8 @@ def _answer(frame: Frame) -> Any:
     except BaseException as raised:
         error = _conclude(frame, raised) or raised
     else:
-        _observe(frame, value, None)
+        if frame.call is None:  # else its end is seen when the call is settled
+            _observe(frame, value, None)
         return value
     # Raised from here, without the frames below: they hold the model, and IPython keeps the last
     # traceback for as long as the kernel lives. `%grym why` has them as text.
@@ -233,7 +239,8 @@ def _conclude(frame: Frame, raised: BaseException | None) -> BaseException | Non
         error = Interrupted(f"{frame.title} interrupted{came}; the service is still ready")
     elif not isinstance(raised, GrymError) and isinstance(raised, Exception):
         error = typed(frame, raised)
-    _observe(frame, None, error)
+    if frame.call is None:
+        _observe(frame, None, error)
     return error
 
 
@@ -372,13 +379,13 @@ class ServiceHandle:
 
     def execute(self, task: Task) -> TaskResult:
         """Run a `Task`; a failing one gives a result that says so, it never raises."""
+        call: Call | None = None
         try:
-            frame = self._of(task)
-        except GrymError as error:
-            return TaskResult(task.id, False, "failed", None, error, task.metadata)
-        call = _submit(frame)
-        with suppress(GrymError):
+            call = self.submit(task)
             call.result()
+        except GrymError as error:
+            if call is None or call.cancel():  # it was refused, or cannot be waited for here
+                return TaskResult(task.id, False, "failed", None, error.again(), task.metadata)
         assert call.outcome is not None
         return call.outcome.for_task(task)
 

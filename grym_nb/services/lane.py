@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
 from grym_nb.errors import CallBlocked
-from grym_nb.services.waits import aside, goes_on, work
+from grym_nb.services.frame import CURRENT
+from grym_nb.services.waits import aside, goes_on, stack, work
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
@@ -54,7 +55,7 @@ class Ticket:
 class Place:
     """A slot. Held by one chain: by its `owner`, and `occupant` is the call that computes in it now."""
 
-    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "waiting")
+    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "streams", "waiting")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -63,6 +64,7 @@ class Place:
         self.occupant: Frame | None = None
         self.frames = 0  # the owner and those of its chain who ride or wait to ride
         self.waiting: Sequence[Ticket] = ()
+        self.streams: Sequence[Frame] = ()  # generators opened by the chain: they may outlive the owner
 
 
 _order = itertools.count()
@@ -137,6 +139,7 @@ class Lane:
                     frame.place = place
                     if frame.what == "generator":
                         place.frames += 1  # it may outlive the call it was made in
+                        place.streams = (*place.streams, frame)
                     else:
                         frame.borrowed = True
                     return
@@ -247,6 +250,7 @@ class Lane:
             for ticket in place.waiting:
                 ticket.rides = None
                 self._push(ticket)
+            place.frames -= len(place.waiting)
             place.waiting = ()
         self._lost += [place for place in self.places if place.frames]
         self.places = [Place(self) for _ in range(self.slots)]
@@ -275,9 +279,10 @@ class Lane:
     def refuse_endless_wait(self, frame: Frame) -> None:
         """Raise when every slot is held by something that only this very thread could end."""
         here = threading.get_ident()
+        lent = set(stack(CURRENT.get()))  # what this thread's own calls hold is their chain's meanwhile
         with self.condition:
             holders = [place.owner for place in self.places if place.owner is not None]
-            mine = [owner for owner in holders if owner.suspended == here]
+            mine = [owner for owner in holders if owner.suspended == here and owner not in lent]
             if self._free or not mine or len(mine) < len(holders) or frame.place is not None:
                 return
         holder = mine[0]
@@ -352,7 +357,9 @@ class Lane:
         if place.occupant is frame:
             place.occupant = None
             self.condition.notify_all()  # its owner may wait to have it back
-        place.frames -= gone
+        if gone:
+            place.frames -= 1
+            self._inherit(place, frame)
         if place.epoch != self.epoch:
             if place.frames <= 0:
                 self._lost.remove(place)
@@ -365,6 +372,13 @@ class Lane:
         else:
             self._free.append(place)
         return self._grant()
+
+    def _inherit(self, place: Place, frame: Frame) -> None:
+        """Let a generator that outlives the owner own the place: it may go on at any time."""
+        place.streams = tuple(stream for stream in place.streams if stream.place is place)
+        if place.owner is frame and place.streams:
+            place.owner = place.streams[-1]
+            place.occupant = place.occupant or place.owner
 
     def _sleep(self, ticket: Ticket) -> None:
         frame = ticket.frame

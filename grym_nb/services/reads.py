@@ -103,7 +103,8 @@ def new_values(instance: Instance, before: ServiceSpec, after: ServiceSpec) -> d
             hint="nothing was changed",
             service=after.name,
         ) from None
-    if type(instance.model) is not type(new) or not hasattr(new, "__dict__"):
+    slots = any(vars(base).get("__slots__") for base in type(new).__mro__)
+    if type(instance.model) is not type(new) or slots or not hasattr(new, "__dict__"):
         return None
     was, now = vars(old), vars(new)
     if was.keys() != now.keys():

@@ -33,8 +33,8 @@ from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.model import TaskSpec, tasks_of
 from grym_nb.services.outcome import load_failed
-from grym_nb.services.reads import new_values, reads_of
-from grym_nb.services.retire import Retirement, clean_up, release, retire, set_in_place
+from grym_nb.services.reads import reads_of
+from grym_nb.services.retire import Retirement, clean_up, configure, release, retire
 from grym_nb.services.waits import Gate, aside
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class ServiceRecord:
         """Count a submitted call in before it is in line, so that an unload waits for it."""
         with self.condition:
             if self.lifecycle.state == "closed":
-                raise self._closed()
+                raise self.closed()
             if self.lifecycle.state != "draining":
                 frame.counted = True
                 self.queued += 1
@@ -167,7 +167,7 @@ class ServiceRecord:
                 ):
                     return self.count_in(frame)
                 if state == "closed":
-                    raise self._closed()
+                    raise self.closed()
                 self._refuse_load_within(frame)
                 attempt, step = self._attempt, None
                 if state in ("registered", "failed"):
@@ -402,27 +402,14 @@ class ServiceRecord:
             self.lane.resize(spec.concurrency)
         self.ports.events.publish(ServiceChanged(self.name, self.ports.clock(), self.version, what))
 
-    def configure(self, spec: ServiceSpec) -> str:
+    def configure(self, spec: ServiceSpec, base: ServiceSpec | None = None) -> str | None:
         """Take a new config: in place where `load` does not depend on it, else by unloading.
 
-        Returns ``"in place"``, ``"reloads"`` or ``"at load"``.
+        Returns ``"in place"``, ``"reloads"`` or ``"at load"``; None, with nothing done, when another spec
+        than `base` is in force by now.
         """
         self.refuse_from_within("configure")
-        deadline = self.ports.clock() + self.ports.settings.drain_seconds
-        while True:
-            with aside(current_frame()), self.condition:
-                self.settle(deadline)
-                instance = self.instance
-                if instance is None:
-                    self.adopt(spec)
-                    return "at load"
-            values = new_values(instance, self.spec, spec)
-            read = instance.read
-            if values is None or (read is None and values) or set(values) & (read or frozenset()):
-                retire(self, Retirement("config that load reads changed", spec=spec))
-                return "reloads"
-            if set_in_place(self, instance, values, spec):
-                return "in place"
+        return configure(self, spec, base)
 
     def close(self, timeout: float | None = None, *, reason: str = "removed") -> None:
         """Drain, unload and close for good; calls from now on raise `ServiceClosed`."""
@@ -494,5 +481,5 @@ class ServiceRecord:
         if step is not None:
             self.ports.events.publish(StateChanged(self.name, step.at, step.before, step.after, step.reason))
 
-    def _closed(self) -> ServiceClosed:
+    def closed(self) -> ServiceClosed:
         return ServiceClosed(f"{self.name} was closed ({self.closed_because or 'closed'})", service=self.name)

@@ -113,11 +113,14 @@ class ServiceRegistry:
 
     def reconfigure(self, record: ServiceRecord, changes: Mapping[str, Any]) -> str:
         """Give a service a changed config; see `ServiceHandle.configure`."""
-        spec = replace(record.spec, config={**record.spec.config, **changes})
-        spec.check()
-        if not record.spec.differs(spec):
-            return "unchanged"
-        return record.configure(spec)
+        while True:  # until nobody has changed it meanwhile
+            base = record.spec
+            spec = replace(base, config={**base.config, **changes})
+            spec.check()
+            if not base.differs(spec):
+                return "unchanged"
+            if how := record.configure(spec, base):
+                return how
 
     def discover(self) -> tuple[str, ...]:
         """Register, unloaded, what installed packages declare as `grym_nb.services`; return the new names."""

@@ -12,6 +12,7 @@ from grym_nb.errors import CallTimeout, Interrupted, ServiceError, StateError
 from grym_nb.render import seconds
 from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, current_frame
+from grym_nb.services.reads import new_values
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Retirement", "clean_up", "release", "retire", "set_in_place"]
+__all__ = ["Retirement", "clean_up", "configure", "release", "retire"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Retirement:
     timeout: float | None = None
     spec: ServiceSpec | None = None  # in force once the instance is gone
     close: bool = False
+    base: ServiceSpec | None = None  # only while this one is in force
     idle_for: float | None = None  # only when nobody has used it for so many seconds
 
 
@@ -82,6 +84,8 @@ def _begin(record: ServiceRecord, why: Retirement, deadline: float) -> bool:
         except CallTimeout:
             if not why.close:
                 raise
+        if why.base is not None and record.spec is not why.base:
+            return False
         if why.close:
             record.closed_because = why.reason
         state = record.lifecycle.state
@@ -154,16 +158,45 @@ def clean_up(name: str, model: Any) -> None:
             _log.warning("unload of the half-loaded %s raised", name, exc_info=True)
 
 
-def set_in_place(
-    record: ServiceRecord, instance: Instance, values: Mapping[str, Any], spec: ServiceSpec
+def configure(record: ServiceRecord, spec: ServiceSpec, base: ServiceSpec | None) -> str | None:
+    """Take a new config; see `ServiceRecord.configure`."""
+    deadline = record.ports.clock() + record.ports.settings.drain_seconds
+    while True:
+        with aside(current_frame()), record.condition:
+            record.settle(deadline)
+            if record.lifecycle.state == "closed":
+                raise record.closed()
+            before, instance = record.spec, record.instance
+            if base is not None and before is not base:
+                return None
+            if instance is None:
+                record.adopt(spec)
+                return "at load"
+        values, read = new_values(instance, before, spec), instance.read
+        if record.instance is not instance:
+            continue  # it went while `__init__` was tried
+        if values is None or (read is None and values) or set(values) & (read or frozenset()):
+            retire(record, Retirement("config that load reads changed", spec=spec, base=base))
+            return "reloads" if base is None or record.spec is not base else None
+        if _set(record, instance, values, before, spec):
+            return "in place"
+
+
+def _set(
+    record: ServiceRecord,
+    instance: Instance,
+    values: Mapping[str, Any],
+    before: ServiceSpec,
+    spec: ServiceSpec,
 ) -> bool:
     """Set attributes of the resident model while no call runs, and make `spec` the one in force.
 
-    False when another model is there by now.
+    False when another model or spec is there by now.
     """
     allowed = record.ports.settings.drain_seconds
     with record.condition:
-        if record.lifecycle.state != "ready" or record.instance is not instance:
+        there = record.instance is instance and record.spec is before
+        if record.lifecycle.state != "ready" or not there:
             return False
         step = record.move("drain", "new config")
     record.tell(step)

@@ -80,9 +80,8 @@ class ServiceSpec:
             try:
                 return parse(value)
             except GrymError as error:
-                problems.extend(
-                    getattr(error, "problems", ()) or [Problem(path, brief(value), error.message)]
-                )
+                found = getattr(error, "problems", ()) or [Problem(path, brief(value), error.message)]
+                problems.extend(Problem(path, problem.found, problem.expected) for problem in found)
                 return None
 
         expect(isinstance(name, str) and bool(name.strip()), "name", name, "text")
@@ -263,9 +262,11 @@ def _told(value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]]) 
     `above` has what this value is a part of, so that circles end; `known` what was told already, and keeps
     it alive, so that no two things share an identity.
     """
+    # By its type: a stranger may raise when it is asked for its class.
+    made = type(value)
     for base in _PLAIN:
-        if isinstance(value, base) and not isinstance(value, Enum):
-            return f"{type(value).__name__}:{base.__repr__(value)}"
+        if issubclass(made, base) and not issubclass(made, Enum):
+            return f"{made.__name__}:{base.__repr__(value)}"
     key = id(value)
     if key in known:
         return known[key][1]
@@ -280,7 +281,7 @@ def _told(value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]]) 
     except Exception:  # a stranger that does not let itself be read
         kind, parts = "object", [key]
     told = [_told(part, above, known) for part in parts]
-    if isinstance(value, (Set, Mapping)):
+    if issubclass(made, (Set, Mapping)):
         told.sort()
     del above[key]
     known[key] = value, _hash([kind, *told])
@@ -292,8 +293,9 @@ def _parts(value: Any) -> tuple[str, Iterable[Any]]:
     kind = type(value)
     named = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, types.CodeType):
-        code = value.co_code, value.co_exceptiontable, value.co_names, value.co_varnames, value.co_flags
-        return "code", (*code, *value.co_consts)
+        shape = value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, value.co_flags
+        names = value.co_names, value.co_varnames
+        return "code", (*shape, *names, value.co_code, value.co_exceptiontable, *value.co_consts)
     if isinstance(value, types.FunctionType):
         return "function", _parts_of_function(value)
     if isinstance(value, type):
@@ -370,7 +372,7 @@ def _parts_of_value(value: Any) -> Iterable[Any]:
     state = _state(value)
     if state is not None:
         # A repr may leave out what matters, or tell too much: it only counts where there is nothing else.
-        return (kind if kind.__module__ == "__main__" else "", state) if state else told
+        return kind if kind.__module__ == "__main__" else "", state or told
     # Where nothing tells the content, another object counts as another value.
     return told or (id(value),)
 

@@ -18,7 +18,7 @@ from grym_nb.services.frame import Frame
 if TYPE_CHECKING:
     from grym_nb.services.lane import Ticket
 
-__all__ = ["Gate", "aside", "goes_on", "hand_over", "step_aside", "step_back", "work"]
+__all__ = ["Gate", "aside", "goes_on", "hand_over", "stack", "step_aside", "step_back", "work"]
 
 
 # -- a worker and the call it goes on with ---------------------------------------------------------
@@ -75,58 +75,74 @@ def aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> Itera
     try:
         yield
     finally:
-        for waiting in reversed(left):
+        for waiting, gave in reversed(left):
             waiting.waits_for = None
             if waiting.gate is not None:
-                waiting.gate.acquire(waiting)
-            elif (place := waiting.place) is not None and waiting.lent:
-                waiting.lent = False
+                if waiting.gate.holder is not waiting:
+                    waiting.gate.acquire(waiting)
+            elif gave and (place := waiting.place) is not None:
+                waiting.lent -= 1
                 with place.lane.condition:
                     while place.occupant is not None:
                         place.lane.condition.wait()
                     place.occupant = waiting
 
 
-def step_aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> list[Frame]:
-    """Give back what the calls of this thread hold; return them, for whoever takes it back.
+def stack(frame: Frame | None) -> Iterator[Frame]:
+    """Yield the call and those beneath it in the same thread, which wait when it does."""
+    while frame is not None:
+        yield frame
+        frame = frame.parent if frame.inline else None
+
+
+def step_aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> list[tuple[Frame, bool]]:
+    """Give back what the calls of this thread hold; return them, and which of them lent its place.
+
+    An async task that awaits several calls at once lends its place until the last of them has come back:
+    those that are still on their way may need it.
 
     Raises `CallBlocked` when the wait could never end.
     """
-    left: list[Frame] = []
-    at = frame
-    while at is not None:
-        left.append(at)
-        at = at.parent if at.inline else None
+    left = list(stack(frame))
     if on is not None and frame is not None:
         _refuse_circle(frame, left, on)
-    for at in left:
-        place = at.place
-        if at.gate is not None:
-            at.gate.release()
-        elif place is not None and place.occupant is at:
-            at.lent = True
-            place.lane.lend(place, at)
-    return left
+    return [(at, _given(at)) for at in left]
 
 
-async def step_back(left: list[Frame]) -> None:
+def _given(frame: Frame) -> bool:
+    """Give back what one call holds; tell whether it lent its place."""
+    place = frame.place
+    if frame.gate is not None:
+        if frame.gate.holder is frame:
+            frame.gate.release()
+    elif place is not None and (frame.lent or place.occupant is frame):
+        frame.lent += 1
+        place.lane.lend(place, frame)
+        return True
+    return False
+
+
+async def step_back(left: list[tuple[Frame, bool]]) -> None:
     """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop."""
     import asyncio
 
-    for frame in reversed(left):
+    for frame, gave in reversed(left):
         frame.waits_for = None
-        while frame.lent and not _taken_back(frame):
+        frame.lent -= gave
+        while not _taken_back(frame, gave):
             await asyncio.sleep(0.001)
 
 
-def _taken_back(frame: Frame) -> bool:
+def _taken_back(frame: Frame, gave: bool) -> bool:
+    if frame.gate is not None:
+        return frame.gate.holder is frame or frame.gate.acquire(frame, blocking=False)
     place = frame.place
-    if place is not None:
-        with place.lane.condition:
-            if place.occupant is not None:
-                return False
-            place.occupant = frame
-    frame.lent = False
+    if not gave or place is None or frame.lent:
+        return True
+    with place.lane.condition:
+        if place.occupant is not None:
+            return False
+        place.occupant = frame
     return True
 
 
@@ -137,10 +153,12 @@ class Gate:
         self._lock = threading.Lock()
         self.holder: Frame | None = None
 
-    def acquire(self, frame: Frame) -> None:
-        """Wait for the gate, for the load `frame`."""
-        self._lock.acquire()
+    def acquire(self, frame: Frame, *, blocking: bool = True) -> bool:
+        """Wait for the gate, for the load `frame`; without `blocking` tell whether it was free."""
+        if not self._lock.acquire(blocking):
+            return False
         self.holder = frame
+        return True
 
     def release(self) -> None:
         """Let the next one construct."""

@@ -54,7 +54,7 @@ def test_alone_it_is_the_table_of_services(ready: Kernel) -> None:
     assert reply.stdout == ""
     text, html = reply.result_text or "", reply.result_html or ""
     for name in ("dsp", "echo", "two"):
-        assert name in text and f"<td>{name}</td>" in html
+        assert name in text and f">{name}</td>" in html
     assert ready.run("[handle.state for handle in grym.current().registry.handles()]").result_text == str(
         ["registered"] * 3
     )
@@ -184,7 +184,10 @@ def test_calls_shows_what_runs_and_how_far_it_is(ready: Kernel) -> None:
         (
             "%grym run",
             "CommandError",
-            ["%grym run: which service?", "→ usage: %grym run SERVICE [TASK] ARG... [name=value ...] [-o VAR]"],
+            [
+                "%grym run: which service?",
+                "→ usage: %grym run SERVICE [TASK] ARG... [name=value ...] [-o VAR]",
+            ],
         ),
         (
             "%grym run echo $clap",
@@ -264,7 +267,15 @@ def test_the_glossary_and_the_doctor_answer(ready: Kernel) -> None:
 
 def test_every_static_repr_is_small_and_without_styles(ready: Kernel) -> None:
     """What an untrusted notebook, GitHub and nbconvert would keep."""
-    lines = ["%grym", "%grym status two", "%grym calls", "%grym why", "%grym glossary", "%grym help", "%grym doctor"]
+    lines = [
+        "%grym",
+        "%grym status two",
+        "%grym calls",
+        "%grym why",
+        "%grym glossary",
+        "%grym help",
+        "%grym doctor",
+    ]
     for line in lines:
         html = ready.run(line).checked().result_html or ""
         assert 0 < len(html.encode()) < 20_000, line

@@ -17,8 +17,10 @@ def test_a_sheet_is_the_same_thing_as_text_and_as_html() -> None:
     sheet = Sheet("Title", (Table("caption", ("a", "b"), [("1", "2")]), "a passage"))
     assert sheet.text() == repr(sheet) == "Title\n\ncaption\na  b\n-  -\n1  2\n\na passage"
     assert sheet._repr_html_() == (
-        '<p><b>Title</b></p><table class="grym-table"><caption>caption</caption><thead><tr><th scope="col">a</th>'
-        '<th scope="col">b</th></tr></thead><tbody><tr><td>1</td><td>2</td></tr></tbody></table>'
+        '<p><b>Title</b></p><table class="grym-table"><caption>caption</caption><thead><tr>'
+        '<th scope="col" style="text-align: left">a</th><th scope="col" style="text-align: left">b</th>'
+        "</tr></thead><tbody><tr>"
+        '<td style="text-align: left">1</td><td style="text-align: left">2</td></tr></tbody></table>'
         "<pre>a passage</pre>"
     )
 

@@ -80,7 +80,7 @@ def test_a_spec_says_what_the_method_is() -> None:
     """All of it: compared as a whole, the checker left out."""
     spec = tasks_of(Kinds)["wait"]
     assert (spec.method, spec.type, spec.kind, spec.replay) == ("wait", "audio.wait", "async", False)
-    assert (spec.takes_context, spec.doc, spec.signature) == (False, "", "(x: 'int')")
+    assert (spec.takes_context, spec.doc, spec.signature) == (False, "", "(x: int) -> int")
     assert tasks_of(Kinds)["plain"].doc == "One more.\n\nAnd a second paragraph."
     assert tasks_of(Kinds) == tasks_of(Kinds)
 

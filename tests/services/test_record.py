@@ -799,22 +799,25 @@ class TestIdle:
             passes(gone)
 
     def test_a_limit_given_later_holds_and_one_taken_away_does_not(
-        self, driven_scene: Scene, clock: FakeClock
+        self, driven: ServiceRegistry, clock: FakeClock
     ) -> None:
-        scene = driven_scene
-        handle = scene.register(concurrency=2)
+        class Plain(ModelService):
+            @task
+            def ask(self) -> int:
+                return 1
+
+        handle = driven.register("it", Plain)
         handle.ask()
-        with handle.use() as model:
-            cls = type(model)
-        scene.registry.register("it", cls, concurrency=2, ttl=10)
-        scene.registry.register("it", cls, concurrency=2)
+        driven.register("it", Plain, ttl=10)
+        driven.register("it", Plain)
         clock.advance(50)
-        scene.registry.ports.pulse.step()
+        driven.ports.pulse.step()
         assert handle.state == "ready"
-        with reaching(scene.registry, "it", "registered") as gone:
-            scene.registry.register("it", cls, concurrency=2, ttl=20)
-            scene.registry.ports.pulse.step()
+        with reaching(driven, "it", "registered") as gone:
+            driven.register("it", Plain, ttl=20)
+            driven.ports.pulse.step()
             passes(gone)
+        assert handle.status().loads == 1
 
     def test_loading_and_unloading_for_ever_piles_up_no_timers(
         self, driven_scene: Scene, clock: FakeClock

@@ -1,0 +1,113 @@
+"""A notebook session as a user has it: reruns, Ctrl-C, await, progress; the service stays ready."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel import Kernel
+
+CELL = """
+class Net(grym.ModelService):
+    def load(self):
+        loads.append(1)
+    @grym.task
+    def answer(self, x):
+        return x + 1
+    @grym.task
+    def spin(self, n):
+        print("on", flush=True)
+        for i in grym.track(range(n)):
+            if i == 5: print("five", flush=True)
+            time.sleep(0.001)  # as work would
+        return n
+    @grym.task
+    async def later(self, x):
+        return x + 2
+net = grym.register("net", Net)
+"""
+
+
+@pytest.fixture(scope="module")
+def ready(shared_kernel: Kernel) -> Kernel:
+    """A kernel with one service whose loads are counted."""
+    shared_kernel.run("%load_ext grym_nb\nimport time\nimport grym_nb as grym\nloads = []").checked()
+    shared_kernel.run(CELL).checked()
+    return shared_kernel
+
+
+def test_running_the_registering_cell_again_keeps_one_model(ready: Kernel) -> None:
+    """Rerun, edit of a comment, rerun: the model that is loaded stays, and so does the handle."""
+    assert ready.run("net.answer(1)").checked().result_text == "2"
+    ready.run("first, calls = net, net.status().calls").checked()
+    for code in (CELL, CELL, "# a comment\n" + CELL):
+        ready.run(code).checked()
+        assert ready.run("net.answer(1)").checked().result_text == "2"
+    assert ready.run("len(loads), net is first, net.status().calls - calls").result_text == "(1, True, 3)"
+
+
+def test_a_submitted_call_can_be_awaited_in_a_cell(ready: Kernel) -> None:
+    """The kernel's loop runs already; plain and async tasks."""
+    assert ready.run("await net.answer.submit(4)").checked().result_text == "5"
+    assert ready.run("await net.later.submit(4)").checked().result_text == "6"
+    ready.run("import asyncio").checked()
+    reply = ready.run("await asyncio.gather(*(net.answer.submit(i) for i in range(5)))").checked()
+    assert reply.result_text == "[1, 2, 3, 4, 5]"
+
+
+def test_ctrl_c_in_an_inline_call_leaves_the_service_ready(ready: Kernel) -> None:
+    """It says how far it came, in one line, and the next call works."""
+    ready.run_async("net.spin(100_000)")
+    ready.wait_for("five")
+    ready.interrupt()
+    error = ready.wait(timeout=30).error
+    assert error is not None
+    assert error.ename == "Interrupted"
+    [line] = error.traceback
+    assert line.startswith("Interrupted: net.spin interrupted at ")
+    assert line.endswith("/100000; the service is still ready")
+    assert ready.run("net.state, net.answer(1), len(loads)").result_text == "('ready', 2, 1)"
+
+
+def test_ctrl_c_while_waiting_for_a_submitted_call_cancels_it(ready: Kernel) -> None:
+    """It ends at its next step, in its own thread."""
+    ready.run("call = net.spin.submit(100_000)").checked()
+    ready.run_async("print('waits', flush=True); call.result()")
+    ready.wait_for("waits")
+    ready.interrupt()
+    error = ready.wait(timeout=30).error
+    assert error is not None
+    # The signal may come before the wait has begun: then it is a plain one.
+    assert error.ename in ("Interrupted", "KeyboardInterrupt")
+    ready.run("call.cancel(); call.exception(30)").checked()
+    assert ready.run("net.state, net.answer(1), len(loads)").result_text == "('ready', 2, 1)"
+    assert ready.run("net.status().running").result_text == "()"
+
+
+def test_ctrl_c_in_the_magic_is_the_same(ready: Kernel) -> None:
+    """`%grym run` is a call."""
+    ready.run_async("%grym run net spin 100000")
+    ready.wait_for("five")
+    ready.interrupt()
+    error = ready.wait(timeout=30).error
+    assert error is not None and error.ename == "Interrupted"
+    assert ready.run("%grym run net answer 1").result_text == "2"
+
+
+def test_nothing_of_a_failed_call_is_pinned(ready: Kernel) -> None:
+    """The traceback that IPython keeps does not hold what the service had in its hands."""
+    ready.run(
+        "import gc, weakref\n"
+        "class Big: pass\n"
+        "class Holds(grym.ModelService):\n"
+        "    @grym.task\n"
+        "    def f(self, x):\n"
+        "        big = Big()\n"
+        "        seen.append(weakref.ref(big))\n"
+        "        raise ValueError('no')\n"
+        "seen = []\n"
+        "holds = grym.register('holds', Holds)"
+    ).checked()
+    assert ready.run("%grym run holds 1").error is not None
+    ready.run("shown = %grym why").checked()
+    ready.run("holds.unload();").checked()
+    assert ready.run("_ = gc.collect(); [ref() for ref in seen]").result_text == "[None]"
