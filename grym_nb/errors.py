@@ -147,7 +147,10 @@ class GrymError(_ThreeLines, Exception):
 
     def again(self) -> Self:
         """Return an equal error without a traceback: one for each of several waiters."""
-        return copy.copy(self)
+        twin = copy.copy(self)
+        if hasattr(self, "__notes__"):
+            twin.__notes__ = [*self.__notes__]
+        return twin
 
 
 class ServiceError(GrymError):

@@ -21,7 +21,7 @@ __all__ = ["Entry", "Pulse", "Workers", "WrittenOff"]
 
 _log = logging.getLogger(__name__)
 
-Job = Callable[[], object]
+_Job = Callable[[], object]
 
 
 class _Seat:
@@ -29,8 +29,8 @@ class _Seat:
 
     __slots__ = ("job", "thread", "wake")
 
-    def __init__(self, job: Job) -> None:
-        self.job: Job | None = job
+    def __init__(self, job: _Job) -> None:
+        self.job: _Job | None = job
         self.thread: threading.Thread
         self.wake = threading.Lock()
         self.wake.acquire()
@@ -51,7 +51,7 @@ class Workers:
         self._seats: dict[threading.Thread, _Seat] = {}
         self._idle: dict[_Seat, None] = {}  # the last one is handed the next job, so the surplus ages out
         self._off: set[threading.Thread] = set()
-        self._backlog: deque[Job] = deque()
+        self._backlog: deque[_Job] = deque()
         self._started = 0
         self._closed = False
 
@@ -65,7 +65,7 @@ class Workers:
         """How many jobs wait for a thread."""
         return len(self._backlog)
 
-    def run(self, job: Job) -> None:
+    def run(self, job: _Job) -> None:
         """Hand `job` to an idle thread, or to a new one; never waits for it."""
         with self._lock:
             if self._closed:
@@ -118,7 +118,7 @@ class Workers:
             f"<Workers {self._name!r}{closed}: {busy} busy, {len(self._idle)} idle, {self.waiting} waiting>"
         )
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: _Job) -> None:
         # Under the lock, so that whoever sees a thread in `_seats` may join it.
         self._started += 1
         seat = _Seat(job)
@@ -140,7 +140,7 @@ class Workers:
             del job  # an idle thread keeps nothing of it alive
             job = self._next(seat)
 
-    def _next(self, seat: _Seat) -> Job | None:
+    def _next(self, seat: _Seat) -> _Job | None:
         with self._lock:
             if seat.thread in self._off:
                 self._off.discard(seat.thread)
@@ -168,9 +168,9 @@ class Entry:
 
     __slots__ = ("_fn", "_pulse", "_queued", "due", "name", "seconds")
 
-    def __init__(self, pulse: Pulse, fn: Job, name: str, seconds: float | None) -> None:
+    def __init__(self, pulse: Pulse, fn: _Job, name: str, seconds: float | None) -> None:
         self._pulse = pulse
-        self._fn: Job | None = fn
+        self._fn: _Job | None = fn
         self._queued = False
         self.name = name
         self.seconds = seconds
@@ -239,18 +239,18 @@ class Pulse:
         self._running: dict[_Work, None] = {}
         self._workers = Workers("grym-work", linger=linger, most=work_threads)
 
-    def every(self, seconds: float, fn: Job, *, name: str) -> Entry:
+    def every(self, seconds: float, fn: _Job, *, name: str) -> Entry:
         """Call `fn` each `seconds`, first when they have passed once; what was missed is left out."""
         if not 0 < seconds < inf:
             problem = Problem("seconds", repr(seconds), "a positive number")
             raise ConfigError(f"{name} cannot be scheduled", problems=[problem])
         return self._schedule(self._clock() + seconds, fn, name, seconds)
 
-    def after(self, seconds: float, fn: Job, *, name: str) -> Entry:
+    def after(self, seconds: float, fn: _Job, *, name: str) -> Entry:
         """Call `fn` once, when `seconds` have passed."""
         return self._schedule(self._clock() + seconds, fn, name, None)
 
-    def at(self, deadline: float, fn: Job, *, name: str) -> Entry:
+    def at(self, deadline: float, fn: _Job, *, name: str) -> Entry:
         """Call `fn` once, when the clock reaches `deadline`; at once if it has."""
         return self._schedule(deadline, fn, name, None)
 
@@ -279,7 +279,7 @@ class Pulse:
                 due = self._heap[0][0] if self._heap else None
         return due
 
-    def work(self, fn: Job, *, name: str, deadline: float | None = None) -> None:
+    def work(self, fn: _Job, *, name: str, deadline: float | None = None) -> None:
         """Run `fn` on one of a few lingering threads; never waits for it.
 
         Past `deadline` (on the clock; it moves on by what `fn` had to wait for a thread) it is written off:
@@ -329,7 +329,7 @@ class Pulse:
         scheduled = "closed" if self._closed else f"{len(self._heap) - self._dead} scheduled"
         return f"<Pulse: {scheduled}, {len(self._running)} at work>"
 
-    def _schedule(self, due: float, fn: Job, name: str, seconds: float | None) -> Entry:
+    def _schedule(self, due: float, fn: _Job, name: str, seconds: float | None) -> Entry:
         if isnan(due):
             raise ConfigError(f"{name} cannot be scheduled", problems=[Problem("due", "nan", "a number")])
         entry = Entry(self, fn, name, seconds)
@@ -435,7 +435,7 @@ class Pulse:
         self._asleep_until = self._idle_until
         return self._idle_until
 
-    def _do(self, fn: Job, name: str, allowed: float | None) -> None:
+    def _do(self, fn: _Job, name: str, allowed: float | None) -> None:
         work = _Work(name, self._clock())
         with self._wake:
             if self._closed:

@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, in order, in a real kernel; what it shows of errors is what comes."""
+"""Every Python block of the README runs, in order, in a real kernel; the errors are those that come."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
 
 __all__ = ["Counter", "Gauge", "Metrics", "Sample"]
 
-Kind = Literal["counter", "gauge", "histogram"]
-Tags = tuple[tuple[str, str], ...]
+_Kind = Literal["counter", "gauge", "histogram"]
+_Tags = tuple[tuple[str, str], ...]
 S = TypeVar("S", "Counter", "Gauge", Histogram)
 
 
@@ -76,8 +76,8 @@ class Sample:
     """One series as it was: a number, or a histogram's figures; `tags` are in the order of their names."""
 
     name: str
-    kind: Kind
-    tags: Tags
+    kind: _Kind
+    tags: _Tags
     value: float | HistogramSnapshot | None
 
 
@@ -90,8 +90,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._series: dict[tuple[str, Tags], Counter | Gauge | Histogram] = {}
-        self._kinds: dict[str, Kind] = {}
+        self._series: dict[tuple[str, _Tags], Counter | Gauge | Histogram] = {}
+        self._kinds: dict[str, _Kind] = {}
 
     def counter(self, name: str, /, **tags: str) -> Counter:
         """Return the counter of that name and tags, a new one the first time."""
@@ -138,14 +138,14 @@ class Metrics:
     def __repr__(self) -> str:
         return f"<Metrics: {len(self._series)} series of {len(self._kinds)} names>"
 
-    def _get(self, name: str, tags: dict[str, str], kind: Kind, make: Callable[[], S]) -> S:
+    def _get(self, name: str, tags: dict[str, str], kind: _Kind, make: Callable[[], S]) -> S:
         key = (name, _sorted(tags))
         series = self._series.get(key)
         if type(series) is not make:
             series = self._make(key, kind, make)
         return cast(S, series)
 
-    def _make(self, key: tuple[str, Tags], kind: Kind, make: Callable[[], S]) -> S:
+    def _make(self, key: tuple[str, _Tags], kind: _Kind, make: Callable[[], S]) -> S:
         name = key[0]
         with self._lock:
             known = self._kinds.setdefault(name, kind)
@@ -154,7 +154,7 @@ class Metrics:
                 raise ConfigError(f"{name!r} is a {known} and cannot be a {kind}", problems=[problem])
             return cast(S, self._series.setdefault(key, make()))
 
-    def _samples(self, wanted: Callable[[str, Tags], bool]) -> tuple[Sample, ...]:
+    def _samples(self, wanted: Callable[[str, _Tags], bool]) -> tuple[Sample, ...]:
         with self._lock:
             found = sorted(key for key in self._series if wanted(*key))
             rows = [(name, self._kinds[name], tags, self._series[name, tags]) for name, tags in found]
@@ -162,7 +162,7 @@ class Metrics:
         return tuple(Sample(name, kind, tags, _value(series)) for name, kind, tags, series in rows)
 
 
-def _sorted(tags: dict[str, str]) -> Tags:
+def _sorted(tags: dict[str, str]) -> _Tags:
     return tuple(sorted([(key, str(value)) for key, value in tags.items()])) if tags else ()
 
 

@@ -15,7 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 
@@ -30,7 +30,7 @@ class Check:
     """A condition on one value, for ``Annotated[type, check]``: what is expected, and the test."""
 
     expected: str
-    test: Callable[[Any], bool]
+    test: Callable[[Any], bool] = field(repr=False)
 
     def holds(self, value: Any) -> bool:
         """Tell whether `value` passes; a test that raises counts as not passed."""

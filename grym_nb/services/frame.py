@@ -210,6 +210,8 @@ class Frame:
     def end(self) -> None:
         """Let go of what the call held in hand; its place in the chain ends."""
         self.ended = True
+        if self.call is not None:
+            self.call = None  # or each link of a chain that submits itself would hold the one before
         self.instance = None
         self.args = ()
         self.kwargs = _NOTHING

@@ -130,6 +130,8 @@ def _queue(frame: Frame) -> Call:
     call.ticket = record.lane.submit(frame, lambda: context.run(_serve, frame, call))
     if frame.deadline is not None:
         call.timer = record.ports.pulse.at(frame.deadline, call.expire, name=f"deadline of {frame.title}")
+        if call.done():
+            call.timer.cancel()  # it ended before it had a timer to cancel
     return call
 
 

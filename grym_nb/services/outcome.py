@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallCancelled, GrymError, LoadFailed, TaskFailed
-from grym_nb.render import brief
+from grym_nb.render import redacted
 from grym_nb.services.call import Provenance, TaskResult, status_of
 from grym_nb.services.failure import describe
 
@@ -121,8 +121,10 @@ def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResu
 
 
 def _parameters(frame: Frame) -> dict[str, Any]:
-    """Return the arguments after the first by name; what is not a plain value in a few words."""
+    """Return the arguments after the first by name; what is not a plain value in a few words, no secrets."""
     names = frame.spec.checker.names if frame.spec is not None else ()
     given = {**dict(zip(names[1:], frame.args[1:], strict=False)), **frame.kwargs}
     plain = (str, int, float, bool, type(None))
-    return {name: value if isinstance(value, plain) else brief(value) for name, value in given.items()}
+    told = redacted(given)
+    kept = {name for name, value in given.items() if isinstance(value, plain) and told[name] != "'***'"}
+    return {name: value if name in kept else told[name] for name, value in given.items()}

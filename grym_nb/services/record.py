@@ -482,4 +482,5 @@ class ServiceRecord:
             self.ports.events.publish(StateChanged(self.name, step.at, step.before, step.after, step.reason))
 
     def closed(self) -> ServiceClosed:
+        """Return the error for whoever calls a closed service."""
         return ServiceClosed(f"{self.name} was closed ({self.closed_because or 'closed'})", service=self.name)
