@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = ["Table", "brief", "redacted", "seconds", "size"]
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each run, and outputs get committed
 _SECRET = re.compile(r"token|key|secret|passw", re.IGNORECASE)
 
 
@@ -66,7 +67,7 @@ def brief(value: object, *, width: int = 60) -> str:
         text = repr(value[: width + 1] if isinstance(value, str) else value)
     except Exception as error:
         return f"<{type(value).__name__}, its repr raised {type(error).__name__}>"
-    text = " ".join(text.split())
+    text = _ADDRESS.sub("", " ".join(text.split()))
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -116,18 +117,20 @@ class Table:
         cells = [self.columns, *([str(cell) for cell in row] for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        return "\n".join([self.caption, lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+        head = [lines[0], "  ".join("-" * w for w in widths)] if any(self.columns) else []
+        return "\n".join([self.caption, *head, *lines[1:]])
 
     def html(self) -> str:
         """Return the table as HTML that survives sanitizers; everything in it is escaped."""
         if not self.rows:
             return f"<p>{html.escape(self.caption)}: {html.escape(self.empty)}</p>"
-        head = "".join(f'<th scope="col" {_LEFT}>{html.escape(c)}</th>' for c in self.columns)
+        names = "".join(f'<th scope="col" {_LEFT}>{html.escape(c)}</th>' for c in self.columns)
+        head = f"<thead><tr>{names}</tr></thead>" if any(self.columns) else ""
         body = "".join(
             "<tr>" + "".join(f"<td {_LEFT}>{html.escape(str(c))}</td>" for c in row) + "</tr>"
             for row in self.rows
         )
         return (
             f'<table class="grym-table"><caption>{html.escape(self.caption)}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"{head}<tbody>{body}</tbody></table>"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from grym_nb.errors import CommandError, closest
@@ -86,7 +87,7 @@ def dispatch(shell: InteractiveShell, line: str, body: str | None = None) -> obj
     if name in ("-h", "--help"):
         return _help(shell, Namespace(command=None))
     known = command(name, cell=body is not None)
-    if {"-h", "--help"} & set(rest):
+    if {"-h", "--help"} & set(takewhile(lambda word: word != "--", rest)):
         return _help_of(known)
     given = Namespace(words=rest) if known.declare is None else parser_of(known).parse(rest)
     given.line, given.body = line, body

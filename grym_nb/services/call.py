@@ -14,7 +14,7 @@ from grym_nb.clock import Clock, monotonic, wait
 from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, GrymError, Interrupted
 from grym_nb.render import Table, brief, redacted, seconds
 from grym_nb.services.frame import CURRENT, Frame, Progress
-from grym_nb.services.waits import aside, step_aside, step_back
+from grym_nb.services.waits import aside, hand_over, step_aside, step_back
 
 if TYPE_CHECKING:
     from grym_nb.pulse import Entry
@@ -221,6 +221,8 @@ class Call(Future[Any]):
             self._condition.notify_all()
         if self.timer is not None:
             self.timer.cancel()
+        if self._done_callbacks:  # type: ignore[attr-defined]
+            hand_over()  # they are others' code: the next call does not wait for it
         self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
 

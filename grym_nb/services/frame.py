@@ -165,10 +165,17 @@ class Frame:
         frame: Frame | None = self
         while frame is not None:
             yield frame
-            while frame.parent is not None and frame.parent.ended:
-                frame.inline = frame.inline and frame.parent.inline
-                frame.parent = frame.parent.parent
+            frame._cut()
             frame = frame.parent
+
+    def _cut(self) -> None:
+        parent, inline = self.parent, self.inline  # ours: another thread may cut here too
+        if parent is None or not parent.ended:
+            return
+        while parent is not None and parent.ended:
+            inline = inline and parent.inline
+            parent = parent.parent
+        self.parent, self.inline = parent, inline
 
     def within(self, record: ServiceRecord) -> bool:
         """Tell whether a frame above this one is inside `record`, or holds it for a load."""
@@ -210,6 +217,8 @@ class Frame:
     def end(self) -> None:
         """Let go of what the call held in hand; its place in the chain ends."""
         self.ended = True
+        if self.parent is not None:
+            self._cut()
         if self.call is not None:
             self.call = None  # or each link of a chain that submits itself would hold the one before
         self.instance = None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mapped", "run_map"]
 
+_Asked = tuple[int, str, Call | GrymError]
+
 
 class Mapped(list[Any]):
     """The results of a `map`, in order; None where an item failed, and why in `failed`."""
@@ -75,7 +77,7 @@ def run_map(
     mapped = Mapped(f"{handle.name}.{spec.method}")
     window = handle._record.spec.concurrency + 1  # one waits while the others run; memory stays bounded
     with _results(save, mapped.title, kwargs) as book:
-        waiting: deque[tuple[int, str, Call | None]] = deque()
+        waiting: deque[_Asked] = deque()
         try:
             for index, item in enumerate(track(items, title=mapped.title)):
                 key = book.key(item)
@@ -83,14 +85,14 @@ def run_map(
                 mapped.append(known.get("result") if known is not None else None)
                 mapped.resumed += known is not None
                 if known is None:
-                    waiting.append((index, key, handle.submit(spec.method, item, **kwargs)))
+                    waiting.append((index, key, _asked(handle, spec.method, item, kwargs)))
                 while len(waiting) >= window:
                     _collect(mapped, waiting, book, errors)
             while waiting:
                 _collect(mapped, waiting, book, errors)
         except BaseException as error:
             for _, _, call in waiting:
-                if call is not None:
+                if isinstance(call, Call):
                     call.cancel()
             if isinstance(error, KeyboardInterrupt):
                 raise _interrupted(mapped, waiting, book) from None
@@ -98,15 +100,24 @@ def run_map(
     return mapped
 
 
-def _collect(mapped: Mapped, waiting: deque[tuple[int, str, Call | None]], book: _Book, errors: str) -> None:
-    index, key, call = waiting[0]
-    assert call is not None
+def _asked(handle: ServiceHandle, task: str, item: Any, kwargs: Mapping[str, Any]) -> Call | GrymError:
+    """Submit one item; what it is refused with is its outcome."""
     try:
+        return handle.submit(task, item, **kwargs)
+    except GrymError as error:
+        return error.again()
+
+
+def _collect(mapped: Mapped, waiting: deque[_Asked], book: _Book, errors: str) -> None:
+    index, key, call = waiting[0]
+    try:
+        if isinstance(call, GrymError):
+            raise call
         value = call.result()
     except GrymError as error:
         if errors == "raise":
             raise
-        mapped.failed[index] = error
+        mapped.failed[index] = error.again()  # without the frames it came through
         book.write(key, error=error)
     else:
         mapped[index] = value
@@ -185,7 +196,8 @@ def _results(save: Any, title: str, kwargs: Mapping[str, Any]) -> Iterator[_Book
         return
     name = os.fspath(save)
     try:
-        file = open(name, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, the error is only ours
+        # `replace`: a crash may leave any bytes..
+        file = open(name, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
     except OSError as error:
         raise StorageError(
             f"{name} cannot be written: {error.strerror or error}", hint="choose another file for save="

@@ -47,6 +47,8 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
     allowed = record.ports.settings.drain_seconds if why.timeout is None else why.timeout
     deadline = clock() + allowed
     if not _begin(record, why, deadline):
+        if record.instance is None:
+            record.ports.failures.clear(record.name)  # a failed load left its frames there
         return None
     try:
         _drain(record, deadline)

@@ -150,7 +150,7 @@ class StatusTable(Sequence[ServiceStatus]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
-            return next(s for s in self.services if s.name == index)
+            return {s.name: s for s in self.services}[index]
         return self.services[index]
 
     def __repr__(self) -> str:
@@ -228,7 +228,10 @@ def _running(frame: Frame, now: float) -> str:
 
 def _last_error(record: ServiceRecord) -> str:
     last = record.last_error
-    return f"{last.task}: {last.error}: {brief(last.message, width=120)}" if last is not None else ""
+    if last is None:
+        return ""
+    message = " ".join(last.message.split())
+    return f"{last.task}: {last.error}: {message if len(message) <= 120 else message[:119] + '…'}"
 
 
 def metrics_of(record: ServiceRecord) -> ServiceMetrics:

@@ -94,6 +94,7 @@ def test_load_and_unload_return_what_they_worked_on(ready: Kernel) -> None:
         ("run echo 3", "3"),
         ("run echo -3.5", "-3.5"),
         ("run echo -- --hello", "'--hello'"),
+        ("run echo -- -h", "'-h'"),
         ("run echo [1,2]", "[1, 2]"),
         ("run echo '{\"a\": [1]}'", "{'a': [1]}"),
         ("run echo '\"3\"'", "'3'"),

@@ -167,9 +167,7 @@ def test_running_calls_end_under_the_old_config(handle: ServiceHandle) -> None:
     assert outcome(late) == (10.0, 5.0, 3) and did == {"load": 1}
 
 
-def test_calls_that_do_not_end_in_time_keep_the_old_config(
-    driven: ServiceRegistry, clock: FakeClock
-) -> None:
+def test_calls_that_do_not_end_in_time_keep_the_old_config(driven: ServiceRegistry, clock: FakeClock) -> None:
     handle = driven.register("model", Model)
     handle.ask()
     inside = start(handle.slow)

@@ -211,6 +211,7 @@ class TestErrors:
             registry.remove("work")
             yield 2
 
+        work.load()
         mapped = work.map("square", source())
         assert mapped == [1, None] and isinstance(mapped.failed[1], ServiceClosed)
 
@@ -304,7 +305,8 @@ class TestFile:
         class Rich(ModelService):
             @task
             def rich(self, x: int) -> dict[str, Any]:
-                return {"a": np.arange(x), "b": np.float32(0.5), "c": Path("p"), "d": Point(1, 2), "e": (1, None)}
+                told: dict[str, Any] = {"a": np.arange(x), "b": np.float32(0.5), "c": Path("p")}
+                return told | {"d": Point(1, 2), "e": (1, None)}
 
         handle = registry.register("rich", Rich)
         path = tmp_path / "out.jsonl"

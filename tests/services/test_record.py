@@ -259,9 +259,7 @@ class TestFailedLoad:
         assert handle.unload().state == "registered"
         assert handle.ask("a") == (2, "a")
 
-    def test_a_factory_that_raises_or_makes_nothing_is_a_failed_load(
-        self, registry: ServiceRegistry
-    ) -> None:
+    def test_a_factory_that_raises_or_makes_nothing_is_a_failed_load(self, registry: ServiceRegistry) -> None:
         def nothing() -> None:
             return None
 
@@ -867,9 +865,7 @@ class TestGate:
         assert all_at_once(12, lambda i: handles[i].ask()) == [1] * 12
         assert (overlap.most, overlap.times) == (1, 36)
 
-    def test_a_load_that_waits_for_a_busy_need_lets_others_construct(
-        self, registry: ServiceRegistry
-    ) -> None:
+    def test_a_load_that_waits_for_a_busy_need_lets_others_construct(self, registry: ServiceRegistry) -> None:
         """Top's load calls base, whose slot is held by a task that first needs third to be loaded."""
         gates = Gates()
 

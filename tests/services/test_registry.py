@@ -241,9 +241,7 @@ class TestChanged:
         clock = FakeClock(50.0)
         with ServiceRegistry(clock=clock) as registry:
             events: list[Event] = []
-            registry.ports.events.subscribe(
-                events.append, ServiceRegistered, ServiceChanged, ServiceRemoved
-            )
+            registry.ports.events.subscribe(events.append, ServiceRegistered, ServiceChanged, ServiceRemoved)
             registry.register("it", sized(1))
             registry.register("it", sized(1))
             registry.register("it", sized(2), ttl=5)
@@ -590,9 +588,7 @@ class TestPlugIns:
         assert registry["plug_extra"].shout("a") == "A"
 
     def test_what_a_plug_in_needs_is_loaded_first(self, registry: ServiceRegistry, site: Site) -> None:
-        site.install(
-            "grymplug_g", SHOUT, plug_needy="grymplug_g:Needy", plug_base="grymplug_g:Shout"
-        )
+        site.install("grymplug_g", SHOUT, plug_needy="grymplug_g:Needy", plug_base="grymplug_g:Shout")
         assert registry["plug_needy"].ask("a") == "A!"
         assert registry["plug_base"].state == "ready"
 
