@@ -89,6 +89,8 @@ class EventBus:
         self._lock = threading.Lock()
         # Replaced as a whole, never changed in place: publishing takes no lock.
         self._subscribers: dict[type[Event], tuple[_Subscription, ...]] = {}
+        #: ``wants(CallEnded)``, kept ready: it is asked at every call
+        self.wants_calls = False
 
     def subscribe(self, subscriber: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]:
         """Call `subscriber` once with every event of `kinds` (all when none is named).
@@ -101,7 +103,7 @@ class EventBus:
             table = dict(self._subscribers)
             for kind in wanted:
                 table[kind] = (*table.get(kind, ()), subscription)
-            self._subscribers = table
+            self._set(table)
         return lambda: self._drop(subscription)
 
     def wants(self, kind: type[Event]) -> bool:
@@ -126,4 +128,8 @@ class EventBus:
     def _drop(self, gone: _Subscription) -> None:
         with self._lock:
             table = {k: tuple(s for s in subs if s is not gone) for k, subs in self._subscribers.items()}
-            self._subscribers = {kind: subs for kind, subs in table.items() if subs}
+            self._set({kind: subs for kind, subs in table.items() if subs})
+
+    def _set(self, table: dict[type[Event], tuple[_Subscription, ...]]) -> None:
+        self._subscribers = table
+        self.wants_calls = self.wants(CallEnded)

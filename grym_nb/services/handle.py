@@ -263,7 +263,7 @@ def _observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: 
     instance = frame.instance
     version = instance.version if instance is not None else record.version
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
-    if ports.events.wants(CallEnded):
+    if ports.events.wants_calls:
         ports.events.publish(CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took))
     if error is None and outcome == "ok":
         if ports.tape is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.metrics import Histogram, HistogramSnapshot
-from grym_nb.render import Table, brief, redacted, seconds, size
+from grym_nb.render import Table, redacted, seconds, size
 from grym_nb.services.frame import CURRENT, PLAIN, Frame
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
+from concurrent.futures import wait
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def iterate(frame: Frame, made: Generator[Any, Any, Any] | AsyncGenerator[Any, A
         while True:
             frame.check()
             try:
-                item = _on_loop(frame, made.__anext__())
+                item = _on_loop(frame, _next(made))
             except StopAsyncIteration:
                 return
             yield item
@@ -49,12 +50,19 @@ def iterate(frame: Frame, made: Generator[Any, Any, Any] | AsyncGenerator[Any, A
         _on_loop(frame, made.aclose())
 
 
-def _on_loop(frame: Frame, awaitable: Any) -> Any:
-    async def awaited() -> Any:
-        return await awaitable
+async def _next(made: AsyncGenerator[Any, Any]) -> Any:
+    return await made.__anext__()
 
-    frame.future = frame.record.ports.loop.submit(awaited())
+
+def _on_loop(frame: Frame, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    future = frame.future = frame.record.ports.loop.submit(coroutine)
+    if frame.cancelled:
+        future.cancel()  # whoever cancelled the call may have found no future to cancel
     try:
-        return frame.future.result()
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        wait([future], frame.record.ports.settings.interrupt_seconds)
+        raise
     finally:
         frame.future = None

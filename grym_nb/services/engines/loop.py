@@ -28,7 +28,10 @@ class LoopThread:
         return self._thread is threading.current_thread()
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Run a coroutine on the loop, in the caller's context; return its future."""
+        """Run a coroutine on the loop, in the caller's context; return its future.
+
+        To cancel the future asks the coroutine to stop; it ends when the coroutine has.
+        """
         import asyncio
 
         with self._lock:
@@ -37,10 +40,13 @@ class LoopThread:
                 raise RuntimeError("the event loop of this registry is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="grym-loop", daemon=True)
+                self._thread = threading.Thread(
+                    target=_run, args=(self._loop,), name="grym-loop", daemon=True
+                )
                 self._thread.start()
-            loop = self._loop
-        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+            future = _Running(self._loop, coroutine)
+            self._loop.call_soon_threadsafe(future.begin)
+        return future
 
     def close(self, timeout: float = 1.0) -> tuple[str, ...]:
         """Cancel what runs, stop the loop and end the thread; return its name if it does not end."""
@@ -62,7 +68,52 @@ class LoopThread:
 
         asyncio.run_coroutine_threadsafe(cancel_all(), loop)
         thread.join(timeout)
-        if thread.is_alive():
-            return (thread.name,)
+        return (thread.name,) if thread.is_alive() else ()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
         loop.close()
-        return ()
+
+
+class _Running(Future[Any]):
+    """A coroutine on the loop. Unlike asyncio's own hand-over it is not over before the coroutine is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
+        super().__init__()
+        self._loop = loop
+        self._coroutine: Coroutine[Any, Any, Any] | None = coroutine
+        self._task: asyncio.Task[Any] | None = None
+
+    def begin(self) -> None:
+        """Start the coroutine (on the loop)."""
+        coroutine, self._coroutine = self._coroutine, None
+        assert coroutine is not None
+        self._task = self._loop.create_task(coroutine)
+        self._task.add_done_callback(self._ended)
+
+    def cancel(self) -> bool:
+        """Ask the coroutine to stop at its `await`; False when it has ended."""
+        if self.done():
+            return False
+        try:
+            self._loop.call_soon_threadsafe(self._stop)
+        except RuntimeError:  # the loop is closed: then the coroutine has ended
+            return False
+        return True
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._task = None
+        if task.cancelled():
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(task.result())
