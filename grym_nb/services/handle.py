@@ -402,9 +402,10 @@ class ServiceHandle:
     ) -> Mapped:
         """Call a task once for each item, in order, with progress; returns a list of results.
 
-        With `save=` every result is also a line of that JSON file, and a later call with the same items
-        goes on where this one stopped. `errors="raise"` stops at the first failure; else failed items are
-        None in the list and explained in its `failed`. Further keywords go to the task.
+        With `save=` every result is also a line of that JSON file (and is returned as it reads there), and
+        a later call with the same items, code and config goes on where this one stopped. `errors="raise"`
+        stops at the first failure; else failed items are None in the list and explained in its `failed`.
+        Further keywords go to the task.
         """
         from grym_nb.services.mapping import run_map
 

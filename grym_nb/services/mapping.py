@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from grym_nb.errors import GrymError, Interrupted, Problem, StorageError, ValidationError
 from grym_nb.render import Table, brief
 from grym_nb.services.call import Call, track
-from grym_nb.services.spec import code_of
+from grym_nb.services.spec import ServiceSpec, code_of
 
 if TYPE_CHECKING:
     from grym_nb.services.handle import ServiceHandle
@@ -76,7 +76,7 @@ def run_map(
     spec = handle._record.task(task)
     mapped = Mapped(f"{handle.name}.{spec.method}")
     window = handle._record.spec.concurrency + 1  # one waits while the others run; memory stays bounded
-    with _results(save, mapped.title, kwargs) as book:
+    with _results(save, handle._record.spec, spec.method, kwargs) as book:
         waiting: deque[_Asked] = deque()
         try:
             for index, item in enumerate(track(items, title=mapped.title)):
@@ -120,8 +120,7 @@ def _collect(mapped: Mapped, waiting: deque[_Asked], book: _Book, errors: str) -
         mapped.failed[index] = error.again()  # without the frames it came through
         book.write(key, error=error)
     else:
-        mapped[index] = value
-        book.write(key, result=value)
+        mapped[index] = book.write(key, result=value)
     waiting.popleft()
 
 
@@ -139,14 +138,15 @@ def _interrupted(mapped: Mapped, waiting: deque[Any], book: _Book) -> Interrupte
 class _Book:
     """The result file: a JSON line for each item, written as soon as it is there.
 
-    Lines are found again by the content of the item and the keywords, so items may be added, removed or
-    put in another order between two runs. Failed items are tried again.
+    Lines are found again by the content of the item, the keywords, and the service's code and config: items
+    may be added, removed or put in another order between two runs, and what changed code or another config
+    would answer differently is asked again. Failed items are tried again.
     """
 
-    def __init__(self, name: str, file: IO[str] | None, title: str, kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, file: IO[str] | None, same: str) -> None:
         self.name = name
         self._file = file
-        self._same = f"{title}:{code_of(dict(kwargs))}" if file is not None else ""
+        self._same = same
         self._known: dict[str, deque[dict[str, Any]]] = {}
 
     def key(self, item: Any) -> str:
@@ -172,10 +172,13 @@ class _Book:
         entries = self._known.get(key)
         return entries.popleft() if entries else None
 
-    def write(self, key: str, *, result: Any = None, error: GrymError | None = None) -> None:
-        """Put a result in the file, on the disk's side of the process at once."""
+    def write(self, key: str, *, result: Any = None, error: GrymError | None = None) -> Any:
+        """Put a result in the file, on the disk's side of the process at once; return it as it reads there.
+
+        So a run that goes on gives the same values as one that was never interrupted.
+        """
         if self._file is None:
-            return
+            return result
         entry = {"key": key, "ok": error is None}
         entry |= {"result": result} if error is None else {"error": str(error)}
         try:
@@ -187,12 +190,13 @@ class _Book:
             ) from None
         self._file.write(text + "\n")
         self._file.flush()
+        return json.loads(text).get("result")
 
 
 @contextmanager
-def _results(save: Any, title: str, kwargs: Mapping[str, Any]) -> Iterator[_Book]:
+def _results(save: Any, spec: ServiceSpec, task: str, kwargs: Mapping[str, Any]) -> Iterator[_Book]:
     if save is None:
-        yield _Book("", None, title, kwargs)
+        yield _Book("", None, "")
         return
     name = os.fspath(save)
     try:
@@ -203,7 +207,8 @@ def _results(save: Any, title: str, kwargs: Mapping[str, Any]) -> Iterator[_Book
             f"{name} cannot be written: {error.strerror or error}", hint="choose another file for save="
         ) from None
     with file:
-        book = _Book(name, file, title, kwargs)
+        parts = spec.parts
+        book = _Book(name, file, code_of((spec.name, task, parts["code"], parts["config"], dict(kwargs))))
         file.seek(0)
         lines = file.readlines()
         book.read(lines)

@@ -294,7 +294,7 @@ class TestFile:
         path = tmp_path / "out.jsonl"
         work.map("square", [1, 2], save=path)
         assert work.map("square", [1, 2], save=path, plus=1) == [2, 5]
-        assert work.map("point", [1, 2], save=path) == [Point(1, -1), Point(2, -2)]
+        assert work.map("point", [1, 2], save=path) == [{"x": 1, "y": -1}, {"x": 2, "y": -2}]
         assert work.map("square", [1, 2], save=path).resumed == 2
 
     def test_dataclasses_arrays_and_paths_are_kept_as_plain_values(
@@ -312,9 +312,33 @@ class TestFile:
         path = tmp_path / "out.jsonl"
         first = handle.map("rich", [2], save=path)
         again = handle.map("rich", [2], save=path)
-        assert isinstance(first[0]["a"], np.ndarray)
-        assert again == [{"a": [0, 1], "b": 0.5, "c": "p", "d": {"x": 1, "y": 2}, "e": [1, None]}]
+        assert isinstance(handle.map("rich", [2])[0]["a"], np.ndarray)
+        assert first == again == [{"a": [0, 1], "b": 0.5, "c": "p", "d": {"x": 1, "y": 2}, "e": [1, None]}]
         assert again.resumed == 1
+
+    def test_changed_code_or_config_is_asked_again(self, registry: ServiceRegistry, tmp_path: Path) -> None:
+        """A file from before an edit does not answer for the code after it."""
+
+        def edition(answer: int) -> type[ModelService]:
+            class Answers(ModelService):
+                def __init__(self, *, more: int = 0) -> None:
+                    self.more = more
+
+                @task
+                def ask(self, x: int) -> int:
+                    return x * answer + self.more
+
+            return Answers
+
+        path = tmp_path / "out.jsonl"
+        handle = registry.register("answers", edition(10))
+        assert handle.map("ask", [1, 2], save=path) == [10, 20]
+        registry.register("answers", edition(100))
+        assert handle.map("ask", [1, 2], save=path) == [100, 200]
+        handle.configure(more=1)
+        assert handle.map("ask", [1, 2], save=path) == [101, 201]
+        registry.register("answers", edition(10))
+        assert handle.map("ask", [1, 2], save=path).resumed == 2
 
     def test_a_result_that_cannot_be_kept_says_so(self, work: ServiceHandle, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
