@@ -51,7 +51,11 @@ class Runtime:
         if self._closed:
             return ()
         self._closed = True
-        self.registry.close(timeout)
+        try:
+            self.registry.close(timeout)
+        except BaseException:
+            self._closed = False  # interrupted, or asked by one of its own tasks
+            raise
         return self._ports.close()
 
     def __enter__(self) -> Self:

@@ -207,18 +207,20 @@ class Call(Future[Any]):
                 return False
             self._settling = True
         frame, self._frame = self._frame, None
-        if frame is not None:
-            self.outcome = self._outcome_of(frame, value, error)
-            self._observe(frame, value, error)
-        with self._condition:
-            if error is None:
-                self._result = value
-            else:
-                self._exception = error.with_traceback(None)
-            self._state = "FINISHED"
-            for waiter in self._waiters:
-                waiter.add_exception(self) if error is not None else waiter.add_result(self)
-            self._condition.notify_all()
+        try:
+            if frame is not None:
+                self.outcome = self._outcome_of(frame, value, error)
+                self._observe(frame, value, error)
+        finally:  # whatever becomes of that, who waits is told
+            with self._condition:
+                if error is None:
+                    self._result = value
+                else:
+                    self._exception = error.with_traceback(None)
+                self._state = "FINISHED"
+                for waiter in self._waiters:
+                    waiter.add_exception(self) if error is not None else waiter.add_result(self)
+                self._condition.notify_all()
         if self.timer is not None:
             self.timer.cancel()
         if self._done_callbacks:  # type: ignore[attr-defined]

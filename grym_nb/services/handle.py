@@ -38,7 +38,7 @@ from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.held import Hold, Stream, Use
-from grym_nb.services.outcome import result_of, typed, unpinned
+from grym_nb.services.outcome import keep, result_of, typed, unpinned
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
 
 if TYPE_CHECKING:
@@ -265,11 +265,8 @@ def _observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: 
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
     if ports.events.wants_calls:
         ports.events.publish(CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took))
-    if error is None and outcome == "ok":
-        if ports.tape is not None:
-            ports.tape(frame, value)
-        if ports.store is not None and frame.stores:
-            ports.store(frame, value)
+    if error is None and (ports.tape is not None or frame.stores):
+        keep(frame, value, fresh=outcome == "ok" and not frame.what)
 
 
 # -- what callers hold -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["load_failed", "result_of", "typed", "unpinned"]
+__all__ = ["keep", "load_failed", "result_of", "typed", "unpinned"]
+
+_log = logging.getLogger(__name__)
 
 
 def typed(frame: Frame, error: BaseException) -> BaseException:
@@ -95,13 +98,12 @@ def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResu
     now = record.ports.clock()
     instance = frame.instance
     model = instance.model if instance is not None else None
-    checkpoint = getattr(model, "checkpoint", None)
     provenance = Provenance(
         service=record.name,
         version=instance.version if instance is not None else record.version,
         config_version=record.config_version,
         config=record.spec.full_config,
-        checkpoint=None if checkpoint is None else str(checkpoint),
+        checkpoint=_checkpoint(model),
         parameters=_parameters(frame),
         seed=frame.kwargs.get("seed"),
         started=frame.started,
@@ -118,6 +120,28 @@ def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResu
         metadata={"duration": now - frame.started, "task": frame.task},
         provenance=provenance,
     )
+
+
+def keep(frame: Frame, value: Any, *, fresh: bool) -> None:
+    """Put a good result on the tape and, where that was asked for, in the context.
+
+    A call that succeeded does not fail for that: what they raise is only logged.
+    """
+    ports = frame.record.ports
+    wanted = (ports.tape if fresh else None, ports.store if frame.stores else None)
+    for port in filter(None, wanted):
+        try:
+            port(frame, value)
+        except Exception:
+            _log.exception("the result of %s was not kept", frame.title)
+
+
+def _checkpoint(model: Any) -> str | None:
+    try:
+        told = getattr(model, "checkpoint", None)
+        return None if told is None else str(told)
+    except Exception:  # a property of the author's
+        return None
 
 
 def _parameters(frame: Frame) -> dict[str, Any]:

@@ -29,7 +29,10 @@ def reads_of(model: Any) -> frozenset[str] | None:
     load = getattr(model, "load", None)
     if load is None:
         return frozenset()
-    before = set(getattr(model, "__dict__", ()))
+    if _slotted(model):
+        load()
+        return None
+    before = set(vars(model))
     if not before:
         load()
         return frozenset()
@@ -64,7 +67,7 @@ def _watch(model: Any) -> set[str] | None:
 
             try:
                 setattr(kind, "__getattribute__", noting)  # noqa: B010 - mypy takes the name for a method
-            except TypeError:
+            except (TypeError, AttributeError):  # a class that is frozen
                 return None
             watched = _watched[kind] = asked
         read = watched[id(model)] = set()
@@ -77,6 +80,12 @@ def _unwatch(model: Any) -> None:
             if watched.pop(id(model), None) is not None and not watched:
                 del _watched[kind]
                 delattr(kind, "__getattribute__")
+
+
+def _slotted(model: Any) -> bool:
+    """Tell whether it keeps attributes elsewhere than in a `__dict__`."""
+    slots = any(vars(base).get("__slots__") for base in type(model).__mro__)
+    return slots or not hasattr(model, "__dict__")
 
 
 def same(one: Any, other: Any) -> bool:
@@ -103,8 +112,7 @@ def new_values(instance: Instance, before: ServiceSpec, after: ServiceSpec) -> d
             hint="nothing was changed",
             service=after.name,
         ) from None
-    slots = any(vars(base).get("__slots__") for base in type(new).__mro__)
-    if type(instance.model) is not type(new) or slots or not hasattr(new, "__dict__"):
+    if type(instance.model) is not type(new) or _slotted(new):
         return None
     was, now = vars(old), vars(new)
     if was.keys() != now.keys():

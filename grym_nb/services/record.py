@@ -280,6 +280,8 @@ class ServiceRecord:
         except GrymError as error:
             attempt.error = error
             move, reason = "load_failed", error.message
+            if self.ports.breaker is not None:
+                self.ports.breaker.told(cause, self.ports.clock() - began, error)
             raise
         except KeyboardInterrupt:
             raise Interrupted(f"loading {self.name} was interrupted; the next call loads it anew") from None

@@ -377,14 +377,19 @@ class ServiceRegistry:
     # -- the end -----------------------------------------------------------------------------------
 
     def close(self, timeout: float | None = None) -> tuple[str, ...]:
-        """Close every service, dependants before what they need; return what still runs afterwards."""
+        """Close every service, dependants before what they need; return what still runs afterwards.
+
+        Running calls have `timeout` seconds (the settings' `drain_seconds`) to end, all together.
+        """
         for handle in self.handles():
             handle._record.refuse_from_within("close")
         with self._lock:
             self._closed = True
+        clock = self.ports.clock
+        until = clock() + (self.ports.settings.drain_seconds if timeout is None else timeout)
         for record in self._closing_order():
             try:
-                record.close(timeout, reason="the registry was closed")
+                record.close(max(0.0, until - clock()), reason="the registry was closed")
             except GrymError:
                 continue  # told by the record already; the others are closed all the same
         return self.ports.close() if self._owns_ports else ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
-import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -648,38 +647,6 @@ def test_blocking_on_the_private_loop_is_refused(registry: ServiceRegistry) -> N
 
 
 # -- Ctrl-C ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[Callable[[Callable[[], Any]], None]]:
-    """Gives ``ctrl_c(when)``: press Ctrl-C in the main thread as soon as `when` returns."""
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("Ctrl-C comes to the main thread, and this is another")
-    main = threading.main_thread().ident
-    assert main is not None
-    felt = threading.Event()
-    pressing: list[Any] = []
-
-    def interrupt(*_: object) -> None:
-        if not felt.is_set():
-            felt.set()
-            raise KeyboardInterrupt
-
-    def press(when: Callable[[], Any]) -> None:
-        def wait() -> None:
-            when()
-            # A signal that comes just before a lock begins to sleep wakes nobody: people press again.
-            while not felt.is_set():
-                signal.pthread_kill(main, signal.SIGINT)
-                felt.wait(0.01)
-
-        pressing.append(start(wait))
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    yield press
-    for pressed in pressing:
-        outcome(pressed)
-    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_in_a_call_in_this_thread_unwinds_at_once(

@@ -1,9 +1,9 @@
-"""Every seam of the call path, in its order: what is asked, held, told and seen for each way a call can end."""
+"""Every seam of the call path, in its order: what is asked, held, told and seen however a call ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -250,7 +250,7 @@ class TestOrder:
         work.load()
         steps.clear()
         assert WAYS[way](work.fail, -1) == "instead"
-        assert steps[-2:] == ["fallback", "observe ok"] or steps[-3:] == ["fallback", "observe ok", "tape"]
+        assert "observe ok" in steps and steps.index("fallback") < steps.index("observe ok")
         assert work.metrics().errors == {}
 
     @by_every_way
@@ -335,13 +335,11 @@ class TestOrder:
         work.load()
         steps.clear()
         assert list(work.items(2)) == [0, 1]
-        assert steps == ["cache", "breaker", "device", "engine", "released", "observe ok"] or steps == [
-            *["cache", "breaker", "device", "engine", "observe ok", "released"]
-        ]
+        assert steps == ["cache", "breaker", "device", "engine", "observe ok", "released"]
         steps.clear()
         with work.use():
             assert steps == ["breaker", "device"]
-        assert sorted(steps[2:]) == ["observe ok", "released"]
+        assert steps[2:] == ["observe ok", "released"]
 
 
 class TestSlot:
@@ -488,7 +486,7 @@ class TestContextAndStore:
         work.execute(Task("fail", 1, store_results=True))
         recorder.hit = {4: "known"}
         work.execute(Task("work.echo", 4, store_results=True))
-        assert recorder.kept[:1] == [3] and recorder.taped == [1, 2, 3]
+        assert recorder.kept == [3, "known"] and recorder.taped == [1, 2, 3]
 
     @pytest.mark.parametrize("port", ["tape", "store", "context", "cache"])
     def test_a_port_that_raises_does_not_lose_a_slot(
@@ -500,10 +498,8 @@ class TestContextAndStore:
         for _ in range(3):
             setattr(recorder.ports, port, broken)
             work.execute(Task("work.echo", 1, store_results=True))
-            try:
+            with suppress(QueueFull):
                 work.echo(1)
-            except GrymError:
-                pass
             setattr(recorder.ports, port, None)
             assert outcome(start(work.echo, 2)) == 2
         assert work._record.users == 0 and work.unload().state == "registered"

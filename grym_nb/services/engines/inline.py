@@ -55,10 +55,11 @@ async def _next(made: AsyncGenerator[Any, Any]) -> Any:
 
 
 def _on_loop(frame: Frame, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    future = frame.future = frame.record.ports.loop.submit(coroutine)
-    if frame.cancelled:
-        future.cancel()  # whoever cancelled the call may have found no future to cancel
+    future = frame.future = frame.record.ports.loop.ready(coroutine)
     try:
+        future.start()
+        if frame.cancelled:
+            future.cancel()  # whoever cancelled the call may have found no future to cancel
         return future.result()
     except KeyboardInterrupt:
         future.cancel()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "Running"]
 
 
 class LoopThread:
@@ -32,6 +32,12 @@ class LoopThread:
 
         To cancel the future asks the coroutine to stop; it ends when the coroutine has.
         """
+        running = self.ready(coroutine)
+        running.start()
+        return running
+
+    def ready(self, coroutine: Coroutine[Any, Any, Any]) -> Running:
+        """Return the future of a coroutine that is still to be started."""
         import asyncio
 
         with self._lock:
@@ -44,9 +50,7 @@ class LoopThread:
                     target=_run, args=(self._loop,), name="grym-loop", daemon=True
                 )
                 self._thread.start()
-            future = _Running(self._loop, coroutine)
-            self._loop.call_soon_threadsafe(future.begin)
-        return future
+            return Running(self._loop, coroutine)
 
     def close(self, timeout: float = 1.0) -> tuple[str, ...]:
         """Cancel what runs, stop the loop and end the thread; return its name if it does not end."""
@@ -78,7 +82,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-class _Running(Future[Any]):
+class Running(Future[Any]):
     """A coroutine on the loop. Unlike asyncio's own hand-over it is not over before the coroutine is."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -87,12 +91,15 @@ class _Running(Future[Any]):
         self._coroutine: Coroutine[Any, Any, Any] | None = coroutine
         self._task: asyncio.Task[Any] | None = None
 
-    def begin(self) -> None:
-        """Start the coroutine (on the loop)."""
+    def start(self) -> None:
+        """Start the coroutine, in the caller's context."""
+        self._loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
         coroutine, self._coroutine = self._coroutine, None
-        assert coroutine is not None
-        self._task = self._loop.create_task(coroutine)
-        self._task.add_done_callback(self._ended)
+        if coroutine is not None:
+            self._task = self._loop.create_task(coroutine)
+            self._task.add_done_callback(self._ended)
 
     def cancel(self) -> bool:
         """Ask the coroutine to stop at its `await`; False when it has ended."""
@@ -107,12 +114,19 @@ class _Running(Future[Any]):
     def _stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        elif self._coroutine is not None:
+            self._coroutine.close()
+            self._coroutine = None
+            self._gone()
+
+    def _gone(self) -> None:
+        super().cancel()
+        self.set_running_or_notify_cancel()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._task = None
         if task.cancelled():
-            super().cancel()
-            self.set_running_or_notify_cancel()
+            self._gone()
         elif (error := task.exception()) is not None:
             self.set_exception(error)
         else:

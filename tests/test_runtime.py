@@ -1,0 +1,248 @@
+"""A runtime wires the parts, is independent of any other, and ends everything it began."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+import grym_nb as grym
+from grym_nb import runtime as home
+from grym_nb.errors import ConfigError, Interrupted, ServiceClosed, StateError
+from grym_nb.events import CallEnded
+from grym_nb.runtime import Runtime, current
+from grym_nb.services import ModelService, Task, task
+from grym_nb.settings import Settings
+from grym_nb.testing import FakeClock
+from tests.services.crowd import Gates, all_at_once, names_of_threads, outcome, start, until
+
+
+class Echo(ModelService):
+    @task("text.echo")
+    def echo(self, text: str = "") -> str:
+        return text
+
+    @task
+    def gated(self, gates: Gates) -> str:
+        gates.tell("inside")
+        gates.wait("on")
+        return "done"
+
+    @task
+    async def later(self, text: str) -> str:
+        return text
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No kernel runtime before the test, and none after it."""
+    monkeypatch.setattr(home, "_kernel", None)
+    monkeypatch.setattr("atexit.register", lambda fn: fn)
+    yield
+    if home._kernel is not None:
+        home._kernel.close()
+
+
+class TestRuntime:
+    def test_what_comes_with_it_is_registered_and_not_loaded(self) -> None:
+        with Runtime() as runtime:
+            assert list(runtime.registry) == ["dsp"] and runtime.registry["dsp"].state == "registered"
+            assert repr(runtime) == "<Runtime: 1 services>" or "1 service" in repr(runtime)
+
+    def test_its_parts_are_those_its_services_use(self) -> None:
+        clock = FakeClock(7.0)
+        with Runtime(Settings(calls_kept=3), clock=clock) as runtime:
+            ended: list[CallEnded] = []
+            runtime.events.subscribe(ended.append, CallEnded)
+            runtime.registry.register("echo", Echo).echo("a")
+            assert [(event.service, event.at) for event in ended] == [("echo", 7.0)]
+            (sample,) = runtime.metrics.select("service.call.seconds", service="echo")
+            assert sample.value.count == 1  # type: ignore[union-attr]
+            assert runtime.settings.calls_kept == 3
+
+    def test_wrong_settings_are_refused_before_anything_starts(self) -> None:
+        before = names_of_threads()
+        with pytest.raises(ConfigError):
+            Runtime(Settings(work_threads=0))
+        assert names_of_threads() == before
+
+    def test_two_know_nothing_of_each_other(self) -> None:
+        with Runtime() as one, Runtime() as other:
+            one.registry.register("echo", Echo)
+            assert "echo" not in other.registry
+            other.close()
+            assert one.run("text.echo", "a") == "a"
+
+    def test_making_one_starts_no_thread_and_closing_one_leaves_none(self) -> None:
+        before = names_of_threads()
+        runtime = Runtime()
+        assert names_of_threads() == before
+        echo = runtime.registry.register("echo", Echo, ttl=60)
+        assert (echo.echo.submit("a").result(10), echo.later("b")) == ("a", "b")
+        assert {"grym-pulse", "grym-loop"} <= {*names_of_threads()}
+        assert runtime.close() == () and names_of_threads() == before
+
+    def test_closing_is_idempotent_and_final(self) -> None:
+        runtime = Runtime()
+        echo = runtime.registry.register("echo", Echo)
+        echo.echo("a")
+        assert (runtime.close(), runtime.close()) == ((), ()) and "closed" in repr(runtime)
+        for ask in (echo.echo, lambda: runtime.registry.register("x", Echo), echo.echo.submit):
+            with pytest.raises(ServiceClosed):
+                ask()
+
+    def test_many_who_close_at_once_all_come_back(self) -> None:
+        runtime = Runtime()
+        runtime.registry.register("echo", Echo).echo("a")
+        assert all_at_once(8, lambda _: runtime.close()) == [()] * 8
+
+    def test_what_still_runs_is_named(self) -> None:
+        gates = Gates()
+        runtime = Runtime(Settings(drain_seconds=0.0))
+        call = runtime.registry.register("echo", Echo).submit("gated", gates)
+        gates.wait("inside")
+        still = runtime.close()
+        assert len(still) == 1 and still[0].startswith("grym-call")
+        gates["on"].set()
+        assert call.result(10) == "done"
+        until(lambda: not names_of_threads("grym-call"))
+
+    def test_its_deadline_is_for_all_services_together(self) -> None:
+        clock = FakeClock()
+        gates = Gates()
+        runtime = Runtime(clock=clock)
+        stuck = [start(runtime.registry.register(f"e{i}", Echo).gated, gates) for i in range(3)]
+        until(lambda: gates.seen["inside"] == 3)
+        closing = start(runtime.close, 5.0)
+        clock.until_waiting(1)
+        clock.advance(5)
+        assert outcome(closing) == ()
+        gates["on"].set()
+        assert [outcome(call) for call in stuck] == ["done"] * 3
+
+    def test_one_that_was_interrupted_can_be_closed_again(self) -> None:
+        class Interrupting(FakeClock):
+            armed = False
+
+            def wait(self, condition: threading.Condition, deadline: float | None) -> None:
+                if self.armed:
+                    raise KeyboardInterrupt
+                super().wait(condition, deadline)
+
+        clock, gates = Interrupting(), Gates()
+        runtime = Runtime(clock=clock)
+        echo = runtime.registry.register("echo", Echo)
+        call = start(echo.gated, gates)
+        gates.wait("inside")
+        clock.armed = True
+        assert isinstance(outcome(start(runtime.close)), Interrupted)
+        clock.armed = False
+        gates["on"].set()
+        assert outcome(call) == "done" and echo.state == "ready"
+        assert runtime.close() == () and echo.state == "closed"
+
+    def test_a_task_cannot_close_what_it_runs_in(self) -> None:
+        class Suicide(ModelService):
+            @task
+            def close(self, runtime: Runtime) -> None: ...
+
+            @task
+            def end(self, what: object) -> None:
+                what()  # type: ignore[operator]
+
+        with Runtime() as runtime:
+            del Suicide.close
+            handle = runtime.registry.register("it", Suicide)
+            with pytest.raises(StateError, match="service it runs in"):
+                handle.end(runtime.close)
+            assert handle.end(lambda: None) is None and handle.state == "ready"
+
+    def test_one_that_was_forgotten_with_a_model_in_it_warns(self) -> None:
+        runtime = Runtime()
+        runtime.registry.register("echo", Echo).echo("a")
+        with pytest.warns(ResourceWarning, match="forgotten with services in it"):
+            del runtime
+            gc.collect()
+
+    def test_one_that_never_loaded_anything_goes_silently(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            runtime = Runtime()
+            runtime.registry.register("echo", Echo)
+            del runtime
+            gc.collect()
+
+
+@pytest.mark.usefixtures("kernel")
+class TestKernels:
+    def test_the_kernel_has_one_of_its_own_whoever_asks_first(self) -> None:
+        made = all_at_once(8, lambda _: current())
+        assert len({id(runtime) for runtime in made}) == 1 and grym.current() is made[0]
+
+    def test_a_closed_one_is_followed_by_a_fresh_one(self) -> None:
+        first = current()
+        first.registry.register("echo", Echo)
+        first.close()
+        assert current() is not first and "echo" not in current().registry
+
+    def test_the_short_names_go_to_it(self) -> None:
+        handle = grym.register("echo", Echo, ttl=60)
+        assert grym.get("echo") is handle is current().registry["echo"]
+        assert grym.run("text.echo", "a") == "a"
+        assert grym.submit(Task("text.echo", "b")).result(10) == "b"
+        with pytest.raises(KeyError, match="Did you mean 'echo'"):
+            grym.get("ecko")
+
+
+def run(source: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+SERVICE = """
+    import threading
+    import grym_nb as grym
+
+    class Echo(grym.ModelService):
+        def unload(self):
+            print("unloaded", flush=True)
+
+        @grym.task("text.echo")
+        def echo(self, text):
+            return text
+
+        @grym.task
+        def hang(self, began):
+            began.set()
+            threading.Event().wait()
+"""
+
+
+def test_the_end_of_the_kernel_ends_its_services() -> None:
+    done = run(SERVICE + "    print(grym.register('echo', Echo, ttl=9).submit('echo', 'a').result())\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a\nunloaded\n", "")
+
+
+def test_a_call_that_hangs_does_not_keep_the_kernel() -> None:
+    source = """
+    began = threading.Event()
+    for name in "abcd":
+        grym.register(name, Echo).submit("hang", began)
+    began.wait()
+    """
+    import time
+
+    begun = time.monotonic()
+    done = run(SERVICE + source)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 12
