@@ -254,6 +254,9 @@ class Call(Future[Any]):
         frame.cancelled = True
         if frame.future is not None:
             frame.future.cancel()
+        for child in frame.waits_for:
+            if isinstance(child, Frame) and child.call is not None and frame in child.chain():
+                child.call.cancel()  # else it would go on waiting for what nobody wants any more
         if self.ticket is not None and self.ticket.withdraw():
             frame.record.abandon(frame)  # it left the line without ever having run
             frame.end()
@@ -345,11 +348,12 @@ class Call(Future[Any]):
         frame = CURRENT.get()
         if frame is None or self.done():
             return await asyncio.wrap_future(self)
-        left = step_aside(frame, self._frame)
+        on = self._frame
+        left = step_aside(frame, on)
         try:
             return await asyncio.wrap_future(self)
         finally:
-            await step_back(left)
+            await step_back(left, on)
 
     def __repr__(self) -> str:
         if not self.done():

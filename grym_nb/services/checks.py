@@ -20,7 +20,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 
 from grym_nb.errors import Problem
-from grym_nb.render import brief
+from grym_nb.render import brief, redacted
 
 __all__ = ["Check", "Checker", "not_empty", "one_of", "positive", "within"]
 
@@ -165,7 +165,8 @@ class Checker:
                     if not check.holds(given[name]):
                         # To say a default aloud changes nothing, even `None` for an `x: float = None`.
                         if given[name] is not self._signature.parameters[name].default:
-                            yield Problem(name, brief(given[name]), check.expected)
+                            found = redacted({name: given[name]})[name]  # it may be a secret
+                            yield Problem(name, found, check.expected)
                         break
 
     def _misfits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Problem]:

@@ -12,12 +12,13 @@ import re
 import sys
 import sysconfig
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any
 
-from grym_nb.render import brief, redacted
+from grym_nb.render import redacted
 
 __all__ = ["Failure", "LastFailure", "Site", "describe", "sites_of"]
 
@@ -103,6 +104,13 @@ def sites_of(traceback: TracebackType | None) -> tuple[Site, ...]:
     return tuple(sites[-_MOST_SITES:])
 
 
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as mute:
+        return f"<its __str__ raised {type(mute).__name__}>"
+
+
 def describe(
     error: BaseException,
     *,
@@ -111,16 +119,21 @@ def describe(
     version: str,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
 ) -> Failure:
-    """Return what went wrong as text; the error's traceback is read and not kept."""
-    inputs = [brief(arg) for arg in args]
+    """Return what went wrong as text; the error's traceback is read and not kept.
+
+    `names` are those of the positional arguments: by them a secret is known.
+    """
+    named = zip_longest(names[: len(args)], args, fillvalue="")
+    inputs = [redacted({name: arg})[name] for name, arg in named]
     inputs += [f"{name}={told}" for name, told in redacted(kwargs or {}).items()]
     return Failure(
         service=service,
         task=task,
         version=version,
         error=type(error).__name__,
-        message=str(error),
+        message=_words(error),
         inputs=tuple(inputs),
         sites=sites_of(error.__traceback__),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grym_nb.errors import CallCancelled, CallTimeout, Problem, ValidationError
 from grym_nb.render import brief, seconds
@@ -15,12 +15,12 @@ from grym_nb.render import brief, seconds
 if TYPE_CHECKING:
     from grym_nb.services.call import Call
     from grym_nb.services.instance import Instance
-    from grym_nb.services.lane import Place, Ticket
+    from grym_nb.services.lane import Place
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.waits import Gate
 
-__all__ = ["CURRENT", "PLAIN", "Frame", "Options", "Progress", "current_frame", "priority_of"]
+__all__ = ["CURRENT", "PLAIN", "Awaited", "Frame", "Options", "Progress", "current_frame", "priority_of"]
 
 _PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
 
@@ -93,6 +93,16 @@ def current_frame() -> Frame | None:
     return CURRENT.get()
 
 
+class Awaited(Protocol):
+    """Something a call can wait for: another call, a place in line, a slot, the gate."""
+
+    #: whether any of what it waits for will do, or all of it has to come
+    takes_any: bool
+
+    def behind(self) -> Sequence[Awaited] | None:
+        """Return what this waits for in turn; None when it does not wait, or its wait ends by itself."""
+
+
 class Frame:
     """One call under way: where it came from, what bounds it, what it holds.
 
@@ -111,7 +121,7 @@ class Frame:
     holds: tuple[ServiceRecord, ...] = ()
     suspended: int | None = None  # the thread in which an open generator or use() rests
     future: Future[Any] | None = None  # of a coroutine on the private loop
-    waits_for: Ticket | Frame | Gate | None = None
+    waits_for: Sequence[Awaited] = ()
 
     def __init__(
         self,
@@ -184,6 +194,17 @@ class Frame:
     def loading(self) -> Frame | None:
         """Return the load in which this call is made, if any."""
         return next((f for f in self.chain() if f is not self and f.what == "load"), None)
+
+    takes_any = False
+
+    def behind(self) -> Sequence[Awaited] | None:
+        """Return what this call waits for; None when it runs, or has a deadline."""
+        if self.ended or self.cancelled or self.deadline is not None:
+            return None
+        if self.waits_for:
+            return self.waits_for
+        ticket = self.call.ticket if self.call is not None and self.place is None else None
+        return None if ticket is None else (ticket,)
 
     def check(self) -> None:
         """Raise when the call was cancelled or its deadline has passed."""

@@ -416,11 +416,7 @@ class ServiceHandle:
 
         def hold() -> Hold:
             record = self._record
-            frame = Frame(record, None, (), {}, PLAIN, record.ports.clock(), what="use")
-            try:
-                return Hold(frame, _conclude)
-            except GrymError as error:
-                raise error.with_traceback(None) from None
+            return Hold(Frame(record, None, (), {}, PLAIN, record.ports.clock(), what="use"), _conclude)
 
         return Use(hold)
 
@@ -430,9 +426,10 @@ class ServiceHandle:
         """Load it now (and what it needs), if it is not; returns the handle."""
         try:
             self._record.load()
-        except (GrymError, Interrupted) as error:
-            raise error.with_traceback(None) from None
-        return self
+            return self
+        except (GrymError, Interrupted) as raised:
+            error = raised
+        raise unpinned(error) from None
 
     def unload(self, timeout: float | None = None) -> Self:
         """Let running calls end, then let go of the model; the next call loads it anew."""

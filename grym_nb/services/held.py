@@ -15,6 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from grym_nb.services.engines.inline import iterate
 from grym_nb.services.frame import CURRENT, Frame
+from grym_nb.services.outcome import typed, unpinned
 
 __all__ = ["Hold", "Stream", "Use"]
 
@@ -32,14 +33,16 @@ class Hold:
         self._conclude = conclude
         self._stack = ExitStack()
         record = frame.record
+        error: BaseException | None = None
         try:
             if record.ports.breaker is not None:
                 record.ports.breaker.ask(frame)
             while not self._seated():
                 self._stack.close()  # the instance was let go of while we waited for its slot
-        except BaseException as error:
-            self.release(error)
-            raise
+        except BaseException as raised:
+            error = self.release(raised) or raised
+        if error is not None:
+            raise unpinned(error) from None
         frame.suspended = threading.get_ident()
 
     def _seated(self) -> bool:
@@ -77,11 +80,11 @@ class Stream(Iterator[Any]):
             # `iter`: a decorator may have collected what the generator yields.
             self._made: Any = iterate(frame, made) if isinstance(made, AsyncGeneratorType) else iter(made)
         except BaseException as raised:
-            error = hold.release(raised) or raised
+            error = hold.release(typed(frame, raised))
         finally:
             CURRENT.reset(token)
         if error is not None:
-            raise error.with_traceback(None) from None
+            raise unpinned(error) from None
 
     def __next__(self) -> Any:
         frame = self._hold.frame
@@ -93,23 +96,24 @@ class Stream(Iterator[Any]):
         try:
             frame.check()
             return next(self._made)
+        except StopIteration:
+            pass
         except BaseException as raised:
-            error = raised
+            error = typed(frame, raised)
         finally:
             CURRENT.reset(token)
             frame.suspended = threading.get_ident()
-        ended = isinstance(error, StopIteration)
-        told = self._end(None if ended else error)
-        if told is None or ended:
+        error = self._end(error)
+        if error is None:
             raise StopIteration
-        raise told.with_traceback(None) from None
+        raise unpinned(error) from None
 
     def close(self) -> None:
         """End the generator and give the slot back."""
         if not self._hold.frame.ended:
             told = self._end(None)
             if told is not None:
-                raise told.with_traceback(None) from None
+                raise unpinned(told) from None
 
     def _end(self, error: BaseException | None) -> BaseException | None:
         token = CURRENT.set(self._hold.frame)
@@ -117,7 +121,7 @@ class Stream(Iterator[Any]):
             if hasattr(self._made, "close"):
                 self._made.close()
         except BaseException as raised:
-            error = error or raised
+            error = error or typed(self._hold.frame, raised)
         finally:
             CURRENT.reset(token)
         return self._hold.release(error)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from grym_nb.services.model import tasks_of
+
 if TYPE_CHECKING:
     from grym_nb.errors import GrymError
     from grym_nb.services.frame import Frame
@@ -14,7 +16,7 @@ __all__ = ["Attempt", "Instance"]
 class Instance:
     """What the factory made, while it is loaded; `users` counts the calls inside it."""
 
-    __slots__ = ("epoch", "loaded_at", "model", "read", "retired", "users", "version")
+    __slots__ = ("epoch", "loaded_at", "model", "read", "retired", "tasks", "users", "version")
 
     def __init__(self, model: Any, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
         self.model = model
@@ -22,6 +24,7 @@ class Instance:
         self.version = version
         self.loaded_at = loaded_at
         self.read = read  # the attributes that `load` read; None: it may have read any
+        self.tasks = tasks_of(type(model))
         self.users = 0
         self.retired = False
 

@@ -26,7 +26,7 @@ from grym_nb.services.waits import aside, goes_on, stack, work
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
     from grym_nb.pulse import Workers
-    from grym_nb.services.frame import Frame
+    from grym_nb.services.frame import Awaited, Frame
 
 __all__ = ["Lane", "Place", "Ticket"]
 
@@ -47,6 +47,16 @@ class Ticket:
         self.rides: Place | None = None
         self.dead = False
 
+    takes_any = True  # of the places it waits for
+
+    def behind(self) -> Sequence[Awaited] | None:
+        """Return what it waits for; None when it has it.
+
+        Who rides waits for nothing but its own chain, which lends the place as soon as it waits.
+        """
+        out = self.dead or self.place is not None or self.rides is not None
+        return None if out else tuple(self.lane.places)
+
     def withdraw(self) -> bool:
         """Leave the line; False for a job that has its place and runs already."""
         return self.lane.withdraw(self)
@@ -55,7 +65,7 @@ class Ticket:
 class Place:
     """A slot. Held by one chain: by its `owner`, and `occupant` is the call that computes in it now."""
 
-    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "streams", "waiting")
+    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "riders", "streams", "waiting")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -64,7 +74,16 @@ class Place:
         self.occupant: Frame | None = None
         self.frames = 0  # the owner and those of its chain who ride or wait to ride
         self.waiting: Sequence[Ticket] = ()
+        self.riders: Sequence[Frame] = ()  # calls of the chain that ride: they may outlive the owner too
         self.streams: Sequence[Frame] = ()  # generators opened by the chain: they may outlive the owner
+
+
+    takes_any = False  # it comes back once all who share it have left
+
+    def behind(self) -> Sequence[Awaited] | None:
+        """Return the calls that share it; None when it is free."""
+        shared = (self.owner, *self.riders, *self.streams)
+        return [frame for frame in shared if frame is not None] or None
 
 
 _order = itertools.count()
@@ -347,6 +366,7 @@ class Lane:
                 continue
             ticket.place = ticket.frame.place = place
             place.occupant = ticket.frame
+            place.riders = (*place.riders, ticket.frame)
             if ticket.granted is not None:
                 return [ticket]
             self.condition.notify_all()
@@ -374,17 +394,22 @@ class Lane:
         return self._grant()
 
     def _inherit(self, place: Place, frame: Frame) -> None:
-        """Let a generator that outlives the owner own the place: it may go on at any time."""
+        """Let who outlives the owner own the place; a generator may go on at any time."""
         place.streams = tuple(stream for stream in place.streams if stream.place is place)
-        if place.owner is frame and place.streams:
+        place.riders = tuple(rider for rider in place.riders if rider is not frame)
+        if place.owner is not frame:
+            return
+        if place.streams:
             place.owner = place.streams[-1]
             place.occupant = place.occupant or place.owner
+        elif place.riders:
+            *place.riders, place.owner = place.riders
 
     def _sleep(self, ticket: Ticket) -> None:
         frame = ticket.frame
         try:
             self.refuse_endless_wait(frame)
-            with aside(frame.parent if frame.inline else None, ticket), self.condition:
+            with aside(frame.parent if frame.inline else frame, ticket), self.condition:
                 while ticket.place is None:
                     if frame.deadline is not None and self._clock() >= frame.deadline:
                         raise frame.timeout(f"a slot of {self.name} ({self.slots} in use)")

@@ -102,7 +102,7 @@ def tasks_of(cls: type) -> dict[str, TaskSpec]:
     """
     tasks: dict[str, TaskSpec] = {}
     for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
+        for name, value in vars(base).copy().items():
             mark = _mark_of(value)
             if mark is not None and callable(getattr(cls, name)):  # `name = None` takes a task away
                 tasks[name] = _spec(cls, name, mark)

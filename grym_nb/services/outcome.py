@@ -40,6 +40,7 @@ def typed(frame: Frame, error: BaseException) -> BaseException:
         version=version,
         args=frame.args,
         kwargs=frame.kwargs,
+        names=frame.spec.checker.names if frame.spec is not None else (),
     )
     record.ports.failures.keep(failure, error.__traceback__)
     record.last_error = failure
@@ -48,7 +49,7 @@ def typed(frame: Frame, error: BaseException) -> BaseException:
         return error
     where = f"at {failure.sites[-1]}; " if failure.sites else ""
     told = TaskFailed(
-        f"{frame.title} raised {type(error).__name__}: {error}",
+        f"{frame.title} raised {failure.error}: {failure.message}",
         cause=f"{where}input: {', '.join(failure.inputs) or 'none'}",
         service=record.name,
         task=frame.task,
@@ -66,11 +67,14 @@ def unpinned(error: BaseException) -> BaseException:
 
     What the caller was handling already keeps its own.
     """
-    theirs = sys.exc_info()[1]
-    link: BaseException | None = error
-    while link is not None and link is not theirs:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    seen = {id(sys.exc_info()[1])}
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            links += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
     return error
 
 
@@ -83,7 +87,7 @@ def load_failed(record: ServiceRecord, error: Exception) -> LoadFailed:
     record.last_error = failure
     where = f" at {failure.sites[-1]}" if failure.sites else ""
     told = LoadFailed(
-        f"{record.name} could not be loaded: {type(error).__name__}: {error}",
+        f"{record.name} could not be loaded: {failure.error}: {failure.message}",
         cause=where.strip(),
         service=record.name,
         path=(record.name,),

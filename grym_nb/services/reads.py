@@ -6,6 +6,7 @@ So a config that `load` never looked at can change in place, with the weights ke
 from __future__ import annotations
 
 import threading
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import ConfigError, GrymError
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["new_values", "reads_of", "same"]
+__all__ = ["new_values", "reads_of", "same", "watches"]
 
 #: for each class whose instances are watched: what each of them was asked for, by identity
 _watched: dict[type, dict[int, set[str]]] = {}
 _lock = threading.Lock()
+_MARK = "__grym_watch__"
 
 
 def reads_of(model: Any) -> frozenset[str] | None:
@@ -65,6 +67,7 @@ def _watch(model: Any) -> set[str] | None:
                     names.add(name)
                 return inherited(self, name)
 
+            setattr(noting, _MARK, True)
             try:
                 setattr(kind, "__getattribute__", noting)  # noqa: B010 - mypy takes the name for a method
             except (TypeError, AttributeError):  # a class that is frozen
@@ -72,6 +75,11 @@ def _watch(model: Any) -> set[str] | None:
             watched = _watched[kind] = asked
         read = watched[id(model)] = set()
         return read
+
+
+def watches(value: Any) -> bool:
+    """Tell whether this is no part of a class, but our watch that it bears while it loads."""
+    return isinstance(value, FunctionType) and _MARK in vars(value)
 
 
 def _unwatch(model: Any) -> None:

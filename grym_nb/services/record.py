@@ -31,7 +31,7 @@ from grym_nb.services.frame import CURRENT, PLAIN, Frame, current_frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
-from grym_nb.services.model import TaskSpec, tasks_of
+from grym_nb.services.model import TaskSpec
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
 from grym_nb.services.retire import Retirement, clean_up, configure, release, retire
@@ -240,7 +240,7 @@ class ServiceRecord:
         on = attempt.frame if attempt is not None else None
         if attempt is None:
             self.lane.leave(frame)  # whom the drain waits for may be in line for the very slot
-        with aside(frame.parent if frame.inline else None, on), self.condition:
+        with aside(frame.parent if frame.inline else frame, on), self.condition:
             while not attempt.over if attempt is not None else self.lifecycle.state == "draining":
                 if frame.deadline is not None and self.ports.clock() >= frame.deadline:
                     raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
@@ -296,7 +296,7 @@ class ServiceRecord:
                 if move == "loaded" and not closed:
                     instance.epoch = self.lane.epoch
                     self.instance = instance
-                    self._tasks = tasks_of(type(instance.model))
+                    self._tasks = instance.tasks
                     self.loads += 1
                     self.last_used = self.ports.clock()
                     self.load_seconds = self.last_used - began

@@ -140,7 +140,7 @@ def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
         record.last_error = failure
         _log.warning("unload of %s raised %s: %s", record.name, type(error).__name__, error)
         return ServiceError(
-            f"{record.name} is unloaded, but its unload hook raised {type(error).__name__}: {error}",
+            f"{record.name} is unloaded, but its unload hook raised {failure.error}: {failure.message}",
             cause=str(failure.sites[-1]) if failure.sites else "",
             hint="what the hook was to release may still be held",
             service=record.name,

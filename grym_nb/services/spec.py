@@ -30,6 +30,7 @@ from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 from grym_nb.services.frame import priority_of
 from grym_nb.services.model import TaskSpec, tasks_of
+from grym_nb.services.reads import watches
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec", "code_of"]
 
@@ -335,7 +336,9 @@ def _parts_of_class(cls: type) -> Iterator[Any]:
     yield from (cls.__module__, cls.__qualname__)
     if not _settled(cls.__module__):
         yield cls.__bases__
-        yield [(name, value) for name, value in vars(cls).items() if name not in _SKIP]
+        # A copy: another thread may be setting attributes of the class.
+        its = vars(cls).copy().items()
+        yield [(name, value) for name, value in its if name not in _SKIP and not watches(value)]
 
 
 def _settled(module: str) -> bool:

@@ -8,14 +8,15 @@ closes a circle: A waits for B while B waits for A.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grym_nb.errors import CallBlocked
 from grym_nb.services.frame import Frame
 
 if TYPE_CHECKING:
+    from grym_nb.services.frame import Awaited
     from grym_nb.services.lane import Ticket
 
 __all__ = ["Gate", "aside", "goes_on", "hand_over", "stack", "step_aside", "step_back", "work"]
@@ -65,7 +66,7 @@ def hand_over() -> None:
 
 
 @contextmanager
-def aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> Iterator[None]:
+def aside(frame: Frame | None, on: Awaited | None = None) -> Iterator[None]:
     """While this block waits for `on`, the chain's own calls may use what the chain holds."""
     hand_over()
     if frame is None:
@@ -76,7 +77,7 @@ def aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> Itera
         yield
     finally:
         for waiting, gave in reversed(left):
-            waiting.waits_for = None
+            _waits_no_more(waiting, on)
             if waiting.gate is not None:
                 if waiting.gate.holder is not waiting:
                     waiting.gate.acquire(waiting)
@@ -95,7 +96,7 @@ def stack(frame: Frame | None) -> Iterator[Frame]:
         frame = frame.parent if frame.inline else None
 
 
-def step_aside(frame: Frame | None, on: Frame | Ticket | Gate | None = None) -> list[tuple[Frame, bool]]:
+def step_aside(frame: Frame | None, on: Awaited | None = None) -> list[tuple[Frame, bool]]:
     """Give back what the calls of this thread hold; return them, and which of them lent its place.
 
     An async task that awaits several calls at once lends its place until the last of them has come back:
@@ -122,12 +123,17 @@ def _given(frame: Frame) -> bool:
     return False
 
 
-async def step_back(left: list[tuple[Frame, bool]]) -> None:
+def _waits_no_more(frame: Frame, on: Awaited | None) -> None:
+    # One of them: an async task may wait for several at once.
+    frame.waits_for = tuple(one for one in frame.waits_for if one is not on)
+
+
+async def step_back(left: list[tuple[Frame, bool]], on: Awaited | None) -> None:
     """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop."""
     import asyncio
 
     for frame, gave in reversed(left):
-        frame.waits_for = None
+        _waits_no_more(frame, on)
         frame.lent -= gave
         while not _taken_back(frame, gave):
             await asyncio.sleep(0.001)
@@ -149,6 +155,8 @@ def _taken_back(frame: Frame, gave: bool) -> bool:
 class Gate:
     """Lets one model be constructed at a time; who waits for something inside steps out meanwhile."""
 
+    takes_any = False
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.holder: Frame | None = None
@@ -159,6 +167,10 @@ class Gate:
             return False
         self.holder = frame
         return True
+
+    def behind(self) -> Sequence[Awaited] | None:
+        """Return the load that holds it."""
+        return None if self.holder is None else (self.holder,)
 
     def release(self) -> None:
         """Let the next one construct."""
@@ -184,17 +196,16 @@ class Gate:
 _graph = threading.Lock()
 
 
-def _refuse_circle(frame: Frame, left: list[Frame], on: Frame | Ticket | Gate) -> None:
+def _refuse_circle(frame: Frame, left: list[Frame], on: Awaited) -> None:
     with _graph:
         for at in left:
-            at.waits_for = on
-        seen: dict[int, Any] = {}
+            at.waits_for = (*at.waits_for, on)
         # Twice, since the others move on while we look; a real circle stands still.
-        if not (_stuck(on, seen) and _stuck(on, seen := {})):
+        if not (_stuck(on) and (stuck := _stuck(on))):
             return
         for at in left:
-            at.waits_for = None
-    titles = dict.fromkeys(node.title for node in (frame, *seen.values()) if isinstance(node, Frame))
+            _waits_no_more(at, on)
+    titles = dict.fromkeys(node.title for node in (frame, *stuck) if isinstance(node, Frame))
     raise CallBlocked(
         f"{frame.title} would wait for ever: {', '.join(titles)} wait for one another",
         hint="let one of them finish before it asks the other, or register one with more concurrency",
@@ -203,24 +214,26 @@ def _refuse_circle(frame: Frame, left: list[Frame], on: Frame | Ticket | Gate) -
     )
 
 
-def _stuck(node: Frame | Ticket | Gate, seen: dict[int, Any]) -> bool:
-    """Tell whether `node` can never come, because all that could bring it about waits for us.
+def _stuck(on: Awaited) -> list[Awaited]:
+    """Return what `on` waits for, directly or not, if it can never come; an empty list if it can.
 
-    What is met again counts as stuck: that is the circle. Anything that runs, or has a deadline, ends it.
+    Everything that can be reached counts as stuck until something that runs, or has a deadline, sets it
+    free: what is left over waits for itself.
     """
-    if id(node) in seen:
-        return True
-    seen[id(node)] = node
-    if isinstance(node, Frame):
-        if node.ended or node.cancelled or node.deadline is not None:
-            return False
-        if node.waits_for is not None:
-            return _stuck(node.waits_for, seen)
-        ticket = node.call.ticket if node.call is not None and node.place is None else None
-        return ticket is not None and _stuck(ticket, seen)
-    if isinstance(node, Gate):
-        return node.holder is not None and _stuck(node.holder, seen)
-    if node.dead or node.place is not None or node.rides is not None:
-        return False  # who rides gets the place as soon as the chain's call in it waits
-    owners = [place.owner for place in tuple(node.lane.places)]
-    return all(owner is not None and _stuck(owner, seen) for owner in owners)
+    behind: dict[Awaited, Sequence[Awaited] | None] = {}
+    reached = [on]
+    while reached:
+        node = reached.pop()
+        if node not in behind:
+            behind[node] = node.behind()
+            reached += behind[node] or ()
+    free = [node for node, its in behind.items() if its is None]
+    while free:
+        for node in free:
+            del behind[node]
+        free = [
+            node
+            for node, its in behind.items()
+            if (any if node.takes_any else all)(one not in behind for one in its or ())
+        ]
+    return list(behind) if on in behind else []
