@@ -34,7 +34,6 @@ In a notebook each renders as at most three lines: what happened, the cause, wha
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -147,7 +146,10 @@ class GrymError(_ThreeLines, Exception):
 
     def again(self) -> Self:
         """Return an equal error without a traceback: one for each of several waiters."""
-        twin = copy.copy(self)
+        # Without the constructor, whose arguments a subclass may have made its own.
+        twin: Self = type(self).__new__(type(self), *self.args)
+        twin.args = self.args
+        twin.__dict__.update(self.__dict__)
         if hasattr(self, "__notes__"):
             twin.__notes__ = [*self.__notes__]
         return twin

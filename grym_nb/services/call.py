@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from grym_nb.clock import Clock, monotonic, wait
-from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, GrymError, Interrupted
+from grym_nb.errors import CallCancelled, CallTimeout, GrymError, Interrupted
 from grym_nb.render import Table, brief, redacted, seconds
 from grym_nb.services.frame import CURRENT, Frame, Progress
-from grym_nb.services.waits import aside, hand_over, step_aside, step_back
+from grym_nb.services.waits import aside, hand_over, refuse_on_loop, step_aside, step_back
 
 if TYPE_CHECKING:
     from grym_nb.pulse import Entry
@@ -200,7 +200,9 @@ class Call(Future[Any]):
 
     # What becomes of it: exactly one of these is the first, the others change nothing.
 
-    def settle(self, value: Any = None, error: BaseException | None = None) -> bool:
+    def settle(
+        self, value: Any = None, error: BaseException | None = None, *, on_pulse: bool = False
+    ) -> bool:
         """End the call with a value or an error, seen once before anybody hears; False when it had ended."""
         with self._condition:
             if self._settling:
@@ -224,17 +226,20 @@ class Call(Future[Any]):
         if self.timer is not None:
             self.timer.cancel()
         if self._done_callbacks:  # type: ignore[attr-defined]
-            hand_over()  # they are others' code: the next call does not wait for it
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+            hand_over()  # they are others' code: neither the next call waits for it, nor the pulse
+        if on_pulse and frame is not None and self._done_callbacks:  # type: ignore[attr-defined]
+            frame.record.ports.workers.run(self._invoke_callbacks)  # type: ignore[attr-defined]
+        else:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
 
-    def expire(self) -> None:
+    def expire(self, *, on_pulse: bool = False) -> None:
         """End the call with a timeout; work that is under way is asked to stop and ends on its own."""
         frame = self._frame
         if frame is not None:
             computes = frame.place is not None and frame.instance is not None
             error = frame.timeout("" if computes else frame.record.waited_for())
-            if self.settle(error=error):
+            if self.settle(error=error, on_pulse=on_pulse):
                 self._stop(frame)
 
     def cancel(self) -> bool:
@@ -254,9 +259,10 @@ class Call(Future[Any]):
         frame.cancelled = True
         if frame.future is not None:
             frame.future.cancel()
-        for child in frame.waits_for:
-            if isinstance(child, Frame) and child.call is not None and frame in child.chain():
-                child.call.cancel()  # else it would go on waiting for what nobody wants any more
+        for what in frame.waits_for:
+            if isinstance(what, Frame) and what.call is not None and frame in what.chain():
+                what.call.cancel()  # a child, which nobody wants any more
+            what.wake()
         if self.ticket is not None and self.ticket.withdraw():
             frame.record.abandon(frame)  # it left the line without ever having run
             frame.end()
@@ -283,22 +289,19 @@ class Call(Future[Any]):
             return
         frame = self._frame
         if frame is not None:
-            if frame.record.ports.loop.here:
-                raise CallBlocked(
-                    f"{frame.title} would stop the event loop it is called from",
-                    hint=f"inside an async task: await handle.{frame.task}.submit(...)",
-                    service=frame.record.name,
-                    task=frame.task,
-                )
+            refuse_on_loop(frame)
             frame.record.lane.refuse_endless_wait(frame)
+        me = CURRENT.get()
         try:
-            with aside(CURRENT.get(), frame):
-                self._wait_here(None if timeout is None else time.monotonic() + timeout)
+            with aside(me, frame):
+                self._wait_here(me, None if timeout is None else time.monotonic() + timeout)
         except KeyboardInterrupt:
             self._interrupted()
 
-    def _wait_here(self, until: float | None) -> None:
+    def _wait_here(self, me: Frame | None, until: float | None) -> None:
         while not self.done():
+            if me is not None:
+                me.check()  # the call that waits may be cancelled, or late
             frame = self._frame
             tick = None if until is None else until - time.monotonic()
             if tick is not None and tick <= 0:
@@ -307,11 +310,12 @@ class Call(Future[Any]):
                 tick = _SHOW_EVERY if tick is None else min(tick, _SHOW_EVERY)
                 if frame is not None and frame.progress is not None:
                     _show(frame.progress)
-            self._wait_once(frame, tick)
+            self._wait_once(frame, tick, me.deadline if me is not None else None)
 
-    def _wait_once(self, frame: Frame | None, tick: float | None) -> None:
+    def _wait_once(self, frame: Frame | None, tick: float | None, mine: float | None) -> None:
         # The one who waits keeps the deadline too: it holds even where no timer runs.
-        deadline = frame.deadline if frame is not None else None
+        its = frame.deadline if frame is not None else None
+        deadline = its if mine is None else mine if its is None else min(its, mine)
         clock = frame.record.ports.clock if frame is not None else monotonic
         with self._condition:
             if self.done():
@@ -320,8 +324,13 @@ class Call(Future[Any]):
                 self._condition.wait(tick if deadline is None else max(0.0, min(tick, deadline - clock())))
             else:
                 wait(clock, self._condition, deadline)
-        if deadline is not None and clock() >= deadline and not self.done():
+        if its is not None and clock() >= its and not self.done():
             self.expire()
+
+    def wake(self) -> None:
+        """Let whoever waits here look again whether that still makes sense."""
+        with self._condition:
+            self._condition.notify_all()
 
     def _interrupted(self) -> NoReturn:
         progress = self._frame.progress if self._frame is not None else None

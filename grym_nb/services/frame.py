@@ -90,7 +90,10 @@ _NOTHING: dict[str, Any] = {}
 
 def current_frame() -> Frame | None:
     """Return the call in which this code runs, or None outside of one."""
-    return CURRENT.get()
+    frame = CURRENT.get()
+    while frame is not None and frame.ended:  # one left there, as by generators that are closed out of order
+        frame = frame.parent
+    return frame
 
 
 class Awaited(Protocol):
@@ -101,6 +104,9 @@ class Awaited(Protocol):
 
     def behind(self) -> Sequence[Awaited] | None:
         """Return what this waits for in turn; None when it does not wait, or its wait ends by itself."""
+
+    def wake(self) -> None:
+        """Let whoever waits for it look again whether that still makes sense."""
 
 
 class Frame:
@@ -141,11 +147,12 @@ class Frame:
         self.kwargs = kwargs
         self.options = options
         self.started = now
-        self.parent = parent = CURRENT.get()
+        self.parent = parent = current_frame()
         self.what = what
         self.inline = True
         self.cancelled = False
         self.counted = False  # accepted by the record, and not inside yet
+        self.inside = False  # counted in by the record, and not out again yet
         self.borrowed = False  # runs in the place of a call beneath it
         self.deadline: float | None = None
         self.instance: Instance | None = None
@@ -205,6 +212,14 @@ class Frame:
             return self.waits_for
         ticket = self.call.ticket if self.call is not None and self.place is None else None
         return None if ticket is None else (ticket,)
+
+    def wake(self) -> None:
+        """Let whoever waits for it look again whether that still makes sense."""
+        if self.call is not None:
+            self.call.wake()
+        else:
+            with self.record.condition:
+                self.record.condition.notify_all()
 
     def check(self) -> None:
         """Raise when the call was cancelled or its deadline has passed."""

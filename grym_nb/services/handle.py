@@ -85,7 +85,11 @@ def _call(
             return value
     if spec.kind == "generator" or spec.kind == "async generator":
         frame.what = "generator"
-        return Stream(Hold(frame, _conclude))
+        try:
+            return Stream(Hold(frame, _conclude))
+        except KeyboardInterrupt:
+            record.let_go(frame)
+            raise
     lane = record.lane
     if (
         options.timeout is None
@@ -95,6 +99,9 @@ def _call(
         try:
             return _answer(frame)
         finally:
+            frame.ended = True
+            if frame.inside or frame.place is not None:
+                record.let_go(frame)  # Ctrl-C came between two steps
             frame.end()
     call = _queue(frame)
     try:
@@ -127,11 +134,18 @@ def _queue(frame: Frame) -> Call:
         _observe(frame, None, error)
         raise
     context = copy_context()
-    call.ticket = record.lane.submit(frame, lambda: context.run(_serve, frame, call))
-    if frame.deadline is not None:
-        call.timer = record.ports.pulse.at(frame.deadline, call.expire, name=f"deadline of {frame.title}")
-        if call.done():
-            call.timer.cancel()  # it ended before it had a timer to cancel
+    try:
+        record.lane.submit(frame, lambda: context.run(_serve, frame, call))
+        if frame.deadline is not None:
+            pulse = record.ports.pulse
+            expire = partial(call.expire, on_pulse=True)
+            call.timer = pulse.at(frame.deadline, expire, name=f"deadline of {frame.title}")
+            if call.done():
+                call.timer.cancel()  # it ended before it had a timer to cancel
+    except BaseException:
+        call.cancel()
+        record.abandon(frame)
+        raise
     return call
 
 
@@ -282,10 +296,10 @@ class BoundTask:
         self.name = name
         self.options = options
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return _call(self._record, self._record.task(self.name), args, kwargs, self.options)
 
-    def submit(self, *args: Any, **kwargs: Any) -> Call:
+    def submit(self, /, *args: Any, **kwargs: Any) -> Call:
         """Return at once with a `Call`: a future that can also be awaited."""
         return _submit(_begin(self._record, self._record.task(self.name), args, kwargs, self.options))
 
@@ -366,11 +380,11 @@ class ServiceHandle:
 
     # -- calls -------------------------------------------------------------------------------------
 
-    def run(self, task: str, *args: Any, **kwargs: Any) -> Any:
+    def run(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a task by method name or type."""
         return _call(self._record, self._record.task(task), args, kwargs, PLAIN)
 
-    def submit(self, task: str | Task, *args: Any, **kwargs: Any) -> Call:
+    def submit(self, task: str | Task, /, *args: Any, **kwargs: Any) -> Call:
         """Submit a task by method name, type or `Task`; returns at once with a `Call`."""
         if isinstance(task, Task):
             return _submit(self._of(task))
@@ -392,6 +406,7 @@ class ServiceHandle:
         self,
         task: str,
         items: Iterable[Any],
+        /,
         *,
         save: Any = None,
         errors: str = "keep",
@@ -414,11 +429,7 @@ class ServiceHandle:
         It counts as a call: nothing unloads the service meanwhile, and its slot is held.
         """
 
-        def hold() -> Hold:
-            record = self._record
-            return Hold(Frame(record, None, (), {}, PLAIN, record.ports.clock(), what="use"), _conclude)
-
-        return Use(hold)
+        return Use(lambda: self._record.frame("use"), _conclude)
 
     # -- its life ----------------------------------------------------------------------------------
 

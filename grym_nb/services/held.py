@@ -8,11 +8,11 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from contextvars import Token
+from contextlib import ExitStack, suppress
 from types import AsyncGeneratorType
 from typing import Any, Generic, Self, TypeVar
 
+from grym_nb.errors import StateError
 from grym_nb.services.engines.inline import iterate
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.outcome import typed, unpinned
@@ -26,9 +26,7 @@ _Conclude = Callable[[Frame, BaseException | None], BaseException | None]
 class Hold:
     """A frame that has entered its service and holds its slot, until `release`."""
 
-    def __init__(
-        self, frame: Frame, conclude: Callable[[Frame, BaseException | None], BaseException | None]
-    ) -> None:
+    def __init__(self, frame: Frame, conclude: _Conclude) -> None:
         self.frame = frame
         self._conclude = conclude
         self._stack = ExitStack()
@@ -61,6 +59,7 @@ class Hold:
             return error
         told = self._conclude(self.frame, error)
         self._stack.close()
+        self.frame.record.let_go(self.frame)  # what Ctrl-C kept from the stack
         self.frame.end()
         return told
 
@@ -70,6 +69,7 @@ class Stream(Iterator[Any]):
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
+        self._reading = threading.RLock()  # a generator that closes itself may do so
         frame = hold.frame
         assert frame.instance is not None and frame.spec is not None
         self._title = frame.title
@@ -87,6 +87,18 @@ class Stream(Iterator[Any]):
             raise unpinned(error) from None
 
     def __next__(self) -> Any:
+        if not self._reading.acquire(blocking=False):
+            raise StateError(
+                f"{self._title} is being read in another thread",
+                hint="read a stream in one thread, or make a list of it first",
+                service=self._hold.frame.record.name,
+            )
+        try:
+            return self._read()
+        finally:
+            self._reading.release()
+
+    def _read(self) -> Any:
         frame = self._hold.frame
         if frame.ended:
             raise StopIteration
@@ -109,11 +121,11 @@ class Stream(Iterator[Any]):
         raise unpinned(error) from None
 
     def close(self) -> None:
-        """End the generator and give the slot back."""
-        if not self._hold.frame.ended:
-            told = self._end(None)
-            if told is not None:
-                raise unpinned(told) from None
+        """End the generator and give the slot back; waits for whoever is reading it."""
+        with self._reading:
+            told = None if self._hold.frame.ended else self._end(None)
+        if told is not None:
+            raise unpinned(told) from None
 
     def _end(self, error: BaseException | None) -> BaseException | None:
         token = CURRENT.set(self._hold.frame)
@@ -135,14 +147,17 @@ class Stream(Iterator[Any]):
     def __del__(self) -> None:
         if not hasattr(self, "_made") or self._hold.frame.ended:
             return
+        # The collector may have called us in the middle of anything, one of our own critical sections
+        # included. So only what takes no lock but the record's own is done here, and that one only if
+        # it is free; the rest is for a bare thread, which needs no lock to start.
         frame = self._hold.frame
-        if frame.record.condition.acquire(blocking=False):
-            frame.record.condition.release()
-            self._end(None)
-        else:
-            # The collector may have called us in the middle of our own critical section. A bare
-            # thread needs no lock to start.
-            frame.suspended = None
+        frame.suspended = None
+        if frame.record.lock.acquire(blocking=False):
+            frame.record.lock.release()
+            with suppress(Exception):
+                self._made.close()
+            frame.record.leave_at_once(frame)
+        with suppress(RuntimeError):  # the interpreter is ending
             _thread.start_new_thread(self._end, (None,))
 
     def __repr__(self) -> str:
@@ -152,24 +167,29 @@ class Stream(Iterator[Any]):
 class Use(Generic[T]):
     """``with handle.use() as model:`` the object itself, counted in and with its slot held."""
 
-    def __init__(self, hold: Callable[[], Hold]) -> None:
-        self._make = hold
+    def __init__(self, frame: Callable[[], Frame], conclude: _Conclude) -> None:
+        self._frame = frame
+        self._conclude = conclude
         self._hold: Hold | None = None
-        self._token: Token[Frame | None] | None = None
 
     def __enter__(self) -> Any:
         if self._hold is not None:
             raise RuntimeError("this use() is entered already; ask the handle for another")
-        self._hold = hold = self._make()
-        self._token = CURRENT.set(hold.frame)
-        assert hold.frame.instance is not None
-        return hold.frame.instance.model
+        frame = self._frame()
+        try:
+            self._hold = Hold(frame, self._conclude)
+            CURRENT.set(frame)
+            assert frame.instance is not None
+            return frame.instance.model
+        except BaseException:
+            frame.ended = True
+            frame.record.let_go(frame)
+            raise
 
     def __exit__(self, *_: object) -> None:
         hold, self._hold = self._hold, None
-        assert hold is not None and self._token is not None
-        try:
-            CURRENT.reset(self._token)
-        except ValueError:  # left in another context than it was entered in, as across cells
+        assert hold is not None
+        # Only if it is still ours: generators and cells may leave in another order than they entered.
+        if CURRENT.get() is hold.frame:
             CURRENT.set(hold.frame.parent)
         hold.release()

@@ -34,7 +34,7 @@ class Attempt:
 
     __slots__ = ("error", "frame", "over")
 
-    def __init__(self) -> None:
-        self.frame: Frame | None = None
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
         self.over = False
         self.error: GrymError | None = None

@@ -19,9 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
-from grym_nb.errors import CallBlocked
+from grym_nb.errors import CallBlocked, ResourceExhausted
 from grym_nb.services.frame import CURRENT
-from grym_nb.services.waits import aside, goes_on, stack, work
+from grym_nb.services.waits import aside, goes_on, refuse_on_loop, stack, work
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
@@ -57,6 +57,11 @@ class Ticket:
         out = self.dead or self.place is not None or self.rides is not None
         return None if out else tuple(self.lane.places)
 
+    def wake(self) -> None:
+        """Let who waits with it look again whether that still makes sense."""
+        with self.lane.condition:
+            self.lane.condition.notify_all()
+
     def withdraw(self) -> bool:
         """Leave the line; False for a job that has its place and runs already."""
         return self.lane.withdraw(self)
@@ -77,13 +82,15 @@ class Place:
         self.riders: Sequence[Frame] = ()  # calls of the chain that ride: they may outlive the owner too
         self.streams: Sequence[Frame] = ()  # generators opened by the chain: they may outlive the owner
 
-
     takes_any = False  # it comes back once all who share it have left
 
     def behind(self) -> Sequence[Awaited] | None:
         """Return the calls that share it; None when it is free."""
         shared = (self.owner, *self.riders, *self.streams)
         return [frame for frame in shared if frame is not None] or None
+
+    def wake(self) -> None:
+        """Nobody waits for one place: those in line take any."""
 
 
 _order = itertools.count()
@@ -171,16 +178,20 @@ class Lane:
         """Take a slot (held) if one is free and nobody waits; tell whether it was so."""
         if not self._free or self._line:
             return False
-        frame.place = place = self._free.pop()
+        # Straight on, without a call: so Ctrl-C cannot come before the frame knows its place.
+        frame.place = place = self._free[-1]
         place.owner = place.occupant = frame
         place.frames = 1
+        del self._free[-1]
         return True
 
     def submit(self, frame: Frame, run: Callable[[], None]) -> Ticket:
         """Put a call in line for a worker; never blocks."""
-        with self.condition:
+        with self._lock:
             shared = self._shared(frame)
             ticket = Ticket(self, frame, run)
+            if frame.call is not None:
+                frame.call.ticket = ticket  # before it is in line, so that whoever cancels finds it
             ready: list[Ticket] = []
             if shared is None:
                 self._push(ticket)
@@ -228,7 +239,9 @@ class Lane:
         ):
             place.owner = place.occupant = None
             place.frames = 0
-            self._free.append(place)
+            frame.place = None
+            self._free += (place,)
+            return True
         else:
             return False
         frame.place = None
@@ -242,7 +255,7 @@ class Lane:
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a ticket out of the line; False when it is a job that has its place, or is out already."""
-        with self.condition:
+        with self._lock:
             if ticket.dead or (ticket.place is not None and ticket.granted is not None):
                 return False
             ticket.dead = True
@@ -278,7 +291,7 @@ class Lane:
 
     def resize(self, slots: int) -> None:
         """Change how many calls may compute at a time."""
-        with self.condition:
+        with self._lock:
             self.slots = slots
             self._free += (new := [Place(self) for _ in range(slots - len(self.places))])
             self.places += new
@@ -291,7 +304,24 @@ class Lane:
         """Set granted jobs going; takes no lock of ours."""
         for ticket in tickets:
             if after is None or not goes_on(after, ticket):
-                self._workers.run(partial(work, ticket))
+                try:
+                    self._workers.run(partial(work, ticket))
+                except RuntimeError as error:
+                    self._cannot_start(ticket, error)
+
+    def _cannot_start(self, ticket: Ticket, error: RuntimeError) -> None:
+        """End a call for which the system gives no thread; its place goes to the next."""
+        frame = ticket.frame
+        if frame.call is not None:
+            frame.call.settle(
+                error=ResourceExhausted(
+                    f"{frame.title} could not be run: {error}",
+                    hint="too many threads: close what you do not need, or make blocking calls",
+                    service=self.name,
+                    task=frame.task,
+                )
+            )
+        frame.record.let_go(frame)
 
     # -- who waits for whom ------------------------------------------------------------------------
 
@@ -299,7 +329,7 @@ class Lane:
         """Raise when every slot is held by something that only this very thread could end."""
         here = threading.get_ident()
         lent = set(stack(CURRENT.get()))  # what this thread's own calls hold is their chain's meanwhile
-        with self.condition:
+        with self._lock:
             holders = [place.owner for place in self.places if place.owner is not None]
             mine = [owner for owner in holders if owner.suspended == here and owner not in lent]
             if self._free or not mine or len(mine) < len(holders) or frame.place is not None:
@@ -408,13 +438,13 @@ class Lane:
     def _sleep(self, ticket: Ticket) -> None:
         frame = ticket.frame
         try:
+            refuse_on_loop(frame)
             self.refuse_endless_wait(frame)
-            with aside(frame.parent if frame.inline else frame, ticket), self.condition:
+            with aside(frame.parent if frame.inline else frame, ticket), self._lock:
                 while ticket.place is None:
                     if frame.deadline is not None and self._clock() >= frame.deadline:
                         raise frame.timeout(f"a slot of {self.name} ({self.slots} in use)")
-                    if frame.cancelled:
-                        raise frame.cancellation()
+                    frame.check()
                     wait(self._clock, self.condition, frame.deadline)
         except BaseException:
             ticket.withdraw()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from grym_nb.errors import GrymError, Interrupted, Problem, StorageError, ValidationError
+from grym_nb.errors import CallBlocked, GrymError, Interrupted, Problem, StorageError, ValidationError
 from grym_nb.render import Table, brief
 from grym_nb.services.call import Call, track
 from grym_nb.services.spec import ServiceSpec, code_of
@@ -114,6 +114,8 @@ def _collect(mapped: Mapped, waiting: deque[_Asked], book: _Book, errors: str) -
         if isinstance(call, GrymError):
             raise call
         value = call.result()
+    except CallBlocked:
+        raise  # no item's fault: none of them could ever run
     except GrymError as error:
         if errors == "raise":
             raise
@@ -183,13 +185,19 @@ class _Book:
         entry |= {"result": result} if error is None else {"error": str(error)}
         try:
             text = json.dumps(entry, default=_plain)
-        except TypeError as refused:
+        except (TypeError, ValueError, RecursionError) as refused:
             raise StorageError(
                 f"this result cannot be kept in {self.name}: {refused}",
                 hint="return plain values, lists, dicts or dataclasses from the task, or leave save= out",
             ) from None
-        self._file.write(text + "\n")
-        self._file.flush()
+        try:
+            self._file.write(text + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"{self.name} cannot be written: {error.strerror or error}",
+                hint="make room and run it again: it goes on with what is in the file",
+            ) from None
         return json.loads(text).get("result")
 
 

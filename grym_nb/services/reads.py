@@ -24,12 +24,17 @@ _MARK = "__grym_watch__"
 
 
 def reads_of(model: Any) -> frozenset[str] | None:
-    """Run `model.load()`; return the attributes it read of those that were there before.
+    """Run `load` and `warm_up` of a model; return the attributes they read of those there were before.
 
     None means that it may have read any: the class cannot be watched, or all of it was asked for.
     """
-    load = getattr(model, "load", None)
-    if load is None:
+    hooks = [hook for name in ("load", "warm_up") if (hook := getattr(model, name, None)) is not None]
+
+    def load() -> None:
+        for hook in hooks:
+            hook()
+
+    if not hooks:
         return frozenset()
     if _slotted(model):
         load()

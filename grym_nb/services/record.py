@@ -35,7 +35,7 @@ from grym_nb.services.model import TaskSpec
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
 from grym_nb.services.retire import Retirement, clean_up, configure, release, retire
-from grym_nb.services.waits import Gate, aside
+from grym_nb.services.waits import Gate, aside, refuse_on_loop
 
 if TYPE_CHECKING:
     from grym_nb.metrics import Histogram
@@ -134,7 +134,7 @@ class ServiceRecord:
 
     def accept(self, frame: Frame) -> None:
         """Count a submitted call in before it is in line, so that an unload waits for it."""
-        with self.condition:
+        with self.lock:
             if self.lifecycle.state == "closed":
                 raise self.closed()
             if self.lifecycle.state != "draining":
@@ -149,54 +149,76 @@ class ServiceRecord:
         with self.lock:
             instance = self._serving
             if instance is not None:
+                # Straight on, without a call: so Ctrl-C cannot come before the frame knows it is inside.
                 instance.users += 1
+                frame.instance = instance
+                frame.inside = True
                 if frame.counted:
                     frame.counted = False
                     self.queued -= 1
-                frame.instance = instance
                 if slot and frame.parent is None and frame.place is None:
                     self.lane.take_at_once(frame)
                 return instance
         while True:
-            with self.condition:
-                state = self.lifecycle.state
-                if state == "ready" or (
-                    state == "draining"
-                    and self.instance is not None
-                    and (frame.counted or frame.within(self))
-                ):
-                    return self.count_in(frame)
-                if state == "closed":
-                    raise self.closed()
-                self._refuse_load_within(frame)
-                attempt, step = self._attempt, None
-                if state in ("registered", "failed"):
-                    attempt = self._attempt = Attempt()
-                    step = self.move("load", f"for {frame.title}")
-            if step is not None:
-                assert attempt is not None
-                self.tell(step)
-                self._load(attempt, frame)
-            else:
-                self._wait_for(attempt, frame)
+            mine: Attempt | None = None
+            try:
+                with self.lock:
+                    state = self.lifecycle.state
+                    if state == "ready" or (
+                        state == "draining"
+                        and self.instance is not None
+                        and (frame.counted or frame.within(self))
+                    ):
+                        return self.count_in(frame)
+                    if state == "closed":
+                        raise self.closed()
+                    self._refuse_load_within(frame)
+                    attempt = self._attempt
+                    if state in ("registered", "failed"):
+                        mine = self._attempt = Attempt(self._load_frame(frame))
+                        step = self.move("load", f"for {frame.title}")
+                if mine is None:
+                    self._wait_for(attempt, frame)
+                else:
+                    self.tell(step)
+                    self._load(mine, frame)
+            finally:
+                if mine is not None and not mine.over:  # Ctrl-C came before it had begun
+                    self._end_load(mine, "load_stopped", "interrupted")
 
     def leave(self, frame: Frame) -> None:
         """Count the call out, its slot given back; the last one out of an instance let go of releases it."""
         instance = frame.instance
-        if instance is None:
+        if instance is None or not frame.inside:
             return
         with self.lock:
             given_back = self.lane.leave_at_once(frame)
             if given_back:
-                last = self._count_out(instance)
+                last = self._count_out(frame, instance)
         if not given_back:
             self.lane.leave(frame)
             with self.lock:
-                last = self._count_out(instance)
+                last = self._count_out(frame, instance)
         if last:
             release(self, instance)
 
-    def _count_out(self, instance: Instance) -> bool:
+    def leave_at_once(self, frame: Frame) -> None:
+        """Count the call out if that wakes nobody and takes no lock but ours."""
+        instance = frame.instance
+        with self.lock:
+            if instance is not None and not instance.retired and self.lane.leave_at_once(frame):
+                self._count_out(frame, instance)
+
+    def let_go(self, frame: Frame) -> None:
+        """Give back whatever a call still holds that Ctrl-C cut short; does nothing twice."""
+        self.lane.leave(frame)
+        self.leave(frame)
+        self.abandon(frame)
+
+    def _count_out(self, frame: Frame, instance: Instance) -> bool:
+        if not frame.inside:
+            return False
+        frame.inside = False
         instance.users -= 1
         if instance.users:
             return False
@@ -206,7 +228,7 @@ class ServiceRecord:
 
     def abandon(self, frame: Frame) -> None:
         """Count out a call that was accepted and never entered."""
-        with self.condition:
+        with self.lock:
             if frame.counted:
                 frame.counted = False
                 self.queued -= 1
@@ -217,10 +239,11 @@ class ServiceRecord:
         instance = self.instance
         assert instance is not None
         instance.users += 1
+        frame.instance = instance
+        frame.inside = True
         if frame.counted:
             frame.counted = False
             self.queued -= 1
-        frame.instance = instance
         return instance
 
     def _refuse_load_within(self, frame: Frame) -> None:
@@ -237,15 +260,15 @@ class ServiceRecord:
 
     def _wait_for(self, attempt: Attempt | None, frame: Frame) -> None:
         """Wait for somebody else's load or unload; raise a copy of the load's error."""
+        refuse_on_loop(frame)
         on = attempt.frame if attempt is not None else None
         if attempt is None:
             self.lane.leave(frame)  # whom the drain waits for may be in line for the very slot
-        with aside(frame.parent if frame.inline else frame, on), self.condition:
+        with aside(frame.parent if frame.inline else frame, on), self.lock:
             while not attempt.over if attempt is not None else self.lifecycle.state == "draining":
                 if frame.deadline is not None and self.ports.clock() >= frame.deadline:
                     raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
-                if frame.cancelled:
-                    raise frame.cancellation()
+                frame.check()
                 wait(self.ports.clock, self.condition, frame.deadline)
         if attempt is not None and attempt.error is not None:
             raise attempt.error.again()
@@ -255,13 +278,20 @@ class ServiceRecord:
     def load(self) -> None:
         """Load now, if it is not loaded yet; raises what the load raises."""
         frame = self.frame("enter")
-        self.enter(frame)
-        self.leave(frame)
+        try:
+            self.enter(frame)
+        finally:
+            self.let_go(frame)
+
+    def _load_frame(self, cause: Frame) -> Frame:
+        frame = self.frame("load")
+        frame.parent, frame.deadline = cause, None
+        return frame
 
     def _load(self, attempt: Attempt, cause: Frame) -> None:
         """Load, with what is needed loaded first and held as long as it lasts."""
-        frame = attempt.frame = self.frame("load")
-        frame.parent, frame.deadline = cause, None
+        frame = attempt.frame
+        instance: Instance | None = None
         move: Move = "load_stopped"
         reason = "interrupted"
         held: list[tuple[ServiceRecord, Frame]] = []
@@ -271,8 +301,8 @@ class ServiceRecord:
             for need in self._family.before(self):
                 holder = need.frame("hold")
                 holder.parent, holder.deadline = frame, None
+                held.append((need, holder))
                 if self._hold(need, holder):
-                    held.append((need, holder))
                     frame.holds = (*frame.holds, need)
             with self.ports.admit(self) if self.ports.admit is not None else nullcontext():
                 instance = self._construct(frame)
@@ -288,23 +318,41 @@ class ServiceRecord:
         finally:
             frame.end()
             for need, holder in reversed(held):
-                need.leave(holder)
-            with self.condition:
-                attempt.over = True
-                self._attempt = None
-                closed = self.lifecycle.state == "closed"
-                if move == "loaded" and not closed:
-                    instance.epoch = self.lane.epoch
-                    self.instance = instance
-                    self._tasks = instance.tasks
-                    self.loads += 1
-                    self.last_used = self.ports.clock()
-                    self.load_seconds = self.last_used - began
-                step = None if closed else self.move(move, reason)
-                self.condition.notify_all()
-            self.tell(step)
-            if closed and move == "loaded":
-                clean_up(self.name, instance.model)  # the registry did not wait for this load
+                need.let_go(holder)
+            try:
+                self._end_load(attempt, move, reason, instance, began)
+            finally:
+                self._end_load(attempt, move, reason, instance, began)  # had Ctrl-C cut the first short
+
+    def _end_load(
+        self,
+        attempt: Attempt,
+        move: Move,
+        reason: str,
+        instance: Instance | None = None,
+        began: float = 0.0,
+    ) -> None:
+        """Make the end of a load known to all who wait for it; does nothing twice."""
+        step = None
+        with self.lock:
+            if attempt.over:
+                return
+            closed = self.lifecycle.state == "closed"
+            if instance is not None and not closed:
+                instance.epoch = self.lane.epoch
+                self.instance = instance
+                self._tasks = instance.tasks
+                self.last_used = self.ports.clock()
+                self.load_seconds = self.last_used - began
+            if self.lifecycle.state == "loading":
+                step = self.move(move, reason)
+                self.loads += move == "loaded"
+            self.condition.notify_all()
+            self._attempt = None
+            attempt.over = True
+        self.tell(step)
+        if closed and instance is not None:
+            clean_up(self.name, instance.model)  # the registry did not wait for this load
 
     def _import(self) -> None:
         """Import a factory that is a string: what its class needs is known from here on."""
@@ -341,9 +389,6 @@ class ServiceRecord:
             with self._gate.held_by(frame):
                 model = self._make()
                 read = reads_of(model)
-                hook = getattr(model, "warm_up", None)
-                if hook is not None:
-                    hook()
             return Instance(model, self.version, self.ports.clock(), read)
         except GrymError as error:
             failure = error if isinstance(error, LoadFailed) else load_failed(self, error)
@@ -398,7 +443,7 @@ class ServiceRecord:
         elif "config" in what:
             self.configure(spec)
         else:
-            with self.condition:
+            with self.lock:
                 self.adopt(spec)
         if "concurrency" in what:
             self.lane.resize(spec.concurrency)

@@ -371,8 +371,11 @@ class ServiceRegistry:
         elif now - record.last_used < ttl:
             self._arm(record)
         else:
-            unload = partial(record.unload, reason="idle", idle_for=ttl)
-            self.ports.pulse.work(unload, name=f"unload of idle {record.name}")
+            self.ports.pulse.work(partial(self._unload_if_idle, record), name=f"unload of idle {record.name}")
+
+    def _unload_if_idle(self, record: ServiceRecord) -> None:
+        record.unload(reason="idle", idle_for=record.spec.ttl)
+        self._arm(record)  # a call came before us: its idle time begins anew
 
     # -- the end -----------------------------------------------------------------------------------
 

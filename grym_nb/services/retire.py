@@ -17,6 +17,7 @@ from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
+    from grym_nb.services.lane import Ticket
     from grym_nb.services.lifecycle import Step
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
@@ -54,33 +55,42 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
         _drain(record, deadline)
     except KeyboardInterrupt:
         raise Interrupted(f"{record.name} still has calls running; it was not unloaded") from None
-    with record.condition:
+    with record.lock:
         instance, record.instance = record.instance, None
         jobs = []
         trouble = None
         if instance is not None and instance.users:
             instance.retired = True
             jobs = record.lane.renew()
-    if instance is not None and not instance.retired:
-        trouble = release(record, instance)
-    del instance
+    try:
+        if instance is not None and not instance.retired:
+            trouble = release(record, instance)
+    except KeyboardInterrupt:
+        raise Interrupted(f"the unload hook of {record.name} was interrupted; it is unloaded") from None
+    finally:
+        del instance
+        _end(record, why, jobs)
+    return trouble
+
+
+def _end(record: ServiceRecord, why: Retirement, jobs: list[Ticket]) -> None:
+    """Put in force what comes after, and let in who waited."""
     record.ports.failures.clear(record.name)
-    with record.condition:
+    step = None
+    with record.lock:
         if why.spec is not None:
             record.adopt(why.spec)
-        step = None
         if record.lifecycle.state == "draining":
             step = record.move("close" if why.close else "unloaded", why.reason)
         record.condition.notify_all()
     record.lane.start(jobs)
     record.tell(step)
-    return trouble
 
 
 def _begin(record: ServiceRecord, why: Retirement, deadline: float) -> bool:
     """Move to draining; False when there is nothing to drain, and what was asked is done."""
     step: Step | None = None
-    with aside(current_frame()), record.condition:
+    with aside(current_frame()), record.lock:
         try:
             record.settle(deadline)
         except CallTimeout:
@@ -111,7 +121,7 @@ def _drain(record: ServiceRecord, deadline: float) -> None:
     """Wait until nobody is inside, or the deadline; an interrupt puts the service back in service."""
     clock = record.ports.clock
     try:
-        with aside(current_frame()), record.condition:
+        with aside(current_frame()), record.lock:
             while record.users and clock() < deadline:
                 wait(clock, record.condition, deadline)
     except BaseException:
@@ -120,7 +130,7 @@ def _drain(record: ServiceRecord, deadline: float) -> None:
 
 
 def _resume(record: ServiceRecord, reason: str) -> None:
-    with record.condition:
+    with record.lock:
         step = record.move("resume", reason) if record.lifecycle.state == "draining" else None
         record.condition.notify_all()
     record.tell(step)
@@ -164,7 +174,7 @@ def configure(record: ServiceRecord, spec: ServiceSpec, base: ServiceSpec | None
     """Take a new config; see `ServiceRecord.configure`."""
     deadline = record.ports.clock() + record.ports.settings.drain_seconds
     while True:
-        with aside(current_frame()), record.condition:
+        with aside(current_frame()), record.lock:
             record.settle(deadline)
             if record.lifecycle.state == "closed":
                 raise record.closed()
@@ -196,14 +206,14 @@ def _set(
     False when another model or spec is there by now.
     """
     allowed = record.ports.settings.drain_seconds
-    with record.condition:
+    with record.lock:
         there = record.instance is instance and record.spec is before
         if record.lifecycle.state != "ready" or not there:
             return False
         step = record.move("drain", "new config")
     record.tell(step)
     _drain(record, step.at + allowed)
-    with record.condition:
+    with record.lock:
         idle = not record.users
         if idle:
             vars(instance.model).update(values)

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Awaited
     from grym_nb.services.lane import Ticket
 
-__all__ = ["Gate", "aside", "goes_on", "hand_over", "stack", "step_aside", "step_back", "work"]
+__all__ = [
+    "Gate",
+    "aside",
+    "goes_on",
+    "hand_over",
+    "refuse_on_loop",
+    "stack",
+    "step_aside",
+    "step_back",
+    "work",
+]
 
 
 # -- a worker and the call it goes on with ---------------------------------------------------------
@@ -114,8 +124,7 @@ def _given(frame: Frame) -> bool:
     """Give back what one call holds; tell whether it lent its place."""
     place = frame.place
     if frame.gate is not None:
-        if frame.gate.holder is frame:
-            frame.gate.release()
+        frame.gate.release(frame)
     elif place is not None and (frame.lent or place.occupant is frame):
         frame.lent += 1
         place.lane.lend(place, frame)
@@ -159,35 +168,56 @@ class Gate:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._free = threading.Condition(self._lock)
         self.holder: Frame | None = None
 
     def acquire(self, frame: Frame, *, blocking: bool = True) -> bool:
         """Wait for the gate, for the load `frame`; without `blocking` tell whether it was free."""
-        if not self._lock.acquire(blocking):
-            return False
-        self.holder = frame
+        # Who holds it is an attribute, set without a call: so Ctrl-C cannot leave it locked by nobody.
+        with self._lock:
+            while self.holder is not None:
+                if not blocking:
+                    return False
+                self._free.wait()
+            self.holder = frame
         return True
+
+    def release(self, frame: Frame) -> None:
+        """Let the next one construct, if it is `frame` that holds the gate."""
+        with self._lock:
+            if self.holder is frame:
+                self.holder = None
+                self._free.notify()
 
     def behind(self) -> Sequence[Awaited] | None:
         """Return the load that holds it."""
         return None if self.holder is None else (self.holder,)
 
-    def release(self) -> None:
-        """Let the next one construct."""
-        self.holder = None
-        self._lock.release()
+    def wake(self) -> None:
+        """Nothing to do: a load that waits here goes on in any case."""
 
     @contextmanager
     def held_by(self, frame: Frame) -> Iterator[None]:
         """Hold the gate for a load."""
-        with aside(frame.parent if frame.inline else None, self):
-            self.acquire(frame)
-        frame.gate = self
         try:
+            with aside(frame.parent if frame.inline else None, self):
+                self.acquire(frame)
+            frame.gate = self
             yield
         finally:
             frame.gate = None
-            self.release()
+            self.release(frame)
+
+
+def refuse_on_loop(frame: Frame) -> None:
+    """Raise when the wait would stop the private event loop, on which others have to go on."""
+    if frame.record.ports.loop.here:
+        raise CallBlocked(
+            f"{frame.title} would stop the event loop it is called from",
+            hint=f"inside an async task: await handle.{frame.task}.submit(...)",
+            service=frame.record.name,
+            task=frame.task,
+        )
 
 
 # -- circles ---------------------------------------------------------------------------------------

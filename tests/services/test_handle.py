@@ -11,6 +11,7 @@ import pytest
 
 from grym_nb.errors import (
     CallBlocked,
+    CallCancelled,
     CallTimeout,
     ConfigError,
     GrymError,
@@ -359,6 +360,82 @@ class TestNested:
             ends = all_at_once(3, ask)
             assert 1 <= sum(isinstance(end, CallBlocked) for end in ends) <= 2, ends
             assert all(isinstance(end, (int, CallBlocked)) for end in ends)
+
+    def test_a_place_that_outlived_its_owner_still_closes_a_circle(
+        self, pair: tuple[ServiceHandle, ServiceHandle]
+    ) -> None:
+        """A child rides on its parent's slot, the parent ends: then the child is who holds it."""
+        a, b = pair
+        gates = Gates()
+
+        def child() -> int:
+            gates.tell("child runs")
+            gates.wait("b asks a")
+            return int(b.count())
+
+        children: list[Call] = []
+
+        def parent() -> None:
+            children.append(a.do.submit(child))
+            a.count.submit().result(10)  # lends the place: the child gets in, and keeps it
+
+        def ask_a() -> int:
+            gates.tell("b busy")
+            gates.wait("child runs")
+            asked = a.count.submit()
+            gates.tell("b asks a")
+            return int(asked.result(10))
+
+        holder = start(b.do, ask_a)
+        gates.wait("b busy")
+        outer = start(a.do, parent)
+        gates.wait("child runs")
+        ends = [outcome(holder), outcome(children[0]), outcome(outer)]
+        refused = [end for end in ends if isinstance(end, (CallBlocked, TimeoutError))]
+        assert all(isinstance(end, (int, CallBlocked, type(None))) for end in ends), ends
+        assert 1 <= len(refused) <= 2
+        until(lambda: not a.status().running and not b.status().running)
+        assert a.count() and b.count()
+
+    def test_a_cancelled_call_stops_waiting_for_the_calls_inside_it(
+        self, pair: tuple[ServiceHandle, ServiceHandle]
+    ) -> None:
+        a, b = pair
+        gates = Gates()
+        busy = start(b.do, lambda: (gates.tell("b busy"), gates.wait("on")))
+        gates.wait("b busy")
+
+        def using() -> None:
+            with b.use():
+                gates.tell("never")
+
+        for wait in (b.count, lambda: b.count.submit().result(10), using):
+            call = a.do.submit(wait)
+            until(lambda: b.status().waiting == 1)
+            assert call.cancel()
+            assert isinstance(call.exception(10), CallCancelled)
+            until(lambda: b.status().waiting == 0 and not a.status().running)
+        gates["on"].set()
+        outcome(busy)
+        assert not gates["never"].is_set() and a.count() and b.count()
+        assert b._record.users == 0 and a._record.users == 0
+
+    def test_a_deadline_also_ends_the_wait_for_a_call_that_somebody_else_made(
+        self, driven: ServiceRegistry, clock: FakeClock
+    ) -> None:
+        a, b = driven.register("a", Tool).load(), driven.register("b", Tool).load()
+        gates = Gates()
+        theirs = b.do.submit(lambda: (gates.tell("inside"), gates.wait("on")))
+        gates.wait("inside")
+        call = a.do.with_(timeout=5).submit(lambda: theirs.result())
+        until(lambda: a.status().running)
+        clock.until_waiting(2)  # the pulse, and the one who waits for theirs
+        clock.advance(5)
+        assert isinstance(outcome(call), CallTimeout)
+        until(lambda: not a.status().running)  # its slot is free, although theirs goes on
+        assert not theirs.done() and a.count() == 1
+        gates["on"].set()
+        outcome(theirs)
 
     def test_with_a_timeout_two_chains_end_by_themselves(
         self, driven: ServiceRegistry, clock: FakeClock

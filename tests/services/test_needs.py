@@ -484,7 +484,10 @@ class TestTogether:
         graph.broken.clear()
         assert all_at_once(16, lambda i: graph.registry["ab"[i % 2] + "2"].ask()) == ["a2", "b2"] * 8
 
-    def test_a_circle_that_only_shows_while_it_runs_is_refused_and_not_waited_for(self, graph: Graph) -> None:
+    @pytest.mark.parametrize("how", ["call", "submit"])
+    def test_a_circle_that_only_shows_while_it_runs_is_refused_and_not_waited_for(
+        self, graph: Graph, how: str
+    ) -> None:
         """Top needs base, and a task of base asks top: each waits for the other, one of them hears it."""
         base = graph.add("base")
 
@@ -498,7 +501,7 @@ class TestTogether:
         def ask_top(_: Any) -> str:
             graph.gates.tell("base busy")
             graph.gates.wait("top loads")
-            return str(top.ask())
+            return str(top.ask() if how == "call" else top.submit("ask").result(10))
 
         first = start(base.do, ask_top)
         graph.gates.wait("base busy")

@@ -27,7 +27,7 @@ from grym_nb.errors import (
 from grym_nb.events import Event, ServiceChanged, ServiceRegistered, ServiceRemoved
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
-from tests.services.crowd import all_at_once, names_of_threads
+from tests.services.crowd import Gates, all_at_once, names_of_threads, outcome, start
 
 #: what the services below did; global, because what a class captures is part of what it is
 did: Counter[str] = Counter()
@@ -54,6 +54,24 @@ class Echo(ModelService):
     @task("text.echo")
     def echo(self, text: str) -> str:
         return self.prefix + text
+
+
+gates = Gates()
+
+
+class Slow(ModelService):
+    """Takes its time to load."""
+
+    def __init__(self, *, size: int = 1) -> None:
+        self.size = size
+
+    def load(self) -> None:
+        gates.tell("loading")
+        gates.wait("loaded")
+
+    @task
+    def ask(self) -> int:
+        return self.size
 
 
 def sized(n: int) -> type:
@@ -128,6 +146,18 @@ class TestSameAgain:
         with again.use() as model:
             assert model is kept
         assert did == {"load": 1} and first.version == "v1"
+
+    def test_a_class_is_the_same_while_an_instance_of_it_is_loaded(self, registry: ServiceRegistry) -> None:
+        """A load is watched for what it reads, which shows on the class for as long as it lasts."""
+        first, second = registry.register("first", Slow), registry.register("second", Echo)
+        load = start(first.load)
+        gates.wait("loading")
+        registry.register("second", Slow)
+        gates["loaded"].set()
+        outcome(load)
+        assert second.ask() == 1 and second.version == "v2"
+        assert registry.register("second", Slow).version == "v2" and second.status().loads == 1
+        assert registry.register("first", Slow).status().loads == 1 and first.state == "ready"
 
     def test_the_same_config_and_options_are_the_same_too(self, registry: ServiceRegistry) -> None:
         events: list[Event] = []

@@ -7,6 +7,9 @@ from concurrent.futures import wait
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from grym_nb.errors import CallBlocked
+from grym_nb.services.waits import refuse_on_loop
+
 if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
 
@@ -55,6 +58,11 @@ async def _next(made: AsyncGenerator[Any, Any]) -> Any:
 
 
 def _on_loop(frame: Frame, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        refuse_on_loop(frame)
+    except CallBlocked:
+        coroutine.close()
+        raise
     future = frame.future = frame.record.ports.loop.ready(coroutine)
     try:
         future.start()
