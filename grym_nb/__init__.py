@@ -167,9 +167,22 @@ def __dir__() -> list[str]:
 
 
 def register(name: str, factory: Any, **options: Any) -> ServiceHandle:
-    """Register a service with the kernel's runtime; see `ServiceRegistry.register` for the options."""
+    """Register a service with the kernel's runtime and return its handle; nothing is loaded yet.
+
+    `factory` is a class, any callable, or ``"module:attribute"``. Options: `config` (a dict of its keyword
+    arguments), `needs`, `memory`, `priority`, `ttl`, `engine`, `concurrency`, `version`; see
+    `ServiceRegistry.register`.
+    """
+    from grym_nb.errors import ConfigError, Problem
     from grym_nb.runtime import current
 
+    known = ("config", "needs", "memory", "priority", "ttl", "engine", "concurrency", "version")
+    if strange := {key: value for key, value in options.items() if key not in known}:
+        raise ConfigError(
+            f"{name!r} cannot be registered",
+            problems=[Problem(key, repr(value), "an option of register") for key, value in strange.items()],
+            hint=f"config of the service goes into config={strange!r}; options: {', '.join(known)}",
+        )
     return current().registry.register(name, factory, **options)
 
 

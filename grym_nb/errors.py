@@ -283,6 +283,7 @@ class ConfigError(ValidationError):
     """Settings or a registration that do not fit."""
 
     code = "config"
+    advice = "nothing was changed; mend what is named here and run it again"
 
 
 class AudioError(GrymError, ValueError):

@@ -30,15 +30,15 @@ from grym_nb.errors import (
     ConfigError,
     GrymError,
     Interrupted,
+    StateError,
     ValidationError,
 )
-from grym_nb.events import CallEnded
 from grym_nb.services.attempts import attempts
 from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.held import Hold, Stream, Use
-from grym_nb.services.outcome import keep, result_of, typed, unpinned
+from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _begin(
             service=record.name,
             task=spec.method,
         )
-        _observe(frame, None, error)
+        observe(frame, None, error)
         raise error
     return frame
 
@@ -81,12 +81,12 @@ def _call(
     if record.ports.cache is not None:
         hit, value = record.ports.cache(frame)
         if hit:
-            _observe(frame, value, None, outcome="cached")
+            observe(frame, value, None, outcome="cached")
             return value
     if spec.kind == "generator" or spec.kind == "async generator":
         frame.what = "generator"
         try:
-            return Stream(Hold(frame, _conclude))
+            return Stream(Hold(frame, conclude))
         except KeyboardInterrupt:
             record.let_go(frame)
             raise
@@ -117,7 +117,7 @@ def _submit(frame: Frame) -> Call:
     hit, value = (False, None) if cache is None else cache(frame)
     if not hit:
         return _queue(frame)
-    call = Call(frame, outcome=result_of, observe=partial(_observe, outcome="cached"))
+    call = Call(frame, outcome=result_of, observe=partial(observe, outcome="cached"))
     call.settle(value)
     frame.end()
     return call
@@ -127,11 +127,11 @@ def _queue(frame: Frame) -> Call:
     """Put the call in line for a worker."""
     record = frame.record
     frame.inline = False
-    call = Call(frame, outcome=result_of, observe=_observe)
+    call = Call(frame, outcome=result_of, observe=observe)
     try:
         record.accept(frame)
     except GrymError as error:
-        _observe(frame, None, error)
+        observe(frame, None, error)
         raise
     context = copy_context()
     try:
@@ -173,10 +173,10 @@ def _answer(frame: Frame) -> Any:
         else:
             value = _with_fallback(frame)
     except BaseException as raised:
-        error = _conclude(frame, raised) or raised
+        error = conclude(frame, raised) or raised
     else:
         if frame.call is None:  # else its end is seen when the call is settled
-            _observe(frame, value, None)
+            observe(frame, value, None)
         return value
     # Raised from here, without the frames below: they hold the model, and IPython keeps the last
     # traceback for as long as the kernel lives. `%grym why` has them as text.
@@ -242,45 +242,6 @@ def _engine(frame: Frame) -> Any:
     if breaker is not None and isinstance(error, GrymError):
         breaker.told(frame, ports.clock() - began, error)
     raise error
-
-
-def _conclude(frame: Frame, raised: BaseException | None) -> BaseException | None:
-    """Step 11 of a call that ended: the error as the caller should see it."""
-    if raised is None:
-        _observe(frame, None, None)
-        return None
-    error = raised
-    if isinstance(raised, KeyboardInterrupt) and not isinstance(raised, Interrupted):
-        came = f" at {frame.progress.told}" if frame.progress is not None else ""
-        error = Interrupted(f"{frame.title} interrupted{came}; the service is still ready")
-    elif not isinstance(raised, GrymError) and isinstance(raised, Exception):
-        error = typed(frame, raised)
-    if frame.call is None:
-        _observe(frame, None, error)
-    return error
-
-
-def _observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: str = "ok") -> None:
-    """Step 11: every call is seen once, however it ended."""
-    record = frame.record
-    ports = record.ports
-    now = ports.clock()
-    took = now - frame.started
-    text = ""
-    if error is not None:
-        outcome = error.code if isinstance(error, GrymError) else "interrupted"
-        text = str(error)
-    task = frame.spec.method if frame.spec is not None else frame.what
-    meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
-    meter.record(took if took > 0.0 else 0.0)
-    record.last_used = now
-    instance = frame.instance
-    version = instance.version if instance is not None else record.version
-    ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
-    if ports.events.wants_calls:
-        ports.events.publish(CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took))
-    if error is None and (ports.tape is not None or frame.stores):
-        keep(frame, value, fresh=outcome == "ok" and not frame.what)
 
 
 # -- what callers hold -----------------------------------------------------------------------------
@@ -390,6 +351,15 @@ class ServiceHandle:
             return _submit(self._of(task))
         return _submit(_begin(self._record, self._record.task(task), args, kwargs, PLAIN))
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):
+            raise StateError(
+                f"{self.name}.{name} cannot be set: a handle only stands for the service",
+                hint=f"config: configure({name}=...); the model itself: with use() as model: ...",
+                service=self.name,
+            )
+        super().__setattr__(name, value)
+
     def execute(self, task: Task) -> TaskResult:
         """Run a `Task`; a failing one gives a result that says so, it never raises."""
         call: Call | None = None
@@ -429,7 +399,7 @@ class ServiceHandle:
         It counts as a call: nothing unloads the service meanwhile, and its slot is held.
         """
 
-        return Use(lambda: self._record.frame("use"), _conclude)
+        return Use(lambda: self._record.frame("use"), conclude)
 
     # -- its life ----------------------------------------------------------------------------------
 

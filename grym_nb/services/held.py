@@ -150,18 +150,24 @@ class Stream(Iterator[Any]):
         # The collector may have called us in the middle of anything, one of our own critical sections
         # included. So only what takes no lock but the record's own is done here, and that one only if
         # it is free; the rest is for a bare thread, which needs no lock to start.
+        error: BaseException | None = None
         frame = self._hold.frame
         frame.suspended = None
         if frame.record.lock.acquire(blocking=False):
             frame.record.lock.release()
-            with suppress(Exception):
-                self._made.close()
+            try:
+                if hasattr(self._made, "close"):
+                    self._made.close()
+            except BaseException as raised:
+                error = raised
             frame.record.leave_at_once(frame)
         with suppress(RuntimeError):  # the interpreter is ending
-            _thread.start_new_thread(self._end, (None,))
+            _thread.start_new_thread(self._end, (error,))
 
     def __repr__(self) -> str:
-        return f"<Stream of {self._title}, {'ended' if self._hold.frame.ended else 'open'}>"
+        if self._hold.frame.ended:
+            return f"<Stream of {self._title}, ended>"
+        return f"<Stream of {self._title}, open: read it in a loop; close() gives its slot back>"
 
 
 class Use(Generic[T]):

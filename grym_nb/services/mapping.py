@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -44,9 +44,7 @@ class Mapped(list[Any]):
 
     def _table(self) -> Table:
         shown = list(enumerate(self))[:20]
-        rows = [
-            (str(i), str(self.failed[i].message) if i in self.failed else brief(value)) for i, value in shown
-        ]
+        rows = [(str(i), _why(self.failed[i]) if i in self.failed else brief(value)) for i, value in shown]
         if len(self) > len(shown):
             rows.append(("…", f"{len(self) - len(shown)} more"))
         return Table(self.line, ("item", "result"), rows)
@@ -76,20 +74,31 @@ def run_map(
     spec = handle._record.task(task)
     mapped = Mapped(f"{handle.name}.{spec.method}")
     window = handle._record.spec.concurrency + 1  # one waits while the others run; memory stays bounded
+    total = len(items) if isinstance(items, Sized) else None
+    # Progress counts what has ended, not what was handed out: one step of the track for each.
+    over: list[bool] = []
+    steps = range(total) if total is not None else iter(lambda: bool(over), True)
+    ticks = track(steps, total=total, title=mapped.title)
+    if total is not None:
+        next(ticks, None)
     with _results(save, handle._record.spec, spec.method, kwargs) as book:
         waiting: deque[_Asked] = deque()
         try:
-            for index, item in enumerate(track(items, title=mapped.title)):
+            for index, item in enumerate(items):
                 key = book.key(item)
                 known = book.take(key)
                 mapped.append(known.get("result") if known is not None else None)
                 mapped.resumed += known is not None
+                if known is not None:
+                    next(ticks, None)
                 if known is None:
                     waiting.append((index, key, _asked(handle, spec.method, item, kwargs)))
                 while len(waiting) >= window:
-                    _collect(mapped, waiting, book, errors)
+                    _collect(mapped, waiting, book, errors, ticks)
             while waiting:
-                _collect(mapped, waiting, book, errors)
+                _collect(mapped, waiting, book, errors, ticks)
+            over.append(True)
+            next(ticks, None)
         except BaseException as error:
             for _, _, call in waiting:
                 if isinstance(call, Call):
@@ -108,7 +117,7 @@ def _asked(handle: ServiceHandle, task: str, item: Any, kwargs: Mapping[str, Any
         return error.again()
 
 
-def _collect(mapped: Mapped, waiting: deque[_Asked], book: _Book, errors: str) -> None:
+def _collect(mapped: Mapped, waiting: deque[_Asked], book: _Book, errors: str, ticks: Iterator[int]) -> None:
     index, key, call = waiting[0]
     try:
         if isinstance(call, GrymError):
@@ -124,6 +133,11 @@ def _collect(mapped: Mapped, waiting: deque[_Asked], book: _Book, errors: str) -
     else:
         mapped[index] = book.write(key, result=value)
     waiting.popleft()
+    next(ticks, None)
+
+
+def _why(error: GrymError) -> str:
+    return " ".join(f"{error.message}: {error.cause}".split()) if error.cause else error.message
 
 
 def _interrupted(mapped: Mapped, waiting: deque[Any], book: _Book) -> Interrupted:

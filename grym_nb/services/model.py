@@ -11,13 +11,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
+from grym_nb.errors import DependencyError
 from grym_nb.services.checks import Checker
 
-__all__ = ["ModelService", "TaskSpec", "task", "tasks_of"]
+__all__ = ["ModelService", "Needs", "TaskSpec", "task", "tasks_of"]
 
 _MARK = "__grym_task__"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -48,6 +49,23 @@ class ModelService:
 
     def unload(self) -> None:
         """Release what garbage collection would not (files, processes, caches); also after a failed load."""
+
+
+class Needs:
+    """What `self.needs` is in a living service: the handles of what it needs, by name."""
+
+    def __init__(self, service: str, handles: Mapping[str, Any]) -> None:
+        self.__dict__.update(handles)
+        self.__dict__["_service"] = service
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise DependencyError(
+            f"{self._service} uses self.needs.{name} and does not declare it",
+            hint=f'needs = ("{name}",) in the class, or register(..., needs=("{name}",))',
+            service=self._service,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import CallCancelled, GrymError, LoadFailed, TaskFailed
+from grym_nb.errors import CallCancelled, GrymError, Interrupted, LoadFailed, TaskFailed
+from grym_nb.events import CallEnded
 from grym_nb.render import redacted
 from grym_nb.services.call import Provenance, TaskResult, status_of
 from grym_nb.services.failure import describe
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["keep", "load_failed", "result_of", "typed", "unpinned"]
+__all__ = ["conclude", "keep", "load_failed", "observe", "result_of", "typed", "unpinned"]
 
 _log = logging.getLogger(__name__)
 
@@ -156,3 +157,45 @@ def _parameters(frame: Frame) -> dict[str, Any]:
     told = redacted(given)
     kept = {name for name, value in given.items() if isinstance(value, plain) and told[name] != "'***'"}
     return {name: value if name in kept else told[name] for name, value in given.items()}
+
+
+# -- step 11 of a call --------------------------------------------------------------------------------
+
+
+def conclude(frame: Frame, raised: BaseException | None) -> BaseException | None:
+    """Step 11 of a call that ended: the error as the caller should see it."""
+    if raised is None:
+        observe(frame, None, None)
+        return None
+    error = raised
+    if isinstance(raised, KeyboardInterrupt) and not isinstance(raised, Interrupted):
+        came = f" at {frame.progress.told}" if frame.progress is not None else ""
+        error = Interrupted(f"{frame.title} interrupted{came}; the service is still ready")
+    elif not isinstance(raised, GrymError) and isinstance(raised, Exception):
+        error = typed(frame, raised)
+    if frame.call is None:
+        observe(frame, None, error)
+    return error
+
+
+def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: str = "ok") -> None:
+    """Step 11: every call is seen once, however it ended."""
+    record = frame.record
+    ports = record.ports
+    now = ports.clock()
+    took = now - frame.started
+    text = ""
+    if error is not None:
+        outcome = error.code if isinstance(error, GrymError) else "interrupted"
+        text = str(error)
+    task = frame.spec.method if frame.spec is not None else frame.what
+    meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
+    meter.record(took if took > 0.0 else 0.0)
+    record.last_used = now
+    instance = frame.instance
+    version = instance.version if instance is not None else record.version
+    ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
+    if ports.events.wants_calls:
+        ports.events.publish(CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took))
+    if error is None and (ports.tape is not None or frame.stores):
+        keep(frame, value, fresh=outcome == "ok" and not frame.what)

@@ -1,4 +1,4 @@
-"""One service: its spec, state, instance and verdict; how it is loaded, drained and unloaded.
+"""One service: its spec, state, instance and verdict; how calls come in and out.
 
 All state is under one condition, shared with the lane. User code (factory, hooks, tasks) and subscribers
 run outside of it.
@@ -6,18 +6,12 @@ run outside of it.
 
 from __future__ import annotations
 
-import logging
 import threading
-from contextlib import nullcontext
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
 from grym_nb.errors import (
     CallTimeout,
-    ConfigError,
-    GrymError,
-    Interrupted,
     LoadFailed,
     ServiceClosed,
     ServiceNotReady,
@@ -27,14 +21,13 @@ from grym_nb.errors import (
 )
 from grym_nb.events import ServiceChanged, StateChanged
 from grym_nb.services.failure import Failure
-from grym_nb.services.frame import CURRENT, PLAIN, Frame, current_frame
+from grym_nb.services.frame import PLAIN, Frame, current_frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
+from grym_nb.services.loading import end_load, load
 from grym_nb.services.model import TaskSpec
-from grym_nb.services.outcome import load_failed
-from grym_nb.services.reads import reads_of
-from grym_nb.services.retire import Retirement, clean_up, configure, release, retire
+from grym_nb.services.retire import Retirement, configure, release, retire
 from grym_nb.services.waits import Gate, aside, refuse_on_loop
 
 if TYPE_CHECKING:
@@ -45,8 +38,6 @@ if TYPE_CHECKING:
     from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["ServiceRecord"]
-
-_log = logging.getLogger(__name__)
 
 
 class ServiceRecord:
@@ -181,10 +172,10 @@ class ServiceRecord:
                     self._wait_for(attempt, frame)
                 else:
                     self.tell(step)
-                    self._load(mine, frame)
+                    load(self, mine, frame)
             finally:
                 if mine is not None and not mine.over:  # Ctrl-C came before it had begun
-                    self._end_load(mine, "load_stopped", "interrupted")
+                    end_load(self, mine, "load_stopped", "interrupted")
 
     def leave(self, frame: Frame) -> None:
         """Count the call out, its slot given back; the last one out of an instance let go of releases it."""
@@ -287,139 +278,6 @@ class ServiceRecord:
         frame = self.frame("load")
         frame.parent, frame.deadline = cause, None
         return frame
-
-    def _load(self, attempt: Attempt, cause: Frame) -> None:
-        """Load, with what is needed loaded first and held as long as it lasts."""
-        frame = attempt.frame
-        instance: Instance | None = None
-        move: Move = "load_stopped"
-        reason = "interrupted"
-        held: list[tuple[ServiceRecord, Frame]] = []
-        began = self.ports.clock()
-        try:
-            self._import()
-            for need in self._family.before(self):
-                holder = need.frame("hold")
-                holder.parent, holder.deadline = frame, None
-                held.append((need, holder))
-                if self._hold(need, holder):
-                    frame.holds = (*frame.holds, need)
-            with self.ports.admit(self) if self.ports.admit is not None else nullcontext():
-                instance = self._construct(frame)
-            move, reason = "loaded", ""
-        except GrymError as error:
-            attempt.error = error
-            move, reason = "load_failed", error.message
-            if self.ports.breaker is not None:
-                self.ports.breaker.told(cause, self.ports.clock() - began, error)
-            raise
-        except KeyboardInterrupt:
-            raise Interrupted(f"loading {self.name} was interrupted; the next call loads it anew") from None
-        finally:
-            frame.end()
-            for need, holder in reversed(held):
-                need.let_go(holder)
-            try:
-                self._end_load(attempt, move, reason, instance, began)
-            finally:
-                self._end_load(attempt, move, reason, instance, began)  # had Ctrl-C cut the first short
-
-    def _end_load(
-        self,
-        attempt: Attempt,
-        move: Move,
-        reason: str,
-        instance: Instance | None = None,
-        began: float = 0.0,
-    ) -> None:
-        """Make the end of a load known to all who wait for it; does nothing twice."""
-        step = None
-        with self.lock:
-            if attempt.over:
-                return
-            closed = self.lifecycle.state == "closed"
-            if instance is not None and not closed:
-                instance.epoch = self.lane.epoch
-                self.instance = instance
-                self._tasks = instance.tasks
-                self.last_used = self.ports.clock()
-                self.load_seconds = self.last_used - began
-            if self.lifecycle.state == "loading":
-                step = self.move(move, reason)
-                self.loads += move == "loaded"
-            self.condition.notify_all()
-            self._attempt = None
-            attempt.over = True
-        self.tell(step)
-        if closed and instance is not None:
-            clean_up(self.name, instance.model)  # the registry did not wait for this load
-
-    def _import(self) -> None:
-        """Import a factory that is a string: what its class needs is known from here on."""
-        if not isinstance(self.spec.factory, str):
-            return
-        try:
-            self.spec.check()
-            self._family.refuse_hidden(self.spec)
-        except ConfigError as error:
-            raise load_failed(self, error) from None
-
-    def _hold(self, need: ServiceRecord, holder: Frame) -> bool:
-        """Load and count in a need; False for an optional one that cannot be had."""
-        try:
-            need.enter(holder)
-            return True
-        except (LoadFailed, ServiceClosed) as error:
-            if self._family.optional(self, need):
-                _log.warning("%s goes on without %s: %s", self.name, need.name, error.message)
-                return False
-            raise LoadFailed(
-                f"{self.name} could not be loaded: its need {need.name} failed",
-                cause=error.cause or error.message,
-                hint=f"mend {need.name} first; %grym why shows where it failed",
-                service=self.name,
-                path=(self.name, *error.details.get("path", (need.name,))),
-            ) from None
-
-    def _construct(self, frame: Frame) -> Instance:
-        assert self._gate is not None
-        model: Any = None
-        token = CURRENT.set(frame)
-        try:
-            with self._gate.held_by(frame):
-                model = self._make()
-                read = reads_of(model)
-            return Instance(model, self.version, self.ports.clock(), read)
-        except GrymError as error:
-            failure = error if isinstance(error, LoadFailed) else load_failed(self, error)
-            clean_up(self.name, model)
-            raise failure from None
-        except Exception as error:
-            failure = load_failed(self, error)
-            clean_up(self.name, model)
-            raise failure from None
-        except BaseException:
-            clean_up(self.name, model)
-            raise
-        finally:
-            CURRENT.reset(token)
-
-    def _make(self) -> Any:
-        """Return a new, unloaded instance from the factory, its needs wired."""
-        spec = self.spec
-        model = spec.callable(**spec.config)
-        if model is None:
-            raise TypeError(f"the factory of {self.name} returned None")
-        undeclared = sorted(set(getattr(type(model), "needs", ())) - set(spec.needs))
-        if undeclared:
-            raise ConfigError(
-                f"what the factory of {self.name} made needs {', '.join(undeclared)}",
-                hint="say so: register(..., needs=(...)), or annotate what the factory returns",
-                service=self.name,
-            )
-        if spec.needs:
-            model.needs = SimpleNamespace(**self._family.wired(self))
-        return model
 
     # -- change and end ----------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ class ServiceRegistry:
         while True:  # until nobody has changed it meanwhile
             base = record.spec
             spec = replace(base, config={**base.config, **changes})
-            spec.check()
+            spec.check("configured")
             if not base.differs(spec):
                 return "unchanged"
             if how := record.configure(spec, base):

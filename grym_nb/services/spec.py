@@ -175,11 +175,11 @@ class ServiceSpec:
         except (TypeError, ValueError):
             return None
 
-    def check(self) -> None:
+    def check(self, verb: str = "registered") -> None:
         """Raise a `ConfigError` when the config does not fit the factory, or the class declares no task."""
         problems = self.misfits()
         if problems:
-            raise ConfigError(f"{self.name!r} cannot be registered", problems=problems, service=self.name)
+            raise ConfigError(f"{self.name!r} cannot be {verb}", problems=problems, service=self.name)
 
     def misfits(self) -> list[Problem]:
         """Return what does not fit between the factory and its config, or makes it no service."""
@@ -395,7 +395,7 @@ def _state(value: Any) -> dict[str, Any] | None:
     found = dict(state) if isinstance(state, dict) else None
     for cls in type(value).__mro__:
         if "__slots__" in vars(cls):
-            for name, slot in vars(cls).items():
+            for name, slot in vars(cls).copy().items():
                 if isinstance(slot, types.MemberDescriptorType):
                     found = found or {}
                     found[name] = getattr(value, name, None)

@@ -187,9 +187,8 @@ def test_a_wait_that_is_too_short_leaves_the_call_alone(work: ServiceHandle, gat
     """`result(timeout=)` bounds the wait, `with_(timeout=)` the call."""
     call = busy(work, gates)
     for wait in (call.result, call.exception):
-        with pytest.raises(TimeoutError, match="did not end in the time given") as caught:
+        with pytest.raises(TimeoutError, match="in the time given"):
             wait(0.001)
-        assert not isinstance(caught.value, CallTimeout)
     assert not call.done()
     gates.tell("busy may end")
     assert call.result(WAIT) == "busy"

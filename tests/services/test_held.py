@@ -200,7 +200,7 @@ class TestEveryWayToEnd:
         gc.collect()
         until(lambda: held(streams) == (0, 0))
         gates.wait("over")
-        assert endings(streams, name) == ["ok"]
+        until(lambda: endings(streams, name) == ["ok"])
 
     def test_by_a_with(self, streams: ServiceHandle, name: str) -> None:
         """However the block is left."""
@@ -242,7 +242,7 @@ def test_an_error_while_it_is_closed_is_typed_and_the_slot_is_given_back(
     del dropped
     gc.collect()
     until(lambda: held(streams) == (0, 0))
-    assert endings(streams, name) == ["task.failed", "task.failed"]
+    until(lambda: endings(streams, name) == ["task.failed", "task.failed"])
 
 
 def test_an_error_before_there_is_a_generator_leaves_nothing_held(streams: ServiceHandle) -> None:
@@ -255,7 +255,7 @@ def test_an_error_before_there_is_a_generator_leaves_nothing_held(streams: Servi
 def test_a_stream_says_what_it_is(streams: ServiceHandle) -> None:
     """Open or ended."""
     stream = streams.parts(1)
-    assert repr(stream) == "<Stream of streams.parts, open>"
+    assert repr(stream).startswith("<Stream of streams.parts, open: ")
     assert iter(stream) is stream
     list(stream)
     assert repr(stream) == "<Stream of streams.parts, ended>"

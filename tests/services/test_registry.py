@@ -630,6 +630,29 @@ class TestPlugIns:
             registry["plug_needy"].ask("a")
         assert caught.value.details["path"] == ("plug_needy", "plug_base")
 
+    def test_plug_ins_that_need_each_other_are_told_and_not_waited_for(
+        self, registry: ServiceRegistry, site: Site
+    ) -> None:
+        site.install(
+            "grymplug_j",
+            SHOUT.replace('("plug_base",)', '("plug_other",)')
+            + "class Other(Needy):\n    needs = ('plug_needy',)\n",
+            plug_needy="grymplug_j:Needy",
+            plug_other="grymplug_j:Other",
+        )
+        for name in ("plug_needy", "plug_other"):
+            error = outcome(start(registry[name].load))
+            assert isinstance(error, LoadFailed) and "→" in str(error)
+            assert {"plug_needy", "plug_other"} == set(error.details["path"])
+
+    def test_a_task_that_would_hide_a_name_of_the_handle_fails_the_load(
+        self, registry: ServiceRegistry, site: Site
+    ) -> None:
+        site.install("grymplug_k", SHOUT, plug_hiding="grymplug_k:Hiding")
+        with pytest.raises(LoadFailed, match="cannot be registered") as caught:
+            registry["plug_hiding"].load()
+        assert "task status" in str(caught.value.failure.text()) or "task status" in str(caught.value)
+
     def test_a_string_is_imported_at_its_first_use_too(self, registry: ServiceRegistry, site: Site) -> None:
         site.install("grymplug_i", SHOUT)
         handle = registry.register("shout", "grymplug_i:Shout")

@@ -318,9 +318,7 @@ def test_eight_services_that_call_each_other_never_wait_for_ever() -> None:
             calls = [task_.submit(tuple(rest), rng), task_.submit((), rng)]
             return max(int(call.result(20)) for call in calls) + 1
 
-    handles += [
-        registry.register(f"n{i}", Node, config={"i": i}, concurrency=1 + i % 2) for i in range(8)
-    ]
+    handles += [registry.register(f"n{i}", Node, config={"i": i}, concurrency=1 + i % 2) for i in range(8)]
     deadline = time.monotonic() + SECONDS / 2
 
     def thread(i: int) -> int:

@@ -1,0 +1,162 @@
+"""How a service is loaded: what it needs first, then one construction at a time; and how a load ends."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import ConfigError, GrymError, Interrupted, LoadFailed, ServiceClosed
+from grym_nb.services.frame import CURRENT, Frame
+from grym_nb.services.instance import Attempt, Instance
+from grym_nb.services.lifecycle import Move
+from grym_nb.services.model import ModelService, Needs
+from grym_nb.services.outcome import load_failed
+from grym_nb.services.reads import reads_of
+from grym_nb.services.retire import clean_up
+
+if TYPE_CHECKING:
+    from grym_nb.services.record import ServiceRecord
+
+__all__ = ["end_load", "load"]
+
+_log = logging.getLogger(__name__)
+
+
+def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
+    """Load, with what is needed loaded first and held as long as it lasts."""
+    frame = attempt.frame
+    instance: Instance | None = None
+    move: Move = "load_stopped"
+    reason = "interrupted"
+    held: list[tuple[ServiceRecord, Frame]] = []
+    began = record.ports.clock()
+    try:
+        _import(record)
+        for need in record._family.before(record):
+            holder = need.frame("hold")
+            holder.parent, holder.deadline = frame, None
+            held.append((need, holder))
+            if _hold(record, need, holder):
+                frame.holds = (*frame.holds, need)
+        with record.ports.admit(record) if record.ports.admit is not None else nullcontext():
+            instance = _construct(record, frame)
+        move, reason = "loaded", ""
+    except GrymError as error:
+        attempt.error = error
+        move, reason = "load_failed", error.message
+        if record.ports.breaker is not None:
+            record.ports.breaker.told(cause, record.ports.clock() - began, error)
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"loading {record.name} was interrupted; the next call loads it anew") from None
+    finally:
+        frame.end()
+        for need, holder in reversed(held):
+            need.let_go(holder)
+        try:
+            end_load(record, attempt, move, reason, instance, began)
+        finally:
+            end_load(record, attempt, move, reason, instance, began)  # had Ctrl-C cut the first short
+
+
+def end_load(
+    record: ServiceRecord,
+    attempt: Attempt,
+    move: Move,
+    reason: str,
+    instance: Instance | None = None,
+    began: float = 0.0,
+) -> None:
+    """Make the end of a load known to all who wait for it; does nothing twice."""
+    step = None
+    with record.lock:
+        if attempt.over:
+            return
+        closed = record.lifecycle.state == "closed"
+        if instance is not None and not closed:
+            instance.epoch = record.lane.epoch
+            record.instance = instance
+            record._tasks = instance.tasks
+            record.last_used = record.ports.clock()
+            record.load_seconds = record.last_used - began
+        if record.lifecycle.state == "loading":
+            step = record.move(move, reason)
+            record.loads += move == "loaded"
+        record.condition.notify_all()
+        record._attempt = None
+        attempt.over = True
+    record.tell(step)
+    if closed and instance is not None:
+        clean_up(record.name, instance.model)  # the registry did not wait for this load
+
+
+def _import(record: ServiceRecord) -> None:
+    """Import a factory that is a string: what its class needs is known from here on."""
+    if not isinstance(record.spec.factory, str):
+        return
+    try:
+        record.spec.check()
+        record._family.refuse_hidden(record.spec)
+    except ConfigError as error:
+        raise load_failed(record, error) from None
+
+
+def _hold(record: ServiceRecord, need: ServiceRecord, holder: Frame) -> bool:
+    """Load and count in a need; False for an optional one that cannot be had."""
+    try:
+        need.enter(holder)
+        return True
+    except (LoadFailed, ServiceClosed) as error:
+        if record._family.optional(record, need):
+            _log.warning("%s goes on without %s: %s", record.name, need.name, error.message)
+            return False
+        raise LoadFailed(
+            f"{record.name} could not be loaded: its need {need.name} failed",
+            cause=error.cause or error.message,
+            hint=f"mend {need.name} first; %grym why shows where it failed",
+            service=record.name,
+            path=(record.name, *error.details.get("path", (need.name,))),
+        ) from None
+
+
+def _construct(record: ServiceRecord, frame: Frame) -> Instance:
+    assert record._gate is not None
+    model: Any = None
+    token = CURRENT.set(frame)
+    try:
+        with record._gate.held_by(frame):
+            model = _make(record)
+            read = reads_of(model)
+        return Instance(model, record.version, record.ports.clock(), read)
+    except GrymError as error:
+        failure = error if isinstance(error, LoadFailed) else load_failed(record, error)
+        clean_up(record.name, model)
+        raise failure from None
+    except Exception as error:
+        failure = load_failed(record, error)
+        clean_up(record.name, model)
+        raise failure from None
+    except BaseException:
+        clean_up(record.name, model)
+        raise
+    finally:
+        CURRENT.reset(token)
+
+
+def _make(record: ServiceRecord) -> Any:
+    """Return a new, unloaded instance from the factory, its needs wired."""
+    spec = record.spec
+    model = spec.callable(**spec.config)
+    if model is None:
+        raise TypeError(f"the factory of {record.name} returned None")
+    undeclared = sorted(set(getattr(type(model), "needs", ())) - set(spec.needs))
+    if undeclared:
+        raise ConfigError(
+            f"what the factory of {record.name} made needs {', '.join(undeclared)}",
+            hint="say so: register(..., needs=(...)), or annotate what the factory returns",
+            service=record.name,
+        )
+    if spec.needs or isinstance(model, ModelService):
+        model.needs = Needs(record.name, record._family.wired(record))
+    return model
