@@ -144,7 +144,8 @@ def _queue(frame: Frame) -> Call:
                 call.timer.cancel()  # it ended before it had a timer to cancel
     except BaseException:
         call.cancel()
-        record.abandon(frame)
+        if call.ticket is None or call.ticket.claim():
+            record.let_go(frame)  # Ctrl-C came before a worker had it
         raise
     return call
 

@@ -63,6 +63,27 @@ class Hold:
         self.frame.end()
         return told
 
+    def drop(self, made: Any = None, end: Callable[[BaseException | None], object] | None = None) -> None:
+        """Release what nobody holds any more, from wherever the collector has called us.
+
+        That may be the middle of one of our own critical sections. So only what takes no lock but the
+        record's own is done here, and that one only if it is free; the rest is for a bare thread, which
+        needs no lock to start.
+        """
+        error: BaseException | None = None
+        frame = self.frame
+        frame.suspended = None
+        if frame.record.lock.acquire(blocking=False):
+            frame.record.lock.release()
+            try:
+                if hasattr(made, "close"):
+                    made.close()
+            except BaseException as raised:
+                error = raised
+            frame.record.leave_at_once(frame)
+        with suppress(RuntimeError):  # the interpreter is ending
+            _thread.start_new_thread(end or self.release, (error,))
+
 
 class Stream(Iterator[Any]):
     """What a generator task yields, item by item; holds the service's slot until it ends or is closed."""
@@ -145,24 +166,8 @@ class Stream(Iterator[Any]):
         self.close()
 
     def __del__(self) -> None:
-        if not hasattr(self, "_made") or self._hold.frame.ended:
-            return
-        # The collector may have called us in the middle of anything, one of our own critical sections
-        # included. So only what takes no lock but the record's own is done here, and that one only if
-        # it is free; the rest is for a bare thread, which needs no lock to start.
-        error: BaseException | None = None
-        frame = self._hold.frame
-        frame.suspended = None
-        if frame.record.lock.acquire(blocking=False):
-            frame.record.lock.release()
-            try:
-                if hasattr(self._made, "close"):
-                    self._made.close()
-            except BaseException as raised:
-                error = raised
-            frame.record.leave_at_once(frame)
-        with suppress(RuntimeError):  # the interpreter is ending
-            _thread.start_new_thread(self._end, (error,))
+        if hasattr(self, "_made") and not self._hold.frame.ended:
+            self._hold.drop(self._made, self._end)
 
     def __repr__(self) -> str:
         if self._hold.frame.ended:
@@ -193,9 +198,16 @@ class Use(Generic[T]):
             raise
 
     def __exit__(self, *_: object) -> None:
-        hold, self._hold = self._hold, None
+        hold = self._hold
         assert hold is not None
         # Only if it is still ours: generators and cells may leave in another order than they entered.
         if CURRENT.get() is hold.frame:
             CURRENT.set(hold.frame.parent)
         hold.release()
+        self._hold = None
+
+    def __del__(self) -> None:
+        # Ctrl-C may come before the first line of `__exit__`.
+        hold = getattr(self, "_hold", None)
+        if hold is not None and not hold.frame.ended:
+            hold.drop()

@@ -37,7 +37,7 @@ class Ticket:
     `rides` is the place of its own chain it waits for, where there is one.
     """
 
-    __slots__ = ("dead", "frame", "granted", "lane", "place", "rides")
+    __slots__ = ("claimed", "dead", "frame", "granted", "lane", "place", "rides")
 
     def __init__(self, lane: Lane, frame: Frame, granted: Callable[[], None] | None) -> None:
         self.lane = lane
@@ -46,6 +46,7 @@ class Ticket:
         self.place: Place | None = None
         self.rides: Place | None = None
         self.dead = False
+        self.claimed = False
 
     takes_any = True  # of the places it waits for
 
@@ -61,6 +62,12 @@ class Ticket:
         """Let who waits with it look again whether that still makes sense."""
         with self.lane.condition:
             self.lane.condition.notify_all()
+
+    def claim(self) -> bool:
+        """Tell the first who asks that the call is theirs: to run it, or to give up what it holds."""
+        with self.lane._lock:
+            first, self.claimed = not self.claimed, True
+        return first
 
     def withdraw(self) -> bool:
         """Leave the line; False for a job that has its place and runs already."""

@@ -50,7 +50,7 @@ def work(ticket: Ticket | None) -> None:
     while ticket is not None:
         _worker.frame = ticket.frame
         try:
-            if ticket.granted is not None:
+            if ticket.granted is not None and ticket.claim():
                 ticket.granted()
         finally:
             _worker.frame = None
