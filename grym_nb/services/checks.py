@@ -156,6 +156,8 @@ class Checker:
                 given = self._signature.bind(*args, **kwargs).arguments
             except TypeError:
                 return tuple(self._misfits(args, kwargs))
+            if self.missing(given):  # Python 3.13.0 binds `f(x, /, **kw)` to f(x=1)
+                return tuple(self._misfits(args, kwargs))
         return tuple(self._wrong(given))
 
     def _wrong(self, given: Mapping[str, Any]) -> Iterator[Problem]:
