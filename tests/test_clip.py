@@ -119,12 +119,63 @@ def test_the_clip_does_not_feel_what_is_done_to_the_array_it_was_made_from() -> 
     assert all(not clip.samples.any() for clip in clips)
 
 
-def test_an_array_nobody_can_write_to_is_not_copied() -> None:
-    """The samples of another clip, or of bytes, are shared."""
-    clip = Clip(np.ones(8), RATE)
-    raw = np.frombuffer(bytes(32), np.float32)
-    assert np.shares_memory(Clip(clip.samples, 2 * RATE).samples, clip.samples)
-    assert np.shares_memory(Clip(raw, RATE).samples, raw)
+def test_the_clip_does_not_feel_views_that_were_made_before_its_array_was_read_only() -> None:
+    """Nothing on the array tells of them: an array that owns its memory is copied, read-only or not."""
+    frozen = np.zeros((1, 4), np.float32)
+    view = frozen[:]
+    frozen.flags.writeable = False
+    clips = [Clip(frozen, RATE), Clip(frozen[0], RATE), Clip(frozen[:, 1:], RATE)]
+    view += 1
+    assert all(not clip.samples.any() for clip in clips)
+
+
+def test_the_clip_does_not_feel_an_array_that_can_be_written_to_again() -> None:
+    """Read-only is a flag that the owner of an array can take back."""
+    frozen = np.zeros(4, np.float32)
+    frozen.flags.writeable = False
+    clip = Clip(frozen, RATE)
+    frozen.flags.writeable = True
+    frozen += 1
+    assert not clip.samples.any()
+
+
+def test_the_clip_does_not_feel_the_buffers_that_its_pickle_came_in() -> None:
+    """A pickle may leave the samples outside, in memory that whoever reads it can write to."""
+    buffers: list[pickle.PickleBuffer] = []
+    sent = pickle.dumps(Clip(np.zeros(4), RATE), protocol=5, buffer_callback=buffers.append)
+    received = [np.frombuffer(bytearray(buffer.raw()), np.float32) for buffer in buffers]
+    frozen = [memoryview(buffer).toreadonly() for buffer in received]
+    clip = pickle.loads(sent, buffers=frozen)
+    assert received
+    for buffer in received:
+        buffer += 1
+    assert not clip.samples.any()
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (0,), (1, 0)])
+def test_the_array_that_was_given_stays_as_it_is(shape: tuple[int, ...]) -> None:
+    """Its owner can write to it as before, also where there is nothing to write."""
+    mine = np.zeros(shape, np.float32)
+    Clip(mine, RATE)
+    assert mine.flags.writeable
+
+
+def test_the_clip_does_not_feel_a_view_of_an_array_that_came_in_a_pickle() -> None:
+    """Such an array can be written to although it lies in the memory of `bytes`."""
+    received = pickle.loads(pickle.dumps(np.zeros(4, np.float32), protocol=2))
+    view = received[:]
+    received.flags.writeable = False
+    clip = Clip(received, RATE)
+    view += 1
+    assert not clip.samples.any()
+
+
+def test_what_is_made_for_a_clip_is_not_copied() -> None:
+    """An hour of audio is not twice in memory, not even for a moment."""
+    made = np.ones((2, 8), np.float32)
+    clip = Clip._of(made, RATE)
+    assert np.shares_memory(clip.samples, made)
+    assert not made.flags.writeable
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def as_rate(rate: int) -> int:
 
 
 def as_samples(given: Any) -> Samples:
-    """Return contiguous float32 of the right shape that nobody else can write to."""
+    """Return contiguous float32 of the right shape in memory that nobody else can write to, now or later."""
     import numpy as np
 
     try:
@@ -56,7 +56,9 @@ def as_samples(given: Any) -> Samples:
         ours = (array.astype(np.float32) - np.float32(silence)) / np.float32(scale)
     elif array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and found where it matters
-            ours = array.astype(np.float32, order="C", copy=False)
+            ours = array.astype(
+                np.float32, order="C"
+            )  # a copy: that an array is read-only says nothing of views
     else:
         raise AudioError(
             f"the samples are {array.dtype}: they must be float, int16, int32 or uint8",
@@ -64,9 +66,7 @@ def as_samples(given: Any) -> Samples:
         )
     if ours.ndim == 2 and ours.shape[0] == 1:
         ours = ours[0]
-    ours = np.ascontiguousarray(ours)
-    shared = np.may_share_memory(ours, array) and not _nobody_writes(array)
-    return ours.copy() if shared else ours
+    return ours
 
 
 def _refuse_shape(shape: tuple[int, ...]) -> None:
@@ -83,19 +83,8 @@ def _refuse_shape(shape: tuple[int, ...]) -> None:
         )
 
 
-def _nobody_writes(array: Any) -> bool:
-    """Tell whether neither the array nor anything whose memory it shows can be written to."""
-    import numpy as np
-
-    while isinstance(array, np.ndarray):
-        if array.flags.writeable:
-            return False
-        array = array.base
-    return array is None or isinstance(array, bytes)
-
-
 def read_only(samples: Samples) -> Samples:
-    """Return the same samples, so that nobody can write to them any more."""
+    """Return the same samples, which must be ours alone, so that nobody can write to them."""
     owner: Any = samples
     while hasattr(owner, "flags"):
         owner.flags.writeable = False

@@ -35,8 +35,8 @@ class Clip:
 
     Integer PCM (uint8, int16, int32) is scaled to [-1, 1]; floats are taken as they are, beyond full scale,
     NaN and infinity included: what cannot work with those says so where it is used (`checked`). A single
-    channel is always ``(n,)``. What is given is copied unless nobody can write to it. Clips with equal
-    content are equal and have the same `hash`.
+    channel is always ``(n,)``. What is given is copied. Clips with equal content
+    are equal and have the same `hash`.
     """
 
     __slots__ = ("__weakref__", "_file", "_hash", "_lock", "_rate", "_samples", "_strays")
@@ -270,8 +270,9 @@ class Clip:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The samples travel, not the path: another machine does not have the file.
-        return Clip._of, (self.samples, self._rate)
+        # The samples travel, not the path: another machine does not have the file. What arrives is not ours
+        # alone: a pickle may lie in buffers of whoever reads it.
+        return Clip, (self.samples, self._rate)
 
     def __repr__(self) -> str:
         length = seconds(self.seconds) if 0 < self.seconds < 0.01 else f"{self.seconds:.2f} s"

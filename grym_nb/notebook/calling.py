@@ -11,14 +11,14 @@ from grym_nb.notebook.typed import keyword, value_of
 if TYPE_CHECKING:
     from grym_nb.services import ServiceHandle, ServiceRegistry
 
-__all__ = ["run"]
+__all__ = ["out_of", "run"]
 
 
 def run(
     registry: ServiceRegistry, words: Sequence[str], variables: MutableMapping[str, Any], *, usage: str
 ) -> object:
     """Return the answer of the task; with ``-o NAME`` put it into that variable and return None."""
-    rest, out = _out_of(words)
+    rest, out = out_of(words)
     if not rest:
         raise CommandError("%grym run: which service?", hint=f"usage: {usage}")
     handle = registry[rest[0]]
@@ -40,7 +40,7 @@ def run(
     return None
 
 
-def _out_of(words: Sequence[str]) -> tuple[list[str], str | None]:
+def out_of(words: Sequence[str]) -> tuple[list[str], str | None]:
     """Return the words without ``-o NAME``, and the name; after ``--`` every word is a value."""
     rest: list[str] = []
     out: str | None = None

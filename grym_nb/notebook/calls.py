@@ -1,36 +1,54 @@
-"""The calls of a registry as a sheet: what runs now and how far it is, and what ended lately."""
+"""The calls of a registry as a sheet: what is under way and how far it is, and what ended; their cancel."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from grym_nb.errors import CommandError
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.render import Table, seconds
 
 if TYPE_CHECKING:
-    from grym_nb.services import ServiceRegistry
+    from collections.abc import Sequence
 
-__all__ = ["calls_of"]
+    from grym_nb.services import ServiceRegistry
+    from grym_nb.services.frame import Frame
+
+__all__ = ["calls_of", "cancel"]
 
 _RECENT = 20
 
 
-def calls_of(registry: ServiceRegistry) -> Sheet:
-    """Return the running calls, oldest first, and the last ones that ended, newest first."""
-    now = registry.ports.clock()
-    running = []
-    for frame in registry.running():
-        progress, deadline = frame.progress, frame.deadline
-        running.append(
-            (
-                str(frame.id),
-                frame.title,
-                seconds(now - frame.started),
-                progress.told if progress is not None else "",
-                seconds(eta) if progress is not None and (eta := progress.eta(now)) is not None else "",
-                "" if deadline is None else f"{seconds(deadline - now)} left" if deadline > now else "stuck",
-            )
+def cancel(registry: ServiceRegistry, ids: Sequence[int]) -> Sheet:
+    """Ask calls to end, by the numbers that `calls_of` shows; an unknown number cancels none of them."""
+    under_way = {frame.id: frame for frame in (*registry.running(), *registry.waiting())}
+    unknown = [str(id) for id in ids if id not in under_way]
+    if unknown:
+        known = ", ".join(f"{id} ({frame.title})" for id, frame in under_way.items())
+        raise CommandError(
+            f"no call {', '.join(unknown)} is under way",
+            hint=f"these are: {known or 'none'}; see %grym calls",
         )
+    # Those in line first: else they would be let in by the end of the others.
+    order = sorted(set(ids), key=lambda id: under_way[id].place is not None)
+    told = {id: _cancelled(under_way[id]) for id in order}
+    return Sheet("", tuple(told[id] for id in dict.fromkeys(ids)))
+
+
+def _cancelled(frame: Frame) -> str:
+    if frame.cancel():
+        when = "has ended" if frame.ended else "ends at its next track() step, or await"
+        return f"{frame.id} {frame.title} is cancelled; it {when}"
+    if frame.what == "use":
+        return f"{frame.id} {frame.title} is a with block: it ends when the block is left"
+    return f"{frame.id} {frame.title} has ended already"
+
+
+def calls_of(registry: ServiceRegistry) -> Sheet:
+    """Return the calls under way, oldest first, those in line, and the last ones that ended, newest first."""
+    now = registry.ports.clock()
+    running = [_under_way(frame, now, _progress(frame)) for frame in registry.running()]
+    running += [_under_way(frame, now, "waiting") for frame in registry.waiting()]
     ended = [
         (
             str(call.id),
@@ -43,11 +61,11 @@ def calls_of(registry: ServiceRegistry) -> Sheet:
         )
         for call in registry.calls()[: -_RECENT - 1 : -1]
     ]
-    columns = ("call", "task", "running for", "progress", "left", "deadline")
+    columns = ("call", "task", "since", "progress", "left", "deadline")
     return Sheet(
         "",
         (
-            Table("running calls", columns, running, empty="none"),
+            Table("calls under way", columns, running, empty="none"),
             Table(
                 "the last calls",
                 ("call", "task", "version", "ended", "took", "when", "error"),
@@ -56,6 +74,23 @@ def calls_of(registry: ServiceRegistry) -> Sheet:
             ),
         ),
     )
+
+
+def _under_way(frame: Frame, now: float, how: str) -> tuple[str, ...]:
+    eta = frame.progress.eta(now) if frame.progress is not None else None
+    left = None if frame.deadline is None else frame.deadline - now
+    return (
+        str(frame.id),
+        frame.title,
+        seconds(now - frame.started),
+        how,
+        seconds(eta) if eta is not None else "",
+        "" if left is None else f"{seconds(left)} left" if left > 0 else "stuck",
+    )
+
+
+def _progress(frame: Frame) -> str:
+    return frame.progress.told if frame.progress is not None else ""
 
 
 def _first_line(text: str) -> str:

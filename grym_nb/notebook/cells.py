@@ -9,7 +9,9 @@ import html
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Defined", "Names", "define"]
 
-#: on a class defined by a cell: a hash of the whole cell, since helpers beside the class are its code too
+#: on a class defined by a cell, a `_Made`: helpers beside the class are its code, too, and so is what the
+#: cell took from the notebook while it ran
 _BODY = "__grym_body__"
+
+#: the hash of the body, and for each name of the notebook that it asked for, a hash of what that stands for
+_Made = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,8 +62,20 @@ class Names(dict[str, Any]):
     def __init__(self, variables: Mapping[str, Any]) -> None:
         super().__init__(vars(builtins))  # `import` reads the dict itself
         self._variables = variables
+        self._asked: set[str] | None = None
+
+    @contextmanager
+    def noted(self) -> Iterator[set[str]]:
+        """Gives the names that are asked for within, there or not."""
+        asked = self._asked = set()
+        try:
+            yield asked
+        finally:
+            self._asked = None
 
     def __getitem__(self, name: str) -> Any:
+        if self._asked is not None:
+            self._asked.add(name)
         if name in self._variables:
             return self._variables[name]
         return vars(builtins)[name]  # read anew: IPython puts some names there only while a cell runs
@@ -85,21 +103,58 @@ def define(shell: InteractiveShell, given: Namespace) -> Defined:
     options = _options(given, shell.user_ns)
     made = _served(registry.get(given.name, None))
     own: dict[str, Any] = {}
-    if made is None or vars(made).get(_BODY) != body.hash:
-        own = {"__name__": "__main__", "__builtins__": Names(shell.user_ns)}
-        ipython: Any = shell
-        tree = ipython.transform_ast(body.tree)
-        exec(compile(tree, body.file, "exec", flags=shell.compile.flags, dont_inherit=True), own)
-        made = _the_class(own, shell.user_ns, given.name)
-        setattr(made, _BODY, body.hash)
+    if made is None or not _is_as_it_was(shell, made, body):
+        made, own = _run(shell, body, given.name)
     events: list[Event] = []
     unsubscribe = registry.ports.events.subscribe(events.append)
     try:
         handle = registry.register(given.name, made, **options)
     finally:
         unsubscribe()
-    shell.user_ns.update({name: value for name, value in own.items() if not name.startswith("__")})
+    shell.user_ns.update(own)
     return _told(handle, events)
+
+
+def _run(shell: InteractiveShell, body: _Body, service: str) -> tuple[type, dict[str, Any]]:
+    """Run a body; return its class, marked with what it was made of, and all that the user is to see."""
+    __tracebackhide__ = True
+    names = Names(shell.user_ns)
+    own: dict[str, Any] = {"__name__": "__main__", "__builtins__": names}
+    ipython: Any = shell
+    tree = ipython.transform_ast(body.tree)
+    with names.noted() as asked:
+        exec(compile(tree, body.file, "exec", flags=shell.compile.flags, dont_inherit=True), own)
+        made = _the_class(own, shell.user_ns, service)  # reads annotations that were put off
+    own = {name: value for name, value in own.items() if not name.startswith("__")}
+    # As it is once the cell is through: to find then what it left there itself is no change.
+    setattr(made, _BODY, (body.hash, _values(shell, asked, ChainMap(own, shell.user_ns), made)))
+    return made, own
+
+
+def _is_as_it_was(shell: InteractiveShell, made: type, body: _Body) -> bool:
+    """Tell whether the body that made a class would make the same of the notebook as it is now."""
+    known: _Made = vars(made)[_BODY]
+    before, values = known
+    return before == body.hash and values == _values(shell, dict(values), shell.user_ns, made)
+
+
+def _values(
+    shell: InteractiveShell, asked: Iterable[str], variables: Mapping[str, Any], made: type
+) -> tuple[tuple[str, str], ...]:
+    """Return each name with a hash of its value, which is empty where there is none."""
+    from grym_nb.services.spec import code_of
+
+    names, told = Names(variables), {}
+    for name in asked:
+        try:
+            value = names[name]
+        except KeyError:
+            told[name] = ""
+            continue
+        # IPython's own hold all that ever ran, and change with each cell.
+        its = value is shell or value is shell.user_ns_hidden.get(name, names)
+        told[name] = "IPython" if its else code_of(value, within=made)
+    return tuple(sorted(told.items()))
 
 
 def _read(shell: InteractiveShell, first: str, body: str) -> _Body:

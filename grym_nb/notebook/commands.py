@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "Command", "Position", "command", "dispatch", "parser_of"]
 
 #: what stands at a position of a line, so that Tab can offer it
-Position = Literal["command", "service", "services", "task", "values"]
+Position = Literal["command", "service", "services", "task", "call", "values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,12 @@ def _calls(shell: InteractiveShell, given: Namespace) -> object:
     return calls_of(_registry())
 
 
+def _cancel(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.calls import cancel
+
+    return cancel(_registry(), given.calls)
+
+
 def _why(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.why import why, why_service
 
@@ -213,6 +219,10 @@ def _unload_options(parser: Parser) -> None:
     parser.add_argument("--timeout", type=float, metavar="S")
 
 
+def _some_calls(parser: Parser) -> None:
+    parser.add_argument("calls", nargs="+", type=int, metavar="CALL")
+
+
 def _maybe_command(parser: Parser) -> None:
     parser.add_argument("command", nargs="?", metavar="COMMAND")
 
@@ -274,6 +284,15 @@ COMMANDS: tuple[Command, ...] = (
         ("%grym calls",),
         _calls,
         _nothing,
+    ),
+    Command(
+        "cancel",
+        "asks calls to end, by their numbers in %grym calls",
+        "CALL...",
+        ("%grym cancel 12", "%grym cancel 12 13"),
+        _cancel,
+        _some_calls,
+        ("call",),
     ),
     Command(
         "why",

@@ -1,15 +1,23 @@
-"""What Tab offers on a `%grym` line: commands, options, services, tasks and variables."""
+"""What Tab offers on a `%grym` line (commands, options, services, tasks, parameters and variables), and
+inside of `grym.get("`: services.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from grym_nb.errors import CommandError
+from grym_nb.notebook.calling import out_of
 from grym_nb.notebook.commands import COMMANDS, Command, parser_of
+from grym_nb.notebook.typed import keyword, words_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from grym_nb.services.model import TaskSpec
 
 __all__ = ["Matcher", "matcher_for", "offers"]
 
@@ -18,28 +26,64 @@ Matcher = Callable[[Any], dict[str, Any]]
 #: a line up to the cursor: `%grym ...`, `%%grym ...`, `name = %grym ...`
 _LINE = re.compile(r"\s*(?:[^\W\d][\w.]*\s*=\s*)?(%%?)grym\s+(.*)", re.DOTALL)
 
+#: the end of code up to the cursor: `grym.get("`, `registry.get('`, `grym.current().registry.get("`
+_GET = re.compile(
+    r"""(?<![\w.])(?P<name>[^\W\d]\w*)\s*(?P<more>\.\s*current\(\s*\)\s*\.\s*registry\s*)?"""
+    r"""\.\s*get\(\s*["'](?P<begun>[^"'\\]*)\Z"""
+)
+
 
 def matcher_for(shell: InteractiveShell) -> Matcher:
     """Return a matcher for IPython's completer (its second API)."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     def grym(context: Any) -> dict[str, Any]:
-        match = _LINE.fullmatch(context.text_until_cursor)
-        if match is None or (match[1] == "%%" and context.cursor_line != 0):
-            return {"completions": []}
         try:
-            fragment, texts = offers(match[2], cell=match[1] == "%%", variables=_variables(shell))
+            fragment, texts = _offered(shell, context.text_until_cursor, first=context.cursor_line == 0)
         except Exception:  # Tab offers nothing rather than a traceback in the middle of typing
+            texts = []
+        if not texts:
             return {"completions": []}
         return {
             "completions": [SimpleCompletion(text=text, type="grym") for text in texts],
             "matched_fragment": fragment,
-            "suppress": bool(texts),  # Jedi would offer Python names, and evaluate for it
+            "suppress": True,  # Jedi would offer Python names, and evaluate for it
             "ordered": True,
         }
 
     matcher: Matcher = context_matcher(identifier="grym")(grym)
     return matcher
+
+
+def _offered(shell: InteractiveShell, text: str, *, first: bool) -> tuple[str, list[str]]:
+    """Return what is to be completed at the end of a line of a cell, and what it could become."""
+    match = _LINE.fullmatch(text)
+    if match is None:
+        return _in_get(text, shell.user_ns)
+    cell = match[1] == "%%"
+    return ("", []) if cell and not first else offers(match[2], cell=cell, variables=_variables(shell))
+
+
+def _in_get(text: str, variables: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the services for `grym.get("`; the object is looked up by its plain name and not touched."""
+    match = _GET.search(text)
+    of = None if match is None else variables.get(match["name"])
+    if match is None or of is None:
+        return "", []
+    names: Iterable[str] = ()
+    if of is sys.modules.get("grym_nb"):
+        names = _services()
+    elif not match["more"] and _is_registry(of):
+        names = list(of)
+    # A name that is not written as it is could not stand inside of the quotes.
+    fit = (name for name in names if repr(name) == f"'{name}'" and '"' not in name)
+    return match["begun"], [name for name in fit if name.startswith(match["begun"])]
+
+
+def _is_registry(value: object) -> bool:
+    from grym_nb.services import ServiceRegistry
+
+    return issubclass(type(value), ServiceRegistry)  # `isinstance` would ask the value
 
 
 def _variables(shell: InteractiveShell) -> list[str]:
@@ -59,6 +103,8 @@ def offers(line: str, *, cell: bool = False, variables: Iterable[str] = ()) -> t
         if known is None:
             return fragment, []
         texts = _next(known, words[1:], fragment, list(variables))
+        if known.name == "run":
+            texts = [*texts, *_parameters(line[: len(line) - len(fragment)], fragment)]
     return fragment, [text for text in texts if text.startswith(fragment)]
 
 
@@ -80,10 +126,37 @@ def _next(known: Command, words: list[str], fragment: str, variables: list[str])
     if position == "services" or (position == "service" and at == 0):
         return [name for name in _services() if name not in words]
     if position == "task" and at == 1:
-        return _tasks(words[0])
+        return [spec.method for spec in _known(words[0])]
     if position == "command" and at == 0:
         return [other.name for other in COMMANDS]
+    if position == "call":
+        return [number for number in _calls() if number not in words]
     return ()
+
+
+def _parameters(before: str, fragment: str) -> list[str]:
+    """Return ``name=`` for each parameter of the task on a `run` line that is not given yet."""
+    try:
+        words, _ = out_of(words_of(before).words)
+    except CommandError:  # inside of quotes, or where the name of a variable belongs
+        return []
+    if len(words) < 2 or "=" in fragment:
+        return []
+    task, args = _called(words[1], words[2:])
+    if task is None:
+        return []
+    given = [pair[0] for word in args if (pair := keyword(word))]
+    free = task.checker.names_after(len(args) - len(given))
+    return [f"{name}=" for name in free if name not in (*given, "context")]
+
+
+def _called(service: str, words: list[str]) -> tuple[TaskSpec | None, list[str]]:
+    """Return the task that a line calls, as far as that is known, and its arguments."""
+    known = _known(service)
+    for spec in known:
+        if words and words[0] in (spec.method, spec.type):
+            return spec, words[1:]
+    return (known[0] if len(known) == 1 else None), words
 
 
 def _services() -> list[str]:
@@ -92,9 +165,16 @@ def _services() -> list[str]:
     return list(current().registry)
 
 
-def _tasks(service: str) -> tuple[str, ...]:
+def _calls() -> list[str]:
+    from grym_nb.runtime import current
+
+    registry = current().registry
+    return [str(frame.id) for frame in (*registry.running(), *registry.waiting())]
+
+
+def _known(service: str) -> tuple[TaskSpec, ...]:
     """Return a service's tasks as far as they are known without importing or loading anything."""
     from grym_nb.runtime import current
 
     handle = current().registry.get(service, None)
-    return () if handle is None else handle.status().tasks
+    return () if handle is None or not handle.status().tasks else handle.tasks

@@ -78,7 +78,8 @@ class Provenance:
 class TaskResult:
     """What came of a task: the data or the error, never an exception in your hands.
 
-    `metadata` holds `duration` and `queued` in seconds; the error is kept without its traceback.
+    `metadata` holds in seconds the `duration` of the work and what was `queued` before it, in line or for a
+    load; the error is kept without its traceback.
     """
 
     id: str
@@ -256,13 +257,7 @@ class Call(Future[Any]):
         return True
 
     def _stop(self, frame: Frame) -> None:
-        frame.cancelled = True
-        if frame.future is not None:
-            frame.future.cancel()
-        for what in frame.waits_for:
-            if isinstance(what, Frame) and what.call is not None and frame in what.chain():
-                what.call.cancel()  # a child, which nobody wants any more
-            what.wake()
+        frame.stop()
         if self.ticket is not None and self.ticket.withdraw():
             frame.record.abandon(frame)  # it left the line without ever having run
             frame.end()
@@ -272,7 +267,7 @@ class Call(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """Return what the task returned, or raise its error; Ctrl-C cancels the call.
 
-        `timeout` bounds this wait only (a plain `TimeoutError`); the call goes on.
+        `timeout` bounds this wait only (`CallTimeout`); the call goes on.
         """
         self._wait(timeout)
         if self._exception is not None:
@@ -305,7 +300,12 @@ class Call(Future[Any]):
             frame = self._frame
             tick = None if until is None else until - time.monotonic()
             if tick is not None and tick <= 0:
-                raise TimeoutError(f"{self!r} did not end in the time given to result()")
+                raise CallTimeout(
+                    f"{self.service}.{self.task} has not ended yet: {self!r}",
+                    hint="it goes on: ask for the result again, or cancel() it",
+                    service=self.service,
+                    task=self.task,
+                )
             if _shows:
                 tick = _SHOW_EVERY if tick is None else min(tick, _SHOW_EVERY)
                 if frame is not None and frame.progress is not None:
@@ -352,17 +352,30 @@ class Call(Future[Any]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> Any:
-        import asyncio
-
         frame = CURRENT.get()
         if frame is None or self.done():
-            return await asyncio.wrap_future(self)
+            return await self._ended()
         on = self._frame
         left = step_aside(frame, on)
         try:
-            return await asyncio.wrap_future(self)
+            return await self._ended()
         finally:
             await step_back(left, on)
+
+    async def _ended(self) -> Any:
+        """Return the result on this event loop, with progress shown meanwhile; cancelled, it cancels."""
+        import asyncio
+
+        ended = asyncio.wrap_future(self)
+        try:
+            while _shows and not ended.done():
+                await asyncio.wait((ended,), timeout=_SHOW_EVERY)
+                if (frame := self._frame) is not None and frame.progress is not None:
+                    _show(frame.progress)
+        except BaseException:
+            ended.cancel()
+            raise
+        return await ended
 
     def __repr__(self) -> str:
         if not self.done():

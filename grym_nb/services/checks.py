@@ -204,6 +204,16 @@ class Checker:
             and p.name not in given
         ]
 
+    def names_after(self, taken: int) -> list[str]:
+        """Return the parameters that can be given by name, after the first `taken` by position."""
+        parameters = self._signature.parameters
+        given = list(self._keywords)[:taken]
+        return [
+            name
+            for name in self.names
+            if name not in given and parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY
+        ]
+
     @property
     def _open(self) -> bool:
         return any(p.kind is p.VAR_KEYWORD for p in self._signature.parameters.values())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from grym_nb.services.model import TaskSpec
     from grym_nb.services.record import ServiceRecord
-    from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["Family"]
 
@@ -20,8 +22,8 @@ class Family(Protocol):
     def optional(self, record: ServiceRecord, need: ServiceRecord) -> bool:
         """Tell whether `record` can do without `need`."""
 
-    def refuse_hidden(self, spec: ServiceSpec) -> None:
-        """Raise when a task bears a name that a handle has itself."""
+    def refuse_tasks(self, name: str, tasks: Mapping[str, TaskSpec]) -> None:
+        """Raise when a task bears a name that a handle has itself, or two have the same type."""
 
     def wired(self, record: ServiceRecord) -> dict[str, Any]:
         """Return the handles of the direct needs by name; None for an optional one that is not there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from grym_nb.render import brief, seconds
 
 if TYPE_CHECKING:
     from grym_nb.services.call import Call
+    from grym_nb.services.held import Stream
     from grym_nb.services.instance import Instance
     from grym_nb.services.lane import Place
     from grym_nb.services.model import TaskSpec
@@ -126,6 +127,9 @@ class Frame:
     gate: Gate | None = None  # held while it loads
     holds: tuple[ServiceRecord, ...] = ()
     suspended: int | None = None  # the thread in which an open generator or use() rests
+    stream: Callable[[], Stream | None] = staticmethod(lambda: None)  # what reads this generator, if it lives
+    awaited = False  # by a drain that it would wait for: it is let in instead
+    waited = 0.0  # seconds in line and for a load, which are not the task's own
     future: Future[Any] | None = None  # of a coroutine on the private loop
     waits_for: Sequence[Awaited] = ()
 
@@ -220,6 +224,32 @@ class Frame:
         else:
             with self.record.condition:
                 self.record.condition.notify_all()
+
+    def cancel(self) -> bool:
+        """Ask this call to end; False when it has ended, or when only its own block can end it (`use()`).
+
+        One that waits ends at once. One that computes ends at its next `track()` step, or `await`.
+        """
+        if self.ended or self.what == "use":
+            return False
+        if self.call is not None:
+            return self.call.cancel()
+        self.stop()
+        if (stream := self.stream()) is not None:
+            stream.cancel()
+        return True
+
+    def stop(self) -> None:
+        """Mark it as cancelled, and tell whatever it is in the middle of."""
+        self.cancelled = True
+        if self.future is not None:
+            self.future.cancel()
+        for what in self.waits_for:
+            if isinstance(what, Frame) and what.call is not None and self in what.chain():
+                what.call.cancel()  # a child, which nobody wants any more
+            what.wake()
+        with self.record.condition:
+            self.record.condition.notify_all()  # where it waits in its caller's thread
 
     def check(self) -> None:
         """Raise when the call was cancelled or its deadline has passed."""

@@ -37,7 +37,7 @@ from grym_nb.services.attempts import attempts
 from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
-from grym_nb.services.held import Hold, Stream, Use
+from grym_nb.services.held import Stream, Use
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
 from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
 
@@ -84,12 +84,7 @@ def _call(
             observe(frame, value, None, outcome="cached")
             return value
     if spec.kind == "generator" or spec.kind == "async generator":
-        frame.what = "generator"
-        try:
-            return Stream(Hold(frame, conclude))
-        except KeyboardInterrupt:
-            record.let_go(frame)
-            raise
+        return Stream(frame, conclude)
     lane = record.lane
     if (
         options.timeout is None
@@ -153,6 +148,7 @@ def _queue(frame: Frame) -> Call:
 def _serve(frame: Frame, call: Call) -> None:
     """Steps 3 to 11 on a worker, and the end of the call."""
     value, error = None, None
+    frame.waited = frame.record.ports.clock() - frame.started
     try:
         value = _answer(frame)
     except BaseException as raised:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from types import AsyncGeneratorType
@@ -86,14 +87,33 @@ class Hold:
 
 
 class Stream(Iterator[Any]):
-    """What a generator task yields, item by item; holds the service's slot until it ends or is closed."""
+    """What a generator task yields, item by item.
 
-    def __init__(self, hold: Hold) -> None:
-        self._hold = hold
+    Nothing happens before the first item is asked for: from then on it is a call like any other, and holds
+    the service's slot until it ends or is closed.
+    """
+
+    def __init__(self, asked: Frame, conclude: _Conclude) -> None:
+        self._asked = asked
+        self._conclude = conclude
+        self._hold: Hold | None = None
+        self._closed = False
         self._reading = threading.RLock()  # a generator that closes itself may do so
-        frame = hold.frame
+
+    def _open(self) -> Hold:
+        """Enter the service, and make the generator: a call of whoever reads, from now on."""
+        asked, record = self._asked, self._asked.record
+        now = record.ports.clock()
+        frame = Frame(record, asked.spec, asked.args, asked.kwargs, asked.options, now, what="generator")
+        asked.end()
+        try:
+            hold = self._hold = Hold(frame, self._conclude)
+        except BaseException:
+            self._closed = True
+            record.let_go(frame)  # where Ctrl-C has kept the hold from doing so
+            raise
+        frame.stream = weakref.ref(self)
         assert frame.instance is not None and frame.spec is not None
-        self._title = frame.title
         error: BaseException | None = None
         token = CURRENT.set(frame)
         try:
@@ -106,13 +126,14 @@ class Stream(Iterator[Any]):
             CURRENT.reset(token)
         if error is not None:
             raise unpinned(error) from None
+        return hold
 
     def __next__(self) -> Any:
         if not self._reading.acquire(blocking=False):
             raise StateError(
-                f"{self._title} is being read in another thread",
+                f"{self._asked.title} is being read in another thread",
                 hint="read a stream in one thread, or make a list of it first",
-                service=self._hold.frame.record.name,
+                service=self._asked.record.name,
             )
         try:
             return self._read()
@@ -120,8 +141,13 @@ class Stream(Iterator[Any]):
             self._reading.release()
 
     def _read(self) -> Any:
-        frame = self._hold.frame
+        if self._closed:
+            raise StopIteration
+        hold = self._hold or self._open()
+        frame = hold.frame
         if frame.ended:
+            if frame.cancelled:
+                raise frame.cancellation()  # from elsewhere: a loop over it must not look complete
             raise StopIteration
         token = CURRENT.set(frame)
         frame.suspended = None
@@ -144,20 +170,38 @@ class Stream(Iterator[Any]):
     def close(self) -> None:
         """End the generator and give the slot back; waits for whoever is reading it."""
         with self._reading:
-            told = None if self._hold.frame.ended else self._end(None)
+            self._closed = True
+            told = self._end(None) if self._live else None
         if told is not None:
             raise unpinned(told) from None
 
+    def cancel(self) -> None:
+        """End it unless somebody is reading it, who ends it at the next item then."""
+        hold = self._hold
+        if hold is not None and self._reading.acquire(blocking=False):
+            try:
+                if self._live:
+                    self._end(hold.frame.cancellation())
+            finally:
+                self._reading.release()
+
+    @property
+    def _live(self) -> bool:
+        return self._hold is not None and not self._hold.frame.ended
+
     def _end(self, error: BaseException | None) -> BaseException | None:
-        token = CURRENT.set(self._hold.frame)
+        hold = self._hold
+        assert hold is not None
+        token = CURRENT.set(hold.frame)
         try:
-            if hasattr(self._made, "close"):
-                self._made.close()
+            made: Any = getattr(self, "_made", None)
+            if hasattr(made, "close"):
+                made.close()
         except BaseException as raised:
-            error = error or typed(self._hold.frame, raised)
+            error = error or typed(hold.frame, raised)
         finally:
             CURRENT.reset(token)
-        return self._hold.release(error)
+        return hold.release(error)
 
     def __enter__(self) -> Self:
         return self
@@ -166,13 +210,16 @@ class Stream(Iterator[Any]):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_made") and not self._hold.frame.ended:
-            self._hold.drop(self._made, self._end)
+        hold = getattr(self, "_hold", None)
+        if hold is not None and not hold.frame.ended:
+            hold.drop(getattr(self, "_made", None), self._end)
 
     def __repr__(self) -> str:
-        if self._hold.frame.ended:
-            return f"<Stream of {self._title}, ended>"
-        return f"<Stream of {self._title}, open: read it in a loop; close() gives its slot back>"
+        if self._live:
+            return f"<Stream of {self._asked.title}, open: read it in a loop; close() gives its slot back>"
+        if self._closed or self._hold is not None:
+            return f"<Stream of {self._asked.title}, ended>"
+        return f"<Stream of {self._asked.title}, not begun: read it in a loop>"
 
 
 class Use(Generic[T]):

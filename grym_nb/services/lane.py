@@ -154,6 +154,13 @@ class Lane:
             held = dict.fromkeys(frame for p in places for frame in (p.owner, p.occupant))
         return [frame for frame in held if frame is not None]
 
+    def line(self) -> list[Frame]:
+        """Return the calls that wait, the first of them first."""
+        with self._lock:
+            tickets = [ticket for *_, ticket in sorted(self._line)]
+            tickets += [ticket for place in self.places for ticket in place.waiting]
+        return [ticket.frame for ticket in tickets if not ticket.dead]
+
     def take(self, frame: Frame) -> None:
         """Wait for a slot, in the caller's thread; the frame then has its place."""
         if frame.place is not None:
@@ -443,7 +450,7 @@ class Lane:
             *place.riders, place.owner = place.riders
 
     def _sleep(self, ticket: Ticket) -> None:
-        frame = ticket.frame
+        frame, began = ticket.frame, self._clock()
         try:
             refuse_on_loop(frame)
             self.refuse_endless_wait(frame)
@@ -457,3 +464,5 @@ class Lane:
             ticket.withdraw()
             frame.place = None
             raise
+        finally:
+            frame.waited += self._clock() - began

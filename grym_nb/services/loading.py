@@ -10,7 +10,7 @@ from grym_nb.errors import ConfigError, GrymError, Interrupted, LoadFailed, Serv
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lifecycle import Move
-from grym_nb.services.model import ModelService, Needs
+from grym_nb.services.model import ModelService, Needs, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
 from grym_nb.services.retire import clean_up
@@ -31,33 +31,39 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
     reason = "interrupted"
     held: list[tuple[ServiceRecord, Frame]] = []
     began = record.ports.clock()
-    try:
-        _import(record)
-        for need in record._family.before(record):
-            holder = need.frame("hold")
-            holder.parent, holder.deadline = frame, None
-            held.append((need, holder))
-            if _hold(record, need, holder):
-                frame.holds = (*frame.holds, need)
-        with record.ports.admit(record) if record.ports.admit is not None else nullcontext():
-            instance = _construct(record, frame)
-        move, reason = "loaded", ""
-    except GrymError as error:
-        attempt.error = error
-        move, reason = "load_failed", error.message
-        if record.ports.breaker is not None:
-            record.ports.breaker.told(cause, record.ports.clock() - began, error)
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted(f"loading {record.name} was interrupted; the next call loads it anew") from None
-    finally:
+
+    def wind_up() -> None:
+        assert record._gate is not None
+        record._gate.release(frame)
         frame.end()
         for need, holder in reversed(held):
             need.let_go(holder)
+        end_load(record, attempt, move, reason, instance, began)
+
+    try:
         try:
-            end_load(record, attempt, move, reason, instance, began)
+            _import(record)
+            for need in record._family.before(record):
+                holder = need.frame("hold")
+                holder.parent, holder.deadline = frame, None
+                held.append((need, holder))
+                if _hold(record, need, holder):
+                    frame.holds = (*frame.holds, need)
+            with record.ports.admit(record) if record.ports.admit is not None else nullcontext():
+                instance = _construct(record, frame)
+            move, reason = "loaded", ""
+        except GrymError as error:
+            attempt.error = error
+            move, reason = "load_failed", error.message
+            if record.ports.breaker is not None:
+                record.ports.breaker.told(cause, record.ports.clock() - began, error)
+            raise
         finally:
-            end_load(record, attempt, move, reason, instance, began)  # had Ctrl-C cut the first short
+            wind_up()
+    except KeyboardInterrupt:
+        raise Interrupted(f"loading {record.name} was interrupted; the next call loads it anew") from None
+    finally:
+        wind_up()  # had Ctrl-C cut the first short
 
 
 def end_load(
@@ -97,9 +103,9 @@ def _import(record: ServiceRecord) -> None:
         return
     try:
         record.spec.check()
-        record._family.refuse_hidden(record.spec)
+        record._family.refuse_tasks(record.name, record.spec.tasks or {})
     except ConfigError as error:
-        raise load_failed(record, error) from None
+        raise _unfit(record, error) from None
 
 
 def _hold(record: ServiceRecord, need: ServiceRecord, holder: Frame) -> bool:
@@ -127,6 +133,7 @@ def _construct(record: ServiceRecord, frame: Frame) -> Instance:
     try:
         with record._gate.held_by(frame):
             model = _make(record)
+            _wire(record, model)
             read = reads_of(model)
         return Instance(model, record.version, record.ports.clock(), read)
     except GrymError as error:
@@ -145,18 +152,46 @@ def _construct(record: ServiceRecord, frame: Frame) -> Instance:
 
 
 def _make(record: ServiceRecord) -> Any:
-    """Return a new, unloaded instance from the factory, its needs wired."""
-    spec = record.spec
-    model = spec.callable(**spec.config)
+    """Return a new, unloaded instance from the factory."""
+    model = record.spec.callable(**record.spec.config)
     if model is None:
         raise TypeError(f"the factory of {record.name} returned None")
-    undeclared = sorted(set(getattr(type(model), "needs", ())) - set(spec.needs))
+    return model
+
+
+def _wire(record: ServiceRecord, model: Any) -> None:
+    """Give a new instance its needs; raises when its class, seen only now, makes no service."""
+    spec = record.spec
+    try:
+        _refuse_class(record, type(model))
+    except ConfigError as error:
+        raise _unfit(record, error) from None
+    if spec.needs or isinstance(model, ModelService):
+        model.needs = Needs(record.name, record._family.wired(record))
+
+
+def _refuse_class(record: ServiceRecord, made: type) -> None:
+    """Raise for what `register` would have refused, had the factory said what it makes."""
+    spec = record.spec
+    if made is not spec.made_class:
+        record._family.refuse_tasks(record.name, tasks_of(made))
+    undeclared = sorted(set(getattr(made, "needs", ())) - set(spec.needs))
     if undeclared:
         raise ConfigError(
             f"what the factory of {record.name} made needs {', '.join(undeclared)}",
             hint="say so: register(..., needs=(...)), or annotate what the factory returns",
             service=record.name,
         )
-    if spec.needs or isinstance(model, ModelService):
-        model.needs = Needs(record.name, record._family.wired(record))
-    return model
+
+
+def _unfit(record: ServiceRecord, error: ConfigError) -> LoadFailed:
+    """Return the typed error of a load for a registration that does not fit, told as it was there."""
+    told = LoadFailed(
+        f"{record.name} could not be loaded: {error.message}",
+        cause=error.cause,
+        hint=error.hint,
+        service=record.name,
+        path=(record.name,),
+    )
+    told.failure = load_failed(record, error).failure
+    return told

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
-from grym_nb.errors import DependencyError
+from grym_nb.errors import DependencyError, Problem
 from grym_nb.services.checks import Checker
 
-__all__ = ["ModelService", "Needs", "TaskSpec", "task", "tasks_of"]
+__all__ = ["ModelService", "Needs", "TaskSpec", "clashes", "task", "tasks_of"]
 
 _MARK = "__grym_task__"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -125,6 +125,18 @@ def tasks_of(cls: type) -> dict[str, TaskSpec]:
             if mark is not None and callable(getattr(cls, name)):  # `name = None` takes a task away
                 tasks[name] = _spec(cls, name, mark)
     return tasks
+
+
+def clashes(tasks: Mapping[str, TaskSpec]) -> list[Problem]:
+    """Return the task types that more than one method declares: a call by type could mean either."""
+    methods: dict[str, list[str]] = {}
+    for name, spec in tasks.items():
+        methods.setdefault(spec.type, []).append(name)
+    return [
+        Problem(f"task type {type}", " and ".join(names), "one method")
+        for type, names in methods.items()
+        if len(names) > 1
+    ]
 
 
 def _mark_of(value: Any) -> _Mark | None:

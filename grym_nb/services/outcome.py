@@ -122,7 +122,11 @@ def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResu
         status=status_of(error),
         data=value,
         error=error.again() if error is not None else None,
-        metadata={"duration": now - frame.started, "task": frame.task},
+        metadata={
+            "duration": now - frame.started - frame.waited,
+            "queued": frame.waited,
+            "task": frame.task,
+        },
         provenance=provenance,
     )
 
@@ -183,7 +187,7 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     record = frame.record
     ports = record.ports
     now = ports.clock()
-    took = now - frame.started
+    took = now - frame.started - frame.waited
     text = ""
     if error is not None:
         outcome = error.code if isinstance(error, GrymError) else "interrupted"
@@ -191,6 +195,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     task = frame.spec.method if frame.spec is not None else frame.what
     meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
     meter.record(took if took > 0.0 else 0.0)
+    if frame.waited:
+        record.waited(task, frame.waited)
     record.last_used = now
     instance = frame.instance
     version = instance.version if instance is not None else record.version

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
 from grym_nb.errors import (
+    CallBlocked,
     CallTimeout,
     LoadFailed,
     ServiceClosed,
@@ -27,7 +28,7 @@ from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.loading import end_load, load
 from grym_nb.services.model import TaskSpec
-from grym_nb.services.retire import Retirement, configure, release, retire
+from grym_nb.services.retire import Drain, Retirement, configure, release, retire
 from grym_nb.services.waits import Gate, aside, refuse_on_loop
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class ServiceRecord:
             ageing_seconds=ports.settings.ageing_seconds,
         )
         self.instance: Instance | None = None
+        self.drain: Drain | None = None  # while it is draining
         self.queued = 0  # calls that were accepted and have not entered yet
         self.code_version = 1
         self.config_version = 1
@@ -78,6 +80,7 @@ class ServiceRecord:
         self._serving: Instance | None = None  # the instance while the state is ready: the usual case
         self._tasks: dict[str, TaskSpec] | None = None
         self.meters: dict[tuple[str, str], Histogram] = {}
+        self.waits: dict[str, Histogram] = {}
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -150,6 +153,14 @@ class ServiceRecord:
                 if slot and frame.parent is None and frame.place is None:
                     self.lane.take_at_once(frame)
                 return instance
+        began = self.ports.clock()
+        try:
+            return self._enter(frame)
+        finally:
+            frame.waited += self.ports.clock() - began
+
+    def _enter(self, frame: Frame) -> Instance:
+        """Count the call in, once it is loaded or whoever loads or drains it has ended."""
         while True:
             mine: Attempt | None = None
             try:
@@ -158,7 +169,7 @@ class ServiceRecord:
                     if state == "ready" or (
                         state == "draining"
                         and self.instance is not None
-                        and (frame.counted or frame.within(self))
+                        and (frame.counted or frame.awaited or frame.within(self))
                     ):
                         return self.count_in(frame)
                     if state == "closed":
@@ -252,17 +263,26 @@ class ServiceRecord:
     def _wait_for(self, attempt: Attempt | None, frame: Frame) -> None:
         """Wait for somebody else's load or unload; raise a copy of the load's error."""
         refuse_on_loop(frame)
-        on = attempt.frame if attempt is not None else None
         if attempt is None:
             self.lane.leave(frame)  # whom the drain waits for may be in line for the very slot
-        with aside(frame.parent if frame.inline else frame, on), self.lock:
+        me = frame.parent if frame.inline else frame
+        try:
+            with aside(me, self.drain if attempt is None else attempt.frame):
+                self._until_over(attempt, frame)
+        except CallBlocked:
+            if attempt is not None:
+                raise
+            frame.awaited = True  # the drain waits for this very call, so it is let in
+        if attempt is not None and attempt.error is not None:
+            raise attempt.error.again()
+
+    def _until_over(self, attempt: Attempt | None, frame: Frame) -> None:
+        with self.lock:
             while not attempt.over if attempt is not None else self.lifecycle.state == "draining":
                 if frame.deadline is not None and self.ports.clock() >= frame.deadline:
                     raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
                 frame.check()
                 wait(self.ports.clock, self.condition, frame.deadline)
-        if attempt is not None and attempt.error is not None:
-            raise attempt.error.again()
 
     # -- load --------------------------------------------------------------------------------------
 
@@ -363,10 +383,18 @@ class ServiceRecord:
     # -- step 11: what is seen of a call -----------------------------------------------------------
 
     def meter(self, task: str, outcome: str) -> Histogram:
-        """Return the histogram of durations of this task's calls that ended so."""
+        """Return the histogram of durations of this task's calls that ended so, without their waits."""
         name = "service.call.seconds"
         meter = self.metrics.histogram(name, service=self.name, task=task, outcome=outcome)
         return self.meters.setdefault((task, outcome), meter)
+
+    def waited(self, task: str, seconds: float) -> None:
+        """Count what a call of this task has waited, in line or for a load."""
+        meter = self.waits.get(task)
+        if meter is None:
+            meter = self.metrics.histogram("service.wait.seconds", service=self.name, task=task)
+            meter = self.waits.setdefault(task, meter)
+        meter.record(seconds)
 
     def waited_for(self) -> str:
         """Say what a call of this service waits for."""

@@ -23,6 +23,7 @@ from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.metrics import Metrics
 from grym_nb.services.frame import Frame
 from grym_nb.services.handle import ServiceHandle
+from grym_nb.services.model import TaskSpec, clashes
 from grym_nb.services.ports import Ended, Ports
 from grym_nb.services.record import ServiceRecord
 from grym_nb.services.spec import Factory, ServiceSpec
@@ -90,7 +91,7 @@ class ServiceRegistry:
             version=version,
         )
         if not isinstance(factory, str):
-            self.refuse_hidden(spec)
+            self.refuse_tasks(name, spec.tasks or {})
         with self._lock:
             if self._closed:
                 raise ServiceClosed("the registry is closed", service=name)
@@ -220,6 +221,10 @@ class ServiceRegistry:
         frames = [frame for handle in self.handles() for frame in handle._record.lane.frames()]
         return tuple(sorted(frames, key=lambda frame: frame.id))
 
+    def waiting(self) -> tuple[Frame, ...]:
+        """Return the calls in line, service by service, the next of each first."""
+        return tuple(frame for handle in self.handles() for frame in handle._record.lane.line())
+
     def calls(self) -> tuple[Ended, ...]:
         """Return the last calls that ended, oldest first."""
         return tuple(Ended._make(call) for call in self.ports.calls.copy())
@@ -332,17 +337,15 @@ class ServiceRegistry:
                     open_names.append(name)
         return []
 
-    def refuse_hidden(self, spec: ServiceSpec) -> None:
-        """Raise when a task bears a name that a handle has itself."""
-        hidden = sorted(set(spec.tasks or {}) & set(dir(ServiceHandle)))
-        if hidden:
-            raise ConfigError(
-                f"{spec.name!r} cannot be registered",
-                problems=[
-                    Problem(f"task {name}", "a name the handle itself has", "another name") for name in hidden
-                ],
-                service=spec.name,
-            )
+    def refuse_tasks(self, name: str, tasks: Mapping[str, TaskSpec]) -> None:
+        """Raise when a task bears a name that a handle has itself, or two have the same type."""
+        hidden = sorted(set(tasks) & set(dir(ServiceHandle)))
+        problems = [
+            Problem(f"task {task}", "a name the handle itself has", "another name") for task in hidden
+        ]
+        problems += clashes(tasks)
+        if problems:
+            raise ConfigError(f"{name!r} cannot be registered", problems=problems, service=name)
 
     # -- idle limits -------------------------------------------------------------------------------
 

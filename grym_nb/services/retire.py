@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,14 @@ from grym_nb.services.reads import new_values
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
+    from grym_nb.services.frame import Awaited
     from grym_nb.services.instance import Instance
     from grym_nb.services.lane import Ticket
     from grym_nb.services.lifecycle import Step
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Retirement", "clean_up", "configure", "release", "retire"]
+__all__ = ["Drain", "Retirement", "clean_up", "configure", "release", "retire"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,27 @@ class Retirement:
     idle_for: float | None = None  # only when nobody has used it for so many seconds
 
 
+class Drain:
+    """A draining under way: only who began it ends it, and calls that come meanwhile wait for it."""
+
+    takes_any = False  # all who are inside have to leave
+
+    def __init__(self, record: ServiceRecord) -> None:
+        self.record = record
+        self.reason = "interrupted"  # for which the service goes on, unless it comes to another end
+        self.gone: Instance | None = None  # once it is let go of
+        self.jobs: list[Ticket] = []  # which the slots of an instance that still runs let in
+
+    def behind(self) -> Sequence[Awaited] | None:
+        """Return the calls it waits for; None when none of them holds a slot any more."""
+        return self.record.lane.frames() or None
+
+    def wake(self) -> None:
+        """Let whoever waits with it look again whether that still makes sense."""
+        with self.record.condition:
+            self.record.condition.notify_all()
+
+
 def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
     """Let running calls end and let go of the instance; past the deadline they keep it to themselves.
 
@@ -46,48 +68,63 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
     """
     clock = record.ports.clock
     allowed = record.ports.settings.drain_seconds if why.timeout is None else why.timeout
-    deadline = clock() + allowed
-    if not _begin(record, why, deadline):
-        if record.instance is None:
-            record.ports.failures.clear(record.name)  # a failed load left its frames there
-        return None
+    drain = Drain(record)
     try:
-        _drain(record, deadline)
+        try:
+            deadline = clock() + allowed
+            if not _begin(record, why, drain, deadline):
+                if record.instance is None:
+                    record.ports.failures.clear(record.name)  # a failed load left its frames there
+                return None
+            _wait_until_idle(record, deadline)
+            return _let_go(record, drain)
+        finally:
+            _end(record, drain, why)
     except KeyboardInterrupt:
-        raise Interrupted(f"{record.name} still has calls running; it was not unloaded") from None
-    with record.lock:
-        instance, record.instance = record.instance, None
-        jobs = []
-        trouble = None
-        if instance is not None and instance.users:
-            instance.retired = True
-            jobs = record.lane.renew()
-    try:
-        if instance is not None and not instance.retired:
-            trouble = release(record, instance)
-    except KeyboardInterrupt:
-        raise Interrupted(f"the unload hook of {record.name} was interrupted; it is unloaded") from None
+        what = "still has calls running; it was not unloaded"
+        if drain.gone is not None:
+            what = "was interrupted in its unload hook; it is unloaded"
+        raise Interrupted(f"{record.name} {what}") from None
     finally:
-        del instance
-        _end(record, why, jobs)
-    return trouble
+        _end(record, drain, why)  # had Ctrl-C cut the first short
 
 
-def _end(record: ServiceRecord, why: Retirement, jobs: list[Ticket]) -> None:
-    """Put in force what comes after, and let in who waited."""
+def _let_go(record: ServiceRecord, drain: Drain) -> ServiceError | None:
+    """Take the instance out of the record; released unless calls keep it to themselves."""
+    with record.lock:
+        instance = drain.gone = record.instance
+        assert instance is not None
+        record.instance = None
+        if instance.users:
+            instance.retired = True
+            drain.jobs = record.lane.renew()
     record.ports.failures.clear(record.name)
+    return None if instance.retired else release(record, instance)
+
+
+def _end(record: ServiceRecord, drain: Drain, why: Retirement | None = None) -> None:
+    """Put in force what comes after, and let in who waited; does nothing twice."""
     step = None
     with record.lock:
-        if why.spec is not None:
-            record.adopt(why.spec)
-        if record.lifecycle.state == "draining":
-            step = record.move("close" if why.close else "unloaded", why.reason)
-        record.condition.notify_all()
-    record.lane.start(jobs)
+        if record.drain is drain:
+            if record.lifecycle.state != "draining":
+                pass  # closed by somebody who did not wait for us
+            elif drain.gone is None:
+                step = record.move("resume", drain.reason)
+            else:
+                assert why is not None
+                record.instance = None
+                if why.spec is not None:
+                    record.adopt(why.spec)
+                step = record.move("close" if why.close else "unloaded", why.reason)
+            record.condition.notify_all()
+            record.drain = None
+    record.lane.start(drain.jobs)  # twice is once: a job has one claimant
+    drain.jobs = []
     record.tell(step)
 
 
-def _begin(record: ServiceRecord, why: Retirement, deadline: float) -> bool:
+def _begin(record: ServiceRecord, why: Retirement, drain: Drain, deadline: float) -> bool:
     """Move to draining; False when there is nothing to drain, and what was asked is done."""
     step: Step | None = None
     with aside(current_frame()), record.lock:
@@ -104,6 +141,7 @@ def _begin(record: ServiceRecord, why: Retirement, deadline: float) -> bool:
         if state == "ready":
             idle = record.ports.clock() - record.last_used
             if why.idle_for is None or (not record.users and idle >= why.idle_for):
+                record.drain = drain
                 step = record.move("drain", why.reason)
         elif state != "closed":
             if why.spec is not None:
@@ -114,26 +152,15 @@ def _begin(record: ServiceRecord, why: Retirement, deadline: float) -> bool:
                 step = record.move("reset", why.reason)
             record.condition.notify_all()
     record.tell(step)
-    return step is not None and step.after == "draining"
+    return record.drain is drain
 
 
-def _drain(record: ServiceRecord, deadline: float) -> None:
-    """Wait until nobody is inside, or the deadline; an interrupt puts the service back in service."""
+def _wait_until_idle(record: ServiceRecord, deadline: float) -> None:
+    """Wait until nobody is inside, or the deadline."""
     clock = record.ports.clock
-    try:
-        with aside(current_frame()), record.lock:
-            while record.users and clock() < deadline:
-                wait(clock, record.condition, deadline)
-    except BaseException:
-        _resume(record, "interrupted")
-        raise
-
-
-def _resume(record: ServiceRecord, reason: str) -> None:
-    with record.lock:
-        step = record.move("resume", reason) if record.lifecycle.state == "draining" else None
-        record.condition.notify_all()
-    record.tell(step)
+    with aside(current_frame()), record.lock:
+        while record.users and clock() < deadline:
+            wait(clock, record.condition, deadline)
 
 
 def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
@@ -206,19 +233,31 @@ def _set(
     False when another model or spec is there by now.
     """
     allowed = record.ports.settings.drain_seconds
-    with record.lock:
-        there = record.instance is instance and record.spec is before
-        if record.lifecycle.state != "ready" or not there:
-            return False
-        step = record.move("drain", "new config")
-    record.tell(step)
-    _drain(record, step.at + allowed)
-    with record.lock:
-        idle = not record.users
-        if idle:
-            vars(instance.model).update(values)
-            record.adopt(spec)
-    _resume(record, "new config" if idle else "calls still run")
+    drain = Drain(record)
+    idle = False
+    try:
+        try:
+            with record.lock:
+                there = record.instance is instance and record.spec is before
+                if record.lifecycle.state != "ready" or not there:
+                    return False
+                record.drain = drain
+                step = record.move("drain", "new config")
+            record.tell(step)
+            _wait_until_idle(record, step.at + allowed)
+            with record.lock:
+                idle = not record.users
+                if idle:
+                    vars(instance.model).update(values)
+                    record.adopt(spec)
+            drain.reason = "new config" if idle else "calls still run"
+        finally:
+            _end(record, drain)
+    except KeyboardInterrupt:
+        has = "new" if record.spec is spec else "old"
+        raise Interrupted(f"{record.name} was interrupted; it has the {has} config") from None
+    finally:
+        _end(record, drain)  # had Ctrl-C cut the first short
     if not idle:
         raise StateError(
             f"{record.name} was not configured: calls still run after {seconds(allowed)}",

@@ -29,7 +29,7 @@ from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 from grym_nb.services.frame import priority_of
-from grym_nb.services.model import TaskSpec, tasks_of
+from grym_nb.services.model import TaskSpec, clashes, tasks_of
 from grym_nb.services.reads import watches
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec", "code_of"]
@@ -192,7 +192,7 @@ class ServiceSpec:
         declared = getattr(self.made_class, "needs", ())
         if isinstance(declared, str):
             problems.append(Problem("needs", brief(declared), "a tuple of names"))
-        return problems
+        return problems + clashes(self.tasks or {})
 
     @property
     def full_config(self) -> Mapping[str, Any]:
@@ -244,9 +244,13 @@ _EMPTY = (object, type(threading.Lock()), type(threading.RLock()))
 _DEEPEST = 80
 
 
-def code_of(made: Any) -> str:
-    """Return a hash of what a value is: of code its behaviour, with constants and captured values."""
-    return _hash([_told(made, {}, {})])
+def code_of(made: Any, *, within: object = None) -> str:
+    """Return a hash of what a value is: of code its behaviour, with constants and captured values.
+
+    `within` is what the hash is to be a part of: where the value leads back to it, its content does not
+    count.
+    """
+    return _hash([_told(made, {} if within is None else {id(within): 0}, {})])
 
 
 def _hash(parts: Iterable[str]) -> str:
@@ -343,6 +347,8 @@ def _parts_of_class(cls: type) -> Iterator[Any]:
 
 def _settled(module: str) -> bool:
     """Tell whether the classes of a module are known by name: it does not change under a kernel."""
+    if module == "__main__":
+        return False  # whatever file it came from
     if module.partition(".")[0] in _SETTLED:
         return True
     file = getattr(sys.modules.get(module), "__file__", None) or ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from grym_nb.errors import CallCancelled, ValidationError
 from grym_nb.metrics import Histogram, HistogramSnapshot
 from grym_nb.render import Table, redacted, seconds, size
 from grym_nb.services.frame import CURRENT, PLAIN, Frame
@@ -13,18 +14,25 @@ from grym_nb.services.frame import CURRENT, PLAIN, Frame
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
 
+#: how calls end that say nothing against the service: answered, refused for their arguments, given up
+_NO_FAILURE = {"ok", "cached", ValidationError.code, CallCancelled.code, "interrupted"}
+
 __all__ = ["Ping", "ServiceMetrics", "ServiceStatus", "StatusTable", "metrics_of", "ping", "status_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceMetrics:
-    """The figures of a service's calls: counts by outcome, durations in seconds, by task."""
+    """The figures of a service's calls: counts by outcome, and of those answered the durations in seconds.
+
+    What a call waited, in line or for a load, is no part of its duration; it stands under `waits`.
+    """
 
     calls: int
     ok: int
     errors: Mapping[str, int]
     seconds: HistogramSnapshot
     tasks: Mapping[str, HistogramSnapshot]
+    waits: HistogramSnapshot
     loads: int
     load_seconds: float | None
     last_used: float | None
@@ -32,11 +40,12 @@ class ServiceMetrics:
     def _table(self) -> Table:
         rows = [
             (name, str(s.count), seconds(s.p50), seconds(s.p95), seconds(s.p99), seconds(s.high))
-            for name, s in [*self.tasks.items(), ("all", self.seconds)]
+            for name, s in [*self.tasks.items(), ("all", self.seconds), ("waits", self.waits)]
+            if s.count
         ]
         errors = ", ".join(f"{n} {code}" for code, n in self.errors.items())
         caption = f"{self.calls} calls, {errors or 'no errors'}; {self.loads} loads"
-        return Table(caption, ("task", "calls", "p50", "p95", "p99", "max"), rows)
+        return Table(caption, ("task", "answers", "p50", "p95", "p99", "max"), rows)
 
     def __repr__(self) -> str:
         return self._table().text()
@@ -179,12 +188,14 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         reason = lifecycle.story[-1].reason if lifecycle.story else ""
         waiting = record.lane.waiting
     frames = record.lane.frames()
-    merged = Histogram()
-    errors = 0
+    answered = Histogram()
+    calls = errors = 0
     for (_, outcome), meter in record.meters.copy().items():
-        merged.merge(meter)
-        errors += 0 if outcome in ("ok", "cached") else meter.count
-    figures = merged.snapshot()
+        calls += meter.count
+        errors += 0 if outcome in _NO_FAILURE else meter.count
+        if outcome == "ok":
+            answered.merge(meter)
+    figures = answered.snapshot()
     spec = record.spec
     return ServiceStatus(
         name=record.name,
@@ -201,7 +212,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         concurrency=spec.concurrency,
         running=tuple(_running(frame, now) for frame in frames),
         waiting=waiting,
-        calls=figures.count,
+        calls=calls,
         errors=errors,
         p50=figures.p50,
         p95=figures.p95,
@@ -236,27 +247,31 @@ def _last_error(record: ServiceRecord) -> str:
 
 def metrics_of(record: ServiceRecord) -> ServiceMetrics:
     """Return the figures of a service's calls."""
-    total = Histogram()
+    total, waits = Histogram(), Histogram()
     tasks: dict[str, Histogram] = {}
     errors: dict[str, int] = {}
     ok = 0
     for (task, outcome), meter in record.meters.copy().items():
-        total.merge(meter)
-        tasks.setdefault(task, Histogram()).merge(meter)
+        if outcome == "ok":
+            total.merge(meter)
+            tasks.setdefault(task, Histogram()).merge(meter)
         if outcome in ("ok", "cached"):
             ok += meter.count
         else:
             errors[outcome] = errors.get(outcome, 0) + meter.count
-    figures = total.snapshot()
+    for meter in record.waits.copy().values():
+        waits.merge(meter)
+    calls = ok + sum(errors.values())
     return ServiceMetrics(
-        calls=figures.count,
+        calls=calls,
         ok=ok,
         errors=errors,
-        seconds=figures,
+        seconds=total.snapshot(),
         tasks={name: histogram.snapshot() for name, histogram in tasks.items()},
+        waits=waits.snapshot(),
         loads=record.loads,
         load_seconds=record.load_seconds,
-        last_used=record.last_used if figures.count or record.loads else None,
+        last_used=record.last_used if calls or record.loads else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -212,6 +213,148 @@ def test_a_definition_is_the_handle_and_what_happened(loaded: InteractiveShell, 
     assert changed.handle.f() == 2
 
 
+TAKEN = """service x
+{before}
+class X{base}:
+    {within}
+    @grym.task({of})
+    def f(self, n={default}): return n, limit
+"""
+
+PLACES = {
+    "a default": {"default": "limit"},
+    "a class attribute": {"within": "limit = limit"},
+    "an argument of a decorator": {"of": "f'x.{limit}'"},
+    "an annotation": {"within": "size: Annotated[float, within(0, limit)] = 1"},
+    "an annotation that is put off": {
+        "before": "from __future__ import annotations",
+        "within": "@grym.task\n    def g(self, n: Annotated[float, within(0, limit)]): ...",
+    },
+    "a constant beside the class": {"before": "most = limit"},
+    "a function that is called while the cell runs": {"before": "def most(): return limit\nmost()"},
+    "a name that is used if it is there": {
+        "before": "try:\n    most = limit\nexcept NameError:\n    most = 0"
+    },
+}
+
+
+def _taking(*, before: str = "", within: str = "", **rest: str) -> str:
+    given = {"base": "", "of": "'x.f'", "default": "1", **rest}
+    return TAKEN.format(before=before, within=within or "pass", **given)
+
+
+@pytest.fixture
+def outcomes(loaded: InteractiveShell) -> Callable[..., list[str]]:
+    """Gives ``outcomes(cell, code, ...)``: what the same cell comes to at first, and after each code."""
+    loaded.run_cell("from typing import Annotated; from grym_nb.services import within").raise_error()
+
+    def run(cell: str, *between: str) -> list[str]:
+        found = [_cell(loaded, cell).outcome]
+        for code in between:
+            loaded.run_cell(code).raise_error()
+            found.append(_cell(loaded, cell).outcome)
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_value_that_the_cell_took_from_the_notebook_is_a_part_of_it(
+    loaded: InteractiveShell, outcomes: Callable[..., list[str]], place: str
+) -> None:
+    """The cell is run again when that is another value by now, and not when it is an equal one."""
+    loaded.user_ns["limit"] = 3
+    codes = ["pass", "limit = 1 + 2", "limit = 4", "other = 5", "limit = 3"]
+    expected = ["new", "unchanged", "unchanged", "changed", "unchanged", "changed"]
+    assert outcomes(_taking(**PLACES[place]), *codes) == expected
+
+
+def test_the_cell_takes_the_value_there_is_now(loaded: InteractiveShell, runtime: Runtime) -> None:
+    """What comes of it is as if the cell were new."""
+    cell = _taking(**PLACES["a default"])
+    for limit in (3, 4):
+        loaded.user_ns["limit"] = limit
+        _cell(loaded, cell)
+        assert runtime.registry["x"].f() == (limit, limit)
+    assert runtime.registry["x"].version == "v2"
+
+
+def test_a_base_from_the_notebook_is_a_part_of_the_cell(
+    loaded: InteractiveShell, outcomes: Callable[..., list[str]]
+) -> None:
+    """By its content: to define it again without a change is none here."""
+    base = "class Base(grym.ModelService):\n    def g(self): return {}"
+    loaded.run_cell(base.format(1)).raise_error()
+    codes = [base.format(1), base.format(2), "pass"]
+    assert outcomes(_taking(base="(Base)"), *codes) == ["new", "unchanged", "changed", "unchanged"]
+
+
+def test_what_is_read_only_at_the_call_changes_nothing(
+    loaded: InteractiveShell, outcomes: Callable[..., list[str]], runtime: Runtime
+) -> None:
+    """It is as it is at the call, without a new definition."""
+    loaded.user_ns["limit"] = 3
+    assert outcomes(_taking(), "limit = 4") == ["new", "unchanged"]
+    assert runtime.registry["x"].f() == (1, 4)
+    assert outcomes(_taking(), "limit = 5", "del limit") == ["unchanged"] * 3
+
+
+@pytest.mark.parametrize(
+    "value", ["(i for i in ())", "lambda: 3", "[iter('ab'), threading.Lock()]", "threading.local()"]
+)
+def test_a_value_that_is_only_itself_is_the_same_as_long_as_it_is_there(
+    loaded: InteractiveShell, outcomes: Callable[..., list[str]], value: str
+) -> None:
+    """Nothing tells the content of a generator."""
+    loaded.run_cell(f"import threading\nlimit = {value}").raise_error()
+    cell = _taking(**PLACES["a class attribute"])
+    assert outcomes(cell, "pass", "other = limit", "limit = iter('ab')") == [
+        "new", "unchanged", "unchanged", "changed",
+    ]  # fmt: skip
+
+
+def test_a_value_that_is_gone_is_missed(loaded: InteractiveShell, runtime: Runtime) -> None:
+    """As in a notebook that is run from its beginning; what is served goes on."""
+    loaded.user_ns["limit"] = 3
+    cell = _taking(**PLACES["a default"])
+    _cell(loaded, cell)
+    del loaded.user_ns["limit"]
+    with pytest.raises(NameError, match="limit"):
+        _cell(loaded, cell)
+    loaded.user_ns["limit"] = 3
+    assert _cell(loaded, cell).outcome == "unchanged"
+    assert runtime.registry["x"].f() == (3, 3)
+
+
+def test_a_name_that_was_not_there_and_then_is_counts(outcomes: Callable[..., list[str]]) -> None:
+    """So does a builtin once the notebook has one of its own."""
+    cell = _taking(**PLACES["a name that is used if it is there"])
+    assert outcomes(cell, "pass", "limit = 3", "del limit") == ["new", "unchanged", "changed", "changed"]
+    cell = _taking(before="most = max(1, 2)").replace("x\n", "y\n", 1)
+    assert outcomes(cell, "pass", "max = min") == ["new", "unchanged", "changed"]
+
+
+def test_what_the_cell_itself_does_to_the_notebook_is_no_change(
+    loaded: InteractiveShell, outcomes: Callable[..., list[str]]
+) -> None:
+    """It counts on, or puts its class into a table: run again unchanged, there is nothing new."""
+    loaded.run_cell("count, table = 1, {}").raise_error()
+    cell = _taking(before="count = count + 1") + "table['x'] = [X, count]\n"
+    assert outcomes(cell, "pass", "table['y'] = 1", "pass", "count = 7") == [
+        "new", "unchanged", "changed", "unchanged", "changed",
+    ]  # fmt: skip
+    assert loaded.user_ns["table"] == {"x": [loaded.user_ns["X"], 8], "y": 1}
+
+
+@pytest.mark.parametrize("before", ["where = %pwd", "ran = len(In)", "shell = get_ipython()", "ip"])
+def test_what_ipython_keeps_is_no_part_of_the_cell(
+    loaded: InteractiveShell, outcomes: Callable[..., list[str]], before: str
+) -> None:
+    """A magic in the body asks for the shell, which is another with every cell that runs."""
+    loaded.user_ns["ip"] = loaded
+    assert outcomes(_taking(before=before), "1 + 1", "x = 1") == ["new", "unchanged", "unchanged"]
+
+
 def test_a_semicolon_keeps_the_note_to_itself(loaded: InteractiveShell, runtime: Runtime) -> None:
     """It is defined all the same."""
     assert _cell(loaded, f"service one;\n{ONE}") is None
@@ -306,6 +449,18 @@ def test_the_names_behind_a_cell_are_the_users_and_then_pythons() -> None:
     with pytest.raises(NameError, match="name 'later' is not defined"):
         del variables["later"]
         own["f"]()  # type: ignore[operator]
+
+
+def test_the_names_behind_a_cell_note_what_they_are_asked_for_while_that_is_wanted() -> None:
+    """Found in the notebook, in Python or nowhere; not what the cell has itself, and not later."""
+    names = Names({"mine": 1})
+    own: dict[str, Any] = {"__builtins__": names, "__name__": "cell"}
+    with names.noted() as asked, pytest.raises(NameError):
+        exec("here = 1\ndef f(): return later\nclass A: x = mine, here, len\nnowhere", own)
+    assert asked - {"__build_class__"} == {"mine", "len", "nowhere"}
+    with pytest.raises(NameError):
+        own["f"]()
+    assert "later" not in asked
 
 
 def test_a_future_statement_stays_in_its_cell(loaded: InteractiveShell) -> None:

@@ -126,7 +126,7 @@ def test_a_call_through_the_magic_counts_like_any_other(ready: Kernel) -> None:
     """`%grym calls` has it, the newest first."""
     ready.run("%grym run echo hello;").checked()
     text = ready.run("%grym calls").checked().result_text or ""
-    assert text.startswith("running calls: none")
+    assert text.startswith("calls under way: none")
     assert text.splitlines()[5].split()[1:4] == ["echo.echo", "v1", "ok"]
 
 
@@ -152,6 +152,43 @@ def test_calls_shows_what_runs_and_how_far_it_is(ready: Kernel) -> None:
     assert (row[1], row[3]) == ("slow.count", "2/4")
     assert row[5].endswith("s left")
     assert reply.result_text is None
+
+
+def test_cancel_ends_calls_by_their_numbers(ready: Kernel) -> None:
+    """One that runs at its next step, one in line at once, and a stream that was left half read."""
+    reply = ready.run(
+        "import threading\n"
+        "on, go = threading.Event(), threading.Event()\n"
+        "class Slow(grym.ModelService):\n"
+        "    @grym.task\n"
+        "    def count(self, n):\n"
+        "        for i in grym.track(range(n)): on.set(); go.wait(30)\n"
+        "    @grym.task\n"
+        "    def parts(self):\n"
+        "        yield from range(3)\n"
+        "held = grym.register('held', Slow, concurrency=2)\n"
+        "stream = held.parts(); next(stream)\n"
+        "calls = held.count.submit(4), held.count.submit(5)\n"
+        "_ = on.wait(30)\n"
+        "seen = %grym calls\n"
+        "rows = seen.parts[0].rows\n"
+        "told = get_ipython().run_line_magic('grym', 'cancel ' + ' '.join(row[0] for row in rows))\n"
+        "go.set()\n"
+        "ended = [call.exception(30).code for call in calls]\n"
+        "ended, [row[1:4:2] for row in rows], [part.split(maxsplit=1)[1] for part in told.parts]"
+    ).checked()
+    codes, rows, told = eval(reply.result_text or "")
+    assert codes == ["call.cancelled"] * 2
+    assert rows == [("held.parts", ""), ("held.count", "0/4"), ("held.count", "waiting")]
+    assert told == [
+        "held.parts is cancelled; it has ended",
+        "held.count is cancelled; it ends at its next track() step, or await",
+        "held.count is cancelled; it has ended",
+    ]
+    assert ready.run("held._record.lane.free").result_text == "2"
+    lines = ready.run("%grym cancel 123456").error
+    assert lines is not None and lines.evalue.startswith("no call 123456 is under way")
+    assert (ready.run("next(stream)").error or lines).ename == "CallCancelled"
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import pytest
 from IPython.core.completer import CompletionContext
 from IPython.core.interactiveshell import InteractiveShell
 
+import grym_nb
 from grym_nb.notebook.commands import COMMANDS
 from grym_nb.notebook.completion import matcher_for, offers
 from grym_nb.runtime import Runtime
-from grym_nb.services import ModelService, task
+from grym_nb.services import ModelService, ServiceRegistry, task
 from tests.kernel import Kernel
 
 
@@ -30,6 +32,16 @@ class Echo(ModelService):
         return text.upper()
 
 
+class Mix(ModelService):
+    """One task, with parameters of every kind."""
+
+    @task("audio.mix")
+    def mix(
+        self, left: Any, /, right: Any, *more: Any, gain: float = 1, context: Any = None, **rest: Any
+    ) -> None:
+        """Do nothing."""
+
+
 LINE = [known.name for known in COMMANDS if not known.cell]
 VARIABLES = ["clip", "clips", "other"]
 
@@ -40,20 +52,43 @@ VARIABLES = ["clip", "clips", "other"]
         ("", "", LINE),
         ("st", "st", ["status"]),
         ("sta", "sta", ["status"]),
-        ("status ", "", ["dsp", "echo"]),
+        ("status ", "", ["dsp", "echo", "mix"]),
         ("status e", "e", ["echo"]),
         ("status echo ", "", []),
-        ("load ", "", ["dsp", "echo"]),
-        ("load echo ", "", ["dsp"]),
+        ("load ", "", ["dsp", "echo", "mix"]),
+        ("load echo ", "", ["dsp", "mix"]),
         ("load echo d", "d", ["dsp"]),
         ("unload --", "--", ["--timeout"]),
         ("unload echo --t", "--t", ["--timeout"]),
-        ("why ", "", ["dsp", "echo"]),
-        ("run ", "", ["dsp", "echo"]),
+        ("why ", "", ["dsp", "echo", "mix"]),
+        ("run ", "", ["dsp", "echo", "mix"]),
         ("run echo ", "", ["echo", "shout"]),
         ("run echo sh", "sh", ["shout"]),
         ("run nobody ", "", []),
-        ("run echo echo ", "", []),
+        ("run echo echo ", "", ["text="]),
+        ("run echo text.echo ", "", ["text="]),
+        ("run echo echo t", "t", ["text="]),
+        ("run echo echo x", "x", []),
+        ("run echo echo text=", "text=", []),
+        ("run echo echo hello ", "", []),
+        ("run echo echo 'two words' ", "", []),
+        ("run echo echo 'two ", "", []),
+        ("run echo echo 'te", "'te", []),
+        ("run echo echo text=hello ", "", []),
+        ("run echo echo 'text=two words' ", "", []),
+        ("run echo echo -o out ", "", ["text="]),
+        ("run echo -o out echo te", "te", ["text="]),
+        ("run echo echo -- ", "", ["text="]),
+        ("run echo echo --nothing ", "", []),
+        ("run echo nothing ", "", []),
+        ("run mix mix ", "", ["right=", "gain="]),
+        ("run mix mix $clip ", "", ["right=", "gain="]),
+        ("run mix mix $clip $clip $clip ", "", ["gain="]),
+        ("run mix mix $clip gain=2 ", "", ["right="]),
+        ("run mix mix c", "c", []),
+        ("run mix ", "", ["mix", "right=", "gain="]),
+        ("run mix $clip r", "r", ["right="]),
+        ("run nobody nothing ", "", []),
         ("run echo echo $cl", "$cl", ["$clip", "$clips"]),
         ("run echo $", "$", ["$clip", "$clips", "$other"]),
         ("run echo echo {o", "{o", ["{other}"]),
@@ -70,8 +105,9 @@ VARIABLES = ["clip", "clips", "other"]
     ],
 )
 def test_what_is_offered_on_a_line(runtime: Runtime, line: str, fragment: str, texts: list[str]) -> None:
-    """Commands, options, services, tasks, variables: each where it may stand."""
+    """Commands, options, services, tasks, parameters, variables: each where it may stand."""
     runtime.registry.register("echo", Echo)
+    runtime.registry.register("mix", Mix)
     assert offers(line, variables=VARIABLES) == (fragment, texts)
 
 
@@ -100,8 +136,21 @@ def test_what_is_offered_on_the_first_line_of_a_cell(
 def test_tasks_of_a_service_that_is_not_imported_are_not_offered(runtime: Runtime) -> None:
     """Completing is no reason to import numpy, let alone to load a model."""
     runtime.registry.register("lazy", "no_such_package_at_all:Service")
-    assert offers("run lazy ") == ("", [])
+    assert offers("run lazy ") == offers("run lazy task ") == ("", [])
+    runtime.registry.register("silent", lambda: Echo())
+    assert offers("run silent echo ") == ("", [])
+    assert runtime.registry["silent"].state == "registered"
     assert "no_such_package_at_all" not in sys.modules
+
+
+def test_cancel_offers_the_calls_under_way(runtime: Runtime) -> None:
+    """By their numbers, each once."""
+    assert offers("cancel ") == ("", [])
+    one, two = (runtime.registry.register(name, Echo) for name in ("one", "two"))
+    with one.use(), two.use():
+        first, second = (str(frame.id) for frame in runtime.registry.running())
+        assert offers("cancel ") == ("", [first, second])
+        assert offers(f"cancel {first} ") == ("", [second])
 
 
 class Untouchable:
@@ -156,6 +205,55 @@ def test_only_grym_lines_are_completed(
     assert bool(found.get("suppress")) == bool(offered)
 
 
+@pytest.mark.parametrize(
+    ("text", "fragment", "texts"),
+    [
+        ('grym.get("', "", ["dsp", "echo", "my service"]),
+        ("grym.get('", "", ["dsp", "echo", "my service"]),
+        ('g.get("ec', "ec", ["echo"]),
+        ('x = f(g.get("my s', "my s", ["my service"]),
+        ('g . get( "d', "d", ["dsp"]),
+        ('grym.current().registry.get("e', "e", ["echo"]),
+        ('g.current( ) . registry.get("e', "e", ["echo"]),
+        ('own.get("', "", ["mine"]),
+        ('grym.get("dsp").run("', "", []),
+        ('grym.get("dsp', "dsp", ["dsp"]),
+        ('grym.get("dsp"', "", []),
+        ('grym.get("x', "", []),
+        ("grym.get(", "", []),
+        ('grym.get("""', "", []),
+        ('own.current().registry.get("', "", []),
+        ('thing.grym.get("', "", []),
+        ('other.get("', "", []),
+        ('nobody.get("', "", []),
+        ('table.get("', "", []),
+        ('clip.get("', "", []),
+        ('grym.getter("', "", []),
+        ('agrym.get("', "", []),
+        ('get("', "", []),
+    ],
+)
+def test_services_are_offered_inside_of_get(
+    shell: InteractiveShell, runtime: Runtime, text: str, fragment: str, texts: list[str]
+) -> None:
+    """By whatever name the package or a registry goes; nothing else is looked at, and nothing evaluated."""
+    runtime.registry.register("echo", Echo)
+    runtime.registry.register("my service", Echo)
+    runtime.registry.register('it\'s "quoted"', Echo)
+    with ServiceRegistry() as own:
+        own.register("mine", Echo)
+        table = {"grym": 1}
+        shell.user_ns.update(grym=grym_nb, g=grym_nb, own=own, other=sys, table=table, clip=Untouchable())
+        found = matcher_for(shell)(_context(text))
+        again = matcher_for(shell)(_context(f"%%grym service x\n{text}", line=1))
+    for one in (found, again):
+        assert [completion.text for completion in one["completions"]] == texts
+        assert (one.get("matched_fragment", ""), bool(one.get("suppress"))) == (
+            fragment if texts else "",
+            bool(texts),
+        )
+
+
 def test_tab_never_raises(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
     """A traceback in the middle of typing helps nobody."""
 
@@ -163,23 +261,31 @@ def test_tab_never_raises(shell: InteractiveShell, monkeypatch: pytest.MonkeyPat
         raise RuntimeError("no")
 
     monkeypatch.setattr("grym_nb.notebook.completion._services", fail)
-    assert matcher_for(shell)(_context("%grym load "))["completions"] == []
+    shell.user_ns["grym"] = grym_nb
+    for text in ("%grym load ", 'grym.get("'):
+        assert matcher_for(shell)(_context(text)) == {"completions": []}
 
 
 def test_a_front_end_gets_them_through_the_kernel(shared_kernel: Kernel) -> None:
     """With the place they are to stand in, and in time."""
-    shared_kernel.run("%load_ext grym_nb\nclip, clap = 1, 2").checked()
+    shared_kernel.run(
+        "%load_ext grym_nb\nimport grym_nb as gn\nclip, clap = 1, 2\nclass Service:\n"
+        "    @gn.task\n    def f(self, size): ...\ngn.register('my-svc', Service)"
+    ).checked()
     for code, matches, place in [
         ("%grym sta", ("status",), "sta"),
         ("%grym run d", ("dsp",), "d"),
-        ("table = %grym status ", ("dsp",), ""),
+        ("table = %grym status ", ("dsp", "my-svc"), ""),
         ("x = 1\n%grym run dsp loudness $cl", ("$clap", "$clip"), "$cl"),
         ("%%grym service dsp --conc", ("--concurrency",), "--conc"),
+        ("x = 1\ny = gn.get('my-", ("my-svc",), "my-"),
+        ('gn.current().registry.get("', ("dsp", "my-svc"), ""),
+        ("%grym run my-svc f si", ("size=",), "si"),
     ]:
         found = shared_kernel.complete(code)
         assert (found.matches, code[found.start : found.end]) == (matches, place), code
     began = time.perf_counter()
-    for _ in range(10):
-        shared_kernel.complete("%grym run dsp loudness $cl")
-    assert (time.perf_counter() - began) / 10 < 0.2  # promised are 50 ms on a machine that is not busy
+    for code in ("%grym run dsp loudness $cl", "%grym run my-svc f ", 'gn.get("') * 4:
+        shared_kernel.complete(code)
+    assert (time.perf_counter() - began) / 12 < 0.2  # promised are 50 ms on a machine that is not busy
     assert shared_kernel.run("import sys; 'grym_nb.audio.dsp' in sys.modules").result_text == "False"

@@ -216,6 +216,16 @@ def test_only_the_first_failing_check_of_an_argument_is_told() -> None:
     assert wrong(f, 0) == ["x: found 0, expected a number above 0"]
 
 
+def test_a_secret_that_does_not_fit_is_not_shown() -> None:
+    """Neither itself, nor what is inside something else."""
+
+    def f(api_key: int, options: int, plain: int) -> None: ...
+
+    told = wrong(f, "sk-1", {"token": "sk-2"}, "shown")
+    assert [text.split(":")[0] for text in told] == ["api_key", "options", "plain"]
+    assert "sk-" not in "".join(told) and "shown" in told[-1]
+
+
 def test_a_check_that_raises_counts_as_not_passed() -> None:
     """Whatever it raises, and whatever it is asked about."""
 

@@ -322,6 +322,20 @@ def test_a_generator_that_is_closed_early_cleans_up(loops: ServiceHandle, gates:
     assert (list(stream), loops._record.lane.free) == ([], 1)
 
 
+def test_an_async_generator_that_is_cancelled_between_two_items_cleans_up(
+    loops: ServiceHandle, registry: ServiceRegistry, gates: Gates
+) -> None:
+    """To the end of its `finally`, awaits included: cancelling is over by then."""
+    stream = loops.parts(5)
+    assert next(stream)[0] == 0
+    [frame] = registry.running()
+    frame.cancelled = True
+    with pytest.raises(CallCancelled):
+        next(stream)
+    assert gates["parts are over"].is_set()
+    assert loops._record.lane.free == 1
+
+
 def test_an_async_generator_on_a_worker_is_cancelled_between_and_inside_its_steps(
     loops: ServiceHandle, gates: Gates
 ) -> None:

@@ -165,12 +165,12 @@ def endings(handle: ServiceHandle, task: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["parts", "later"])
 class TestEveryWayToEnd:
-    """Plain and async generators: the slot is held from the call on, and given back once."""
+    """Plain and async generators: the slot is held from the first item on, and given back once."""
 
     def test_by_exhaustion(self, streams: ServiceHandle, name: str) -> None:
         """The last item is not the end: asking for one more is."""
         stream = getattr(streams, name)(2)
-        assert held(streams) == (1, 1)
+        assert held(streams) == (0, 0)
         assert (next(stream), held(streams)) == (0, (1, 1))
         assert (next(stream), held(streams)) == (1, (1, 1))
         with pytest.raises(StopIteration):
@@ -183,12 +183,12 @@ class TestEveryWayToEnd:
         """Before the first item, or later; twice changes nothing."""
         untouched = getattr(streams, name)(2)
         untouched.close()
-        assert held(streams) == (0, 0)
+        assert (held(streams), list(untouched), endings(streams, name)) == ((0, 0), [], [])
         stream = getattr(streams, name)(2)
         next(stream)
         stream.close()
         stream.close()
-        assert (held(streams), list(stream), endings(streams, name)) == ((0, 0), [], ["ok", "ok"])
+        assert (held(streams), list(stream), endings(streams, name)) == ((0, 0), [], ["ok"])
         assert gates["over"].is_set()
 
     def test_by_a_break_and_the_end_of_the_last_name(
@@ -246,17 +246,21 @@ def test_an_error_while_it_is_closed_is_typed_and_the_slot_is_given_back(
 
 
 def test_an_error_before_there_is_a_generator_leaves_nothing_held(streams: ServiceHandle) -> None:
-    """A decorator that looks at the arguments raises at the call."""
+    """A decorator that looks at the arguments raises at the first item."""
+    stream = streams.eager("bad")
     with pytest.raises(TaskFailed, match="bad from the start"):
-        streams.eager("bad")
+        next(stream)
+    assert list(stream) == []
     assert (held(streams), list(streams.eager("good"))) == ((0, 0), ["good"])
 
 
 def test_a_stream_says_what_it_is(streams: ServiceHandle) -> None:
-    """Open or ended."""
+    """Not begun, open or ended."""
     stream = streams.parts(1)
-    assert repr(stream).startswith("<Stream of streams.parts, open: ")
+    assert repr(stream).startswith("<Stream of streams.parts, not begun: ")
     assert iter(stream) is stream
+    next(stream)
+    assert repr(stream).startswith("<Stream of streams.parts, open: ")
     list(stream)
     assert repr(stream) == "<Stream of streams.parts, ended>"
 
@@ -292,7 +296,7 @@ def test_a_blocking_call_beside_an_open_generator_is_refused_by_name(streams: Se
     """It could only wait for what this very thread would have to end."""
     stream = streams.parts(3)
     next(stream)
-    for call in (lambda: streams.echo(), lambda: streams.parts(1), lambda: list(streams.later(1))):
+    for call in (lambda: streams.echo(), lambda: next(streams.parts(1)), lambda: list(streams.later(1))):
         with pytest.raises(CallBlocked) as caught:
             call()
         assert "streams.parts is open in this thread and holds the slot" in caught.value.message
@@ -344,13 +348,64 @@ def test_a_generator_whose_deadline_passes_in_line_is_told_for_what_it_waited(
     """It has no slot to give back."""
     streams = service(driven, gates)
     holder = streams.parts(2)
-    waiting = start(streams.parts.with_(timeout=5.0), 2)
+    next(holder)
+    waiting = start(next, streams.parts.with_(timeout=5.0)(2))
     clock.until_waiting(1)
     clock.advance(5.0)
     error = outcome(waiting)
     assert isinstance(error, CallTimeout) and "a slot of streams" in str(error)
-    assert list(holder) == [0, 1]
+    assert list(holder) == [1]
     assert held(streams) == (0, 0)
+
+
+def test_a_generator_begins_with_its_first_item(
+    driven: ServiceRegistry, clock: FakeClock, gates: Gates
+) -> None:
+    """What is echoed in a cell and never read holds nothing, and its time does not run."""
+    streams = service(driven, gates)
+    stream = streams.parts.with_(timeout=5.0)(2)
+    streams.unload()
+    clock.advance(60.0)
+    assert (streams.state, streams.metrics().tasks.get("parts")) == ("registered", None)
+    assert (list(stream), streams.state) == ([0, 1], "ready")
+
+
+def test_a_generator_that_rests_is_cancelled_from_elsewhere(
+    streams: ServiceHandle, registry: ServiceRegistry, gates: Gates
+) -> None:
+    """It cleans up and gives its slot back at once; whoever reads on is told."""
+    stream = streams.parts(3)
+    next(stream)
+    [frame] = registry.running()
+    assert outcome(start(frame.cancel)) is True
+    assert (held(streams), gates["over"].is_set(), endings(streams, "parts")) == (
+        (0, 0),
+        True,
+        ["call.cancelled"],
+    )
+    with pytest.raises(CallCancelled):
+        next(stream)
+    assert frame.cancel() is False
+
+
+def test_a_generator_that_is_being_read_is_cancelled_at_its_next_item(
+    streams: ServiceHandle, registry: ServiceRegistry, gates: Gates
+) -> None:
+    """By its reader, since the body runs in the reader's thread."""
+    reading = start(list, streams.slow())
+    gates.wait("computing")
+    [frame] = registry.running()
+    assert frame.cancel() is True
+    gates.tell("may go on")
+    assert isinstance(outcome(reading), CallCancelled)
+    assert held(streams) == (0, 0)
+
+
+def test_a_use_cannot_be_cancelled(streams: ServiceHandle, registry: ServiceRegistry) -> None:
+    """Its block is the user's own code."""
+    with streams.use():
+        [frame] = registry.running()
+        assert frame.cancel() is False
 
 
 def test_a_tracked_generator_says_how_far_it_came(streams: ServiceHandle, registry: ServiceRegistry) -> None:
@@ -407,7 +462,7 @@ def test_the_collector_ends_a_forgotten_generator_even_under_our_lock(streams: S
 
 
 def test_a_generator_of_a_service_that_cannot_load_holds_nothing(registry: ServiceRegistry) -> None:
-    """The load's error comes at the call, and the next call tries again."""
+    """The load's error comes with the first item, and the next call tries again."""
 
     class Never(ModelService):
         def load(self) -> None:
@@ -420,7 +475,7 @@ def test_a_generator_of_a_service_that_cannot_load_holds_nothing(registry: Servi
     never = registry.register("never", Never)
     for _ in range(2):
         with pytest.raises(LoadFailed, match="no weights"):
-            never.parts()
+            next(never.parts())
         with pytest.raises(LoadFailed, match="no weights"):
             never.use().__enter__()
     assert (never.state, held(never)) == ("failed", (0, 0))

@@ -25,6 +25,7 @@ from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
 from tests.services.crowd import (
+    WAIT,
     Gates,
     Overlap,
     all_at_once,
@@ -485,6 +486,38 @@ class TestDrain:
         scene.go("ask a")
         assert outcome(inside) == (1, "a") and outcome(patient) == (1, "b")
         assert isinstance(outcome(unload), ServiceHandle) and outcome(urgent) == (2, "c")
+
+    @pytest.mark.parametrize("how", ["plain", "submitted"])
+    def test_two_drains_whose_calls_ask_one_another_both_end(
+        self, driven_scene: Scene, clock: FakeClock, how: str
+    ) -> None:
+        """Each would wait for the other's end; the last to ask is let in, as a call that the drain awaits."""
+        scene, registry = driven_scene, driven_scene.registry
+        one, other = scene.register("one", concurrency=2), scene.register("other", concurrency=2)
+
+        def asks(handle: ServiceHandle, word: str) -> Callable[[], Any]:
+            def work() -> Any:
+                scene.gates.tell(f"{word} inside")
+                scene.gates.wait("both drain")
+                return handle.ask(word) if how == "plain" else handle.ask.submit(word).result(WAIT)
+
+            return work
+
+        calls = [start(one.do, asks(other, "a")), start(other.do, asks(one, "b"))]
+        scene.gates.wait("a inside")
+        scene.gates.wait("b inside")
+        with (
+            reaching(registry, "one", "draining") as first,
+            reaching(registry, "other", "draining") as second,
+        ):
+            unloads = [start(one.unload), start(other.unload)]
+            passes(first)
+            passes(second)
+        scene.gates.tell("both drain")
+        answers = [outcome(call) for call in calls]
+        assert [word for _, word in answers] == ["a", "b"]
+        assert [outcome(unload) for unload in unloads] == [one, other]
+        assert clock() == 1000.0  # nobody's deadline was needed
 
     def test_a_call_from_inside_passes(self, scene: Scene) -> None:
         handle = scene.register()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from grym_nb.errors import (
     ConfigError,
     DependencyError,
     LoadFailed,
+    Problem,
     ServiceClosed,
     ServiceNotFound,
     StateError,
@@ -54,6 +55,32 @@ class Echo(ModelService):
     @task("text.echo")
     def echo(self, text: str) -> str:
         return self.prefix + text
+
+
+class Hidden(Echo):
+    """A task that `handle.status` would hide."""
+
+    @task("text.status")
+    def status(self) -> str:
+        return "here"
+
+
+class Twice(Echo):
+    """Two methods that answer the same type."""
+
+    @task("text.echo")
+    def again(self, text: str) -> str:
+        return text
+
+
+def _promising(made: type[Echo]) -> Callable[[], Echo]:
+    """Return a factory that promises less than what it makes."""
+
+    def make() -> Echo:
+        return made()
+
+    make.__annotations__["return"] = Echo
+    return make
 
 
 gates = Gates()
@@ -363,6 +390,50 @@ class TestRefused:
         with pytest.raises(ConfigError, match=f"task {name}"):
             registry.register("hiding", hiding)
 
+    def test_a_task_type_that_two_methods_declare_is_refused(self, registry: ServiceRegistry) -> None:
+        with pytest.raises(ConfigError) as caught:
+            registry.register("twice", Twice)
+        assert caught.value.problems == (Problem("task type text.echo", "echo and again", "one method"),)
+        assert "twice" not in registry
+
+    @pytest.mark.parametrize(
+        ("made", "cause"),
+        [
+            (Hidden, "task status: found a name the handle itself has, expected another name"),
+            (Twice, "task type text.echo: found echo and again, expected one method"),
+        ],
+    )
+    def test_what_a_silent_factory_makes_is_refused_once_it_is_there(
+        self, registry: ServiceRegistry, made: type[Echo], cause: str
+    ) -> None:
+        """With the words of the registration; the model that came too far is let go of, unloaded."""
+        for name, factory in (("silent", lambda: made()), ("promised", _promising(made))):
+            did.clear()
+            handle = registry.register(name, factory)
+            with pytest.raises(LoadFailed) as caught:
+                handle.load()
+            assert caught.value.lines() == [
+                f"{name} could not be loaded: {name!r} cannot be registered",
+                f"  {cause}",
+                f"→ {ConfigError.advice}",
+            ]
+            assert caught.value.details["path"] == (name,)
+            assert did == {"unload": 1} and handle.state == "failed"
+            assert cause in caught.value.failure.text() and cause in handle.status().last_error
+
+    def test_a_silent_factory_that_was_refused_can_be_mended(self, registry: ServiceRegistry) -> None:
+        handle = registry.register("silent", lambda: Twice())
+        with pytest.raises(LoadFailed):
+            handle.echo("a")
+        registry.register("silent", lambda: Echo())
+        assert handle.echo("a") == "a"
+
+    def test_undeclared_needs_are_told_and_what_was_made_is_unloaded(self, registry: ServiceRegistry) -> None:
+        needy = type("Needy", (Echo,), {"needs": ("dsp",)})
+        with pytest.raises(LoadFailed, match=r"what the factory of silent made needs dsp\n→ say so"):
+            registry.register("silent", lambda: needy()).load()
+        assert did == {"unload": 1}
+
     def test_nothing_is_registered_once_the_registry_is_closed(self) -> None:
         registry = ServiceRegistry()
         handle = registry.register("echo", Echo)
@@ -541,6 +612,11 @@ class Hiding(ModelService):
     @task("plug.hiding")
     def status(self) -> int:
         return 1
+
+class Twice(Shout):
+    @task("plug.shout")
+    def again(self, text: str) -> str:
+        return text
 """
 
 
@@ -651,7 +727,14 @@ class TestPlugIns:
         site.install("grymplug_k", SHOUT, plug_hiding="grymplug_k:Hiding")
         with pytest.raises(LoadFailed, match="cannot be registered") as caught:
             registry["plug_hiding"].load()
-        assert "task status" in str(caught.value.failure.text()) or "task status" in str(caught.value)
+        assert caught.value.cause.startswith("task status: found a name the handle itself has")
+
+    def test_a_task_type_that_two_methods_declare_fails_the_load(
+        self, registry: ServiceRegistry, site: Site
+    ) -> None:
+        site.install("grymplug_l", SHOUT, plug_twice="grymplug_l:Twice")
+        with pytest.raises(LoadFailed, match="found shout and again, expected one method"):
+            registry["plug_twice"].load()
 
     def test_a_string_is_imported_at_its_first_use_too(self, registry: ServiceRegistry, site: Site) -> None:
         site.install("grymplug_i", SHOUT)

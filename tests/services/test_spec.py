@@ -315,6 +315,19 @@ def test_what_is_nested_very_deep_comes_to_an_end() -> None:
     assert code_of(deep) == code_of(deep)
 
 
+def test_what_a_hash_is_a_part_of_does_not_count_in_it() -> None:
+    """However a value leads back to it; everything else counts as ever."""
+
+    def table(whole: type, size: int = 3) -> dict[str, Any]:
+        return {"of": whole, "nested": [(whole(), size)]}
+
+    whole, other = run(METHOD), run(METHOD.replace("x + 1", "x + 2"))
+    assert code_of(table(whole)) != code_of(table(other))
+    assert code_of(table(whole), within=whole) == code_of(table(other), within=other)
+    assert code_of(table(whole), within=whole) != code_of(table(whole, 4), within=whole)
+    assert code_of(3, within=whole) == code_of(3)
+
+
 def test_what_cannot_be_read_is_itself_only() -> None:
     """Objects that raise at every touch do not keep a service from being registered."""
 
@@ -609,6 +622,60 @@ def test_a_string_where_the_class_declares_a_tuple_is_said() -> None:
 def test_a_class_without_a_task_is_no_service() -> None:
     """Said at registration and not at the first call."""
     assert refused(factory=Path) == ["factory: found class Path, expected at least one method with @task"]
+
+
+class Twice(Net):
+    """`run` of its base, and another method that answers the same type."""
+
+    @task("net.run")
+    def again(self, x: Any) -> Any:
+        return x
+
+
+class Override(Net):
+    """The task of its base, written anew and declared again."""
+
+    @task("net.run")
+    def run(self, x: Any) -> Any:
+        return x
+
+
+class Renamed(Net):
+    """The task of its base under another name; the old one is taken away."""
+
+    run = None  # type: ignore[assignment]
+
+    @task("net.run")
+    def again(self, x: Any) -> Any:
+        return x
+
+
+def test_a_task_type_that_two_methods_declare_is_refused_with_both_names() -> None:
+    """A call by type could mean either, also where one of the types is a method's own name."""
+
+    class Bare:
+        @task
+        def speak(self) -> None: ...
+
+        @task("speak")
+        def shout(self) -> None: ...
+
+    def promising() -> Twice:
+        return Twice()
+
+    said = "task type net.run: found run and again, expected one method"
+    assert refused(factory=Twice) == refused(factory=promising) == [said]
+    assert refused(factory=Twice, config={"size": "big"}) == [
+        "config.size: found 'big', expected a whole number",
+        said,
+    ]
+    assert refused(factory=Bare) == ["task type speak: found speak and shout, expected one method"]
+
+
+@pytest.mark.parametrize("cls", [Override, Renamed])
+def test_a_task_that_a_subclass_overrides_or_renames_is_one_task(cls: type) -> None:
+    """There is one method of its type."""
+    assert [t.type for t in (spec(cls).tasks or {}).values()] == ["net.run"]
 
 
 def test_config_is_checked_against_the_init_the_function_or_the_partial() -> None:

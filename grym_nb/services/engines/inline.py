@@ -50,14 +50,14 @@ def iterate(frame: Frame, made: Generator[Any, Any, Any] | AsyncGenerator[Any, A
                 return
             yield item
     finally:
-        _on_loop(frame, made.aclose())
+        _on_loop(frame, made.aclose(), to_the_end=True)
 
 
 async def _next(made: AsyncGenerator[Any, Any]) -> Any:
     return await made.__anext__()
 
 
-def _on_loop(frame: Frame, coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _on_loop(frame: Frame, coroutine: Coroutine[Any, Any, Any], *, to_the_end: bool = False) -> Any:
     try:
         refuse_on_loop(frame)
     except CallBlocked:
@@ -65,9 +65,11 @@ def _on_loop(frame: Frame, coroutine: Coroutine[Any, Any, Any]) -> Any:
         raise
     future = frame.future = frame.record.ports.loop.ready(coroutine)
     try:
+        # Whoever cancelled the call may have found no future to cancel. Asked before it starts, since
+        # a second cancel would cut its clean-up short.
+        if frame.cancelled and not to_the_end:
+            future.cancel()
         future.start()
-        if frame.cancelled:
-            future.cancel()  # whoever cancelled the call may have found no future to cancel
         return future.result()
     except KeyboardInterrupt:
         future.cancel()
