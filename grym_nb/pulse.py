@@ -71,8 +71,10 @@ class Workers:
             if self._closed:
                 raise StateError(f"the {self._name} workers are closed")
             if self._idle:
-                seat, _ = self._idle.popitem()
+                # Straight on, without a call before the last: so Ctrl-C loses neither the seat nor the job.
+                seat = next(reversed(self._idle))
                 seat.job = job
+                del self._idle[seat]
                 seat.wake.release()
             elif len(self._seats) - len(self._off) < self._most:
                 self._start(job)

@@ -300,6 +300,22 @@ def no_print(modules: Mapping[str, str]) -> list[str]:
     ]
 
 
+def bare_locks(modules: Mapping[str, str]) -> list[str]:
+    """A lock is taken by itself, not through its condition.
+
+    A condition's enter and exit are Python: Ctrl-C inside of them leaves the lock taken by nobody.
+    """
+    return [
+        f"{module}:{node.lineno} enters a condition: enter its lock, which is C and cannot be interrupted"
+        for module, text in modules.items()
+        if part(module) != "testing"
+        for node in ast.walk(_tree(text))
+        if isinstance(node, ast.With)
+        for item in node.items
+        if ast.unparse(item.context_expr).endswith("condition")
+    ]
+
+
 def short_modules(modules: Mapping[str, str]) -> list[str]:
     """A module has at most 500 lines."""
     return [
@@ -347,6 +363,7 @@ RULES: list[Rule] = [
     honest_class_names,
     honest_module_names,
     no_print,
+    bare_locks,
     short_modules,
     heavy_imports_are_lazy,
 ]
@@ -435,6 +452,7 @@ BROKEN: list[tuple[Rule, dict[str, str], str]] = [
     (honest_module_names, {"grym_nb.flow.utils": ""}, "grym_nb.flow.utils"),
     (honest_module_names, {"grym_nb.types": ""}, "grym_nb.types"),
     (no_print, {"grym_nb.flow.a": "def f():\n    print('x')"}, "a:2 prints"),
+    (bare_locks, {"grym_nb.flow.a": "def f(self):\n    with self._condition: ..."}, "a:2 enters a condition"),
     (short_modules, {"grym_nb.flow.a": "x = 1\n" * 501}, "has 501 lines"),
     (heavy_imports_are_lazy, {"grym_nb.flow.a": "import torch.nn as nn"}, "imports torch"),
     (heavy_imports_are_lazy, {"grym_nb.clip": "import numpy as np"}, "imports numpy"),
@@ -482,6 +500,7 @@ KEPT: list[tuple[Rule, dict[str, str]]] = [
     (honest_class_names, {"grym_nb.flow.a": "class Database(BaseException): ...\nclass Basement: ..."}),
     (honest_module_names, {"grym_nb.flow.router": ""}),
     (no_print, {"grym_nb.__main__": "print(1)", "grym_nb.render": "'print(1)'\nself.print(1)"}),
+    (bare_locks, {"grym_nb.flow.a": "with self.lock:\n    self.condition.notify_all()"}),
     (short_modules, {"grym_nb.flow.a": "x = 1\n" * 500}),
     (
         heavy_imports_are_lazy,

@@ -46,9 +46,10 @@ def _cancelled(frame: Frame) -> str:
 
 def calls_of(registry: ServiceRegistry) -> Sheet:
     """Return the calls under way, oldest first, those in line, and the last ones that ended, newest first."""
-    now = registry.ports.clock()
-    running = [_under_way(frame, now, _progress(frame)) for frame in registry.running()]
-    running += [_under_way(frame, now, "waiting") for frame in registry.waiting()]
+    computing, in_line, over = registry.running(), registry.waiting(), registry.calls()
+    now = registry.ports.clock()  # after what is timed by it
+    running = [_under_way(frame, now, _progress(frame)) for frame in computing]
+    running += [_under_way(frame, now, "waiting") for frame in in_line]
     ended = [
         (
             str(call.id),
@@ -59,7 +60,7 @@ def calls_of(registry: ServiceRegistry) -> Sheet:
             f"{seconds(now - call.at)} ago",
             _first_line(call.error),
         )
-        for call in registry.calls()[: -_RECENT - 1 : -1]
+        for call in over[: -_RECENT - 1 : -1]
     ]
     columns = ("call", "task", "since", "progress", "left", "deadline")
     return Sheet(

@@ -37,8 +37,9 @@ def _rest(frame: Frame, pause: float) -> None:
     hand_over()
     clock = frame.record.ports.clock
     until = clock() + pause
-    condition = threading.Condition()
-    with condition:
+    lock = threading.Lock()
+    condition = threading.Condition(lock)
+    with lock:
         while clock() < until:
             frame.check()
             wait(clock, condition, until if frame.deadline is None else min(until, frame.deadline))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from grym_nb.clock import Clock, monotonic, wait
 from grym_nb.errors import CallCancelled, CallTimeout, GrymError, Interrupted
 from grym_nb.render import Table, brief, redacted, seconds
-from grym_nb.services.frame import CURRENT, Frame, Progress
+from grym_nb.services.frame import CURRENT, Frame, Progress, limit_of
 from grym_nb.services.waits import aside, hand_over, refuse_on_loop, step_aside, step_back
 
 if TYPE_CHECKING:
@@ -186,6 +186,9 @@ class Call(Future[Any]):
         observe: Callable[[Frame, Any, BaseException | None], None],
     ) -> None:
         super().__init__()
+        # Held by itself: Ctrl-C in the enter or exit of a condition would leave it taken by nobody.
+        self._mutex = threading.RLock()
+        self._condition = threading.Condition(self._mutex)
         frame.call = self
         self._outcome_of = outcome
         self._observe = observe
@@ -199,13 +202,17 @@ class Call(Future[Any]):
         self._frame: Frame | None = frame
         self._interrupt_seconds = frame.record.ports.settings.interrupt_seconds
 
+    def done(self) -> bool:
+        """Tell whether it has ended, in whatever way."""
+        return self._state == "FINISHED"
+
     # What becomes of it: exactly one of these is the first, the others change nothing.
 
     def settle(
         self, value: Any = None, error: BaseException | None = None, *, on_pulse: bool = False
     ) -> bool:
         """End the call with a value or an error, seen once before anybody hears; False when it had ended."""
-        with self._condition:
+        with self._mutex:
             if self._settling:
                 return False
             self._settling = True
@@ -215,7 +222,7 @@ class Call(Future[Any]):
                 self.outcome = self._outcome_of(frame, value, error)
                 self._observe(frame, value, error)
         finally:  # whatever becomes of that, who waits is told
-            with self._condition:
+            with self._mutex:
                 if error is None:
                     self._result = value
                 else:
@@ -269,14 +276,14 @@ class Call(Future[Any]):
 
         `timeout` bounds this wait only (`CallTimeout`); the call goes on.
         """
-        self._wait(timeout)
+        self._wait(limit_of(timeout))
         if self._exception is not None:
             raise _copy(self._exception)
         return self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error the call ended with (a copy), or None."""
-        self._wait(timeout)
+        self._wait(limit_of(timeout))
         return None if self._exception is None else _copy(self._exception)
 
     def _wait(self, timeout: float | None) -> None:
@@ -317,7 +324,7 @@ class Call(Future[Any]):
         its = frame.deadline if frame is not None else None
         deadline = its if mine is None else mine if its is None else min(its, mine)
         clock = frame.record.ports.clock if frame is not None else monotonic
-        with self._condition:
+        with self._mutex:
             if self.done():
                 return
             if tick is not None:
@@ -329,14 +336,14 @@ class Call(Future[Any]):
 
     def wake(self) -> None:
         """Let whoever waits here look again whether that still makes sense."""
-        with self._condition:
+        with self._mutex:
             self._condition.notify_all()
 
     def _interrupted(self) -> NoReturn:
         progress = self._frame.progress if self._frame is not None else None
         self.cancel()
         until = time.monotonic() + self._interrupt_seconds
-        with self._condition:
+        with self._mutex:
             while not self.done() and (left := until - time.monotonic()) > 0:
                 self._condition.wait(left)
         title = f"{self.service}.{self.task}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.waits import Gate
 
-__all__ = ["CURRENT", "PLAIN", "Awaited", "Frame", "Options", "Progress", "current_frame", "priority_of"]
+__all__ = [
+    "CURRENT",
+    "PLAIN",
+    "Awaited",
+    "Frame",
+    "Options",
+    "Progress",
+    "current_frame",
+    "limit_of",
+    "priority_of",
+]
 
 _PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
 
@@ -61,6 +73,16 @@ class Options:
 
 
 PLAIN = Options()
+
+
+def limit_of(timeout: float | None) -> float | None:
+    """Return how long a wait may take, in seconds from 0; None for no limit."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, (int, float)) and timeout >= 0:
+        return min(float(timeout), threading.TIMEOUT_MAX)
+    problem = Problem("timeout", brief(timeout), "seconds from 0, or None for no limit")
+    raise ValidationError("this wait cannot be limited so", problems=[problem])
 
 
 @dataclass(slots=True)
@@ -109,6 +131,9 @@ class Awaited(Protocol):
     def wake(self) -> None:
         """Let whoever waits for it look again whether that still makes sense."""
 
+    def gives_way(self, circle: Sequence[Awaited]) -> bool:
+        """Let in those of the circle that wait for it, where it can; tell whether there were any."""
+
 
 class Frame:
     """One call under way: where it came from, what bounds it, what it holds.
@@ -130,6 +155,7 @@ class Frame:
     stream: Callable[[], Stream | None] = staticmethod(lambda: None)  # what reads this generator, if it lives
     awaited = False  # by a drain that it would wait for: it is let in instead
     waited = 0.0  # seconds in line and for a load, which are not the task's own
+    waiting_since: float | None = None  # while it waits so
     future: Future[Any] | None = None  # of a coroutine on the private loop
     waits_for: Sequence[Awaited] = ()
 
@@ -214,15 +240,16 @@ class Frame:
             return None
         if self.waits_for:
             return self.waits_for
-        ticket = self.call.ticket if self.call is not None and self.place is None else None
+        call = self.call
+        ticket = call.ticket if call is not None and self.place is None else None
         return None if ticket is None else (ticket,)
 
     def wake(self) -> None:
         """Let whoever waits for it look again whether that still makes sense."""
-        if self.call is not None:
-            self.call.wake()
+        if (call := self.call) is not None:
+            call.wake()
         else:
-            with self.record.condition:
+            with self.record.lock:
                 self.record.condition.notify_all()
 
     def cancel(self) -> bool:
@@ -232,8 +259,8 @@ class Frame:
         """
         if self.ended or self.what == "use":
             return False
-        if self.call is not None:
-            return self.call.cancel()
+        if (call := self.call) is not None:
+            return call.cancel()
         self.stop()
         if (stream := self.stream()) is not None:
             stream.cancel()
@@ -242,14 +269,18 @@ class Frame:
     def stop(self) -> None:
         """Mark it as cancelled, and tell whatever it is in the middle of."""
         self.cancelled = True
-        if self.future is not None:
-            self.future.cancel()
+        if (future := self.future) is not None:  # each read once: the call may end meanwhile
+            future.cancel()
         for what in self.waits_for:
-            if isinstance(what, Frame) and what.call is not None and self in what.chain():
-                what.call.cancel()  # a child, which nobody wants any more
+            if isinstance(what, Frame) and (call := what.call) is not None and self in what.chain():
+                call.cancel()  # a child, which nobody wants any more
             what.wake()
-        with self.record.condition:
+        with self.record.lock:
             self.record.condition.notify_all()  # where it waits in its caller's thread
+
+    def gives_way(self, circle: Sequence[Awaited]) -> bool:
+        """Return False: a call ends by itself or not at all."""
+        return False
 
     def check(self) -> None:
         """Raise when the call was cancelled or its deadline has passed."""
@@ -279,6 +310,22 @@ class Frame:
 
     def _came_to(self) -> str:
         return f" at {self.progress.told}" if self.progress is not None else ""
+
+    def waited_by(self, now: float) -> float:
+        """Return the seconds it has waited so far, in line and for a load."""
+        since = self.waiting_since
+        return self.waited if since is None else self.waited + max(0.0, now - since)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of this block as a wait."""
+        clock = self.record.ports.clock
+        self.waiting_since = clock()
+        try:
+            yield
+        finally:
+            self.waited = self.waited_by(clock())
+            self.waiting_since = None
 
     def end(self) -> None:
         """Let go of what the call held in hand; its place in the chain ends."""

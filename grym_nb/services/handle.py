@@ -30,6 +30,7 @@ from grym_nb.errors import (
     ConfigError,
     GrymError,
     Interrupted,
+    ServiceClosed,
     StateError,
     ValidationError,
 )
@@ -122,14 +123,11 @@ def _queue(frame: Frame) -> Call:
     """Put the call in line for a worker."""
     record = frame.record
     frame.inline = False
+    frame.waiting_since = frame.started
     call = Call(frame, outcome=result_of, observe=observe)
-    try:
-        record.accept(frame)
-    except GrymError as error:
-        observe(frame, None, error)
-        raise
     context = copy_context()
     try:
+        record.accept(frame)
         record.lane.submit(frame, lambda: context.run(_serve, frame, call))
         if frame.deadline is not None:
             pulse = record.ports.pulse
@@ -137,6 +135,9 @@ def _queue(frame: Frame) -> Call:
             call.timer = pulse.at(frame.deadline, expire, name=f"deadline of {frame.title}")
             if call.done():
                 call.timer.cancel()  # it ended before it had a timer to cancel
+    except ServiceClosed as error:
+        observe(frame, None, error)
+        raise
     except BaseException:
         call.cancel()
         if call.ticket is None or call.ticket.claim():
@@ -148,7 +149,8 @@ def _queue(frame: Frame) -> Call:
 def _serve(frame: Frame, call: Call) -> None:
     """Steps 3 to 11 on a worker, and the end of the call."""
     value, error = None, None
-    frame.waited = frame.record.ports.clock() - frame.started
+    frame.waited = frame.waited_by(frame.record.ports.clock())
+    frame.waiting_since = None
     try:
         value = _answer(frame)
     except BaseException as raised:

@@ -58,10 +58,12 @@ class Hold:
         """Give everything back; returns the error as its caller should see it. Does nothing twice."""
         if self.frame.ended:
             return error
-        told = self._conclude(self.frame, error)
-        self._stack.close()
-        self.frame.record.let_go(self.frame)  # what Ctrl-C kept from the stack
-        self.frame.end()
+        try:
+            told = self._conclude(self.frame, error)
+            self._stack.close()
+        finally:
+            self.frame.record.let_go(self.frame)  # what Ctrl-C kept from the stack
+            self.frame.end()
         return told
 
     def drop(self, made: Any = None, end: Callable[[BaseException | None], object] | None = None) -> None:
@@ -74,16 +76,17 @@ class Hold:
         error: BaseException | None = None
         frame = self.frame
         frame.suspended = None
-        if frame.record.lock.acquire(blocking=False):
-            frame.record.lock.release()
-            try:
-                if hasattr(made, "close"):
-                    made.close()
-            except BaseException as raised:
-                error = raised
-            frame.record.leave_at_once(frame)
-        with suppress(RuntimeError):  # the interpreter is ending
-            _thread.start_new_thread(end or self.release, (error,))
+        try:
+            if not frame.record.lock.locked():
+                try:
+                    if hasattr(made, "close"):
+                        made.close()
+                except BaseException as raised:
+                    error = raised
+                frame.record.leave_at_once(frame)
+        finally:
+            with suppress(RuntimeError):  # the interpreter is ending
+                _thread.start_new_thread(end or self.release, (error,))
 
 
 class Stream(Iterator[Any]):
@@ -105,8 +108,8 @@ class Stream(Iterator[Any]):
         asked, record = self._asked, self._asked.record
         now = record.ports.clock()
         frame = Frame(record, asked.spec, asked.args, asked.kwargs, asked.options, now, what="generator")
-        asked.end()
         try:
+            asked.end()
             hold = self._hold = Hold(frame, self._conclude)
         except BaseException:
             self._closed = True
@@ -143,6 +146,8 @@ class Stream(Iterator[Any]):
     def _read(self) -> Any:
         if self._closed:
             raise StopIteration
+        if self._hold is None and self._asked.cancelled:
+            raise self._asked.cancellation()
         hold = self._hold or self._open()
         frame = hold.frame
         if frame.ended:
@@ -171,16 +176,19 @@ class Stream(Iterator[Any]):
         """End the generator and give the slot back; waits for whoever is reading it."""
         with self._reading:
             self._closed = True
+            self._asked.end()
             told = self._end(None) if self._live else None
         if told is not None:
             raise unpinned(told) from None
 
     def cancel(self) -> None:
-        """End it unless somebody is reading it, who ends it at the next item then."""
-        hold = self._hold
-        if hold is not None and self._reading.acquire(blocking=False):
+        """End it, at its next item where somebody is reading it; who reads on raises `CallCancelled`."""
+        self._asked.cancelled = True
+        if (hold := self._hold) is not None:
+            hold.frame.cancelled = True
+        if self._reading.acquire(blocking=False):
             try:
-                if self._live:
+                if hold is not None and self._live:
                     self._end(hold.frame.cancellation())
             finally:
                 self._reading.release()

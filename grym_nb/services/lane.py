@@ -60,12 +60,16 @@ class Ticket:
 
     def wake(self) -> None:
         """Let who waits with it look again whether that still makes sense."""
-        with self.lane.condition:
+        with self.lane.lock:
             self.lane.condition.notify_all()
+
+    def gives_way(self, circle: Sequence[Awaited]) -> bool:
+        """Return False: who waits in line waits for a slot."""
+        return False
 
     def claim(self) -> bool:
         """Tell the first who asks that the call is theirs: to run it, or to give up what it holds."""
-        with self.lane._lock:
+        with self.lane.lock:
             first, self.claimed = not self.claimed, True
         return first
 
@@ -99,6 +103,10 @@ class Place:
     def wake(self) -> None:
         """Nobody waits for one place: those in line take any."""
 
+    def gives_way(self, circle: Sequence[Awaited]) -> bool:
+        """Return False: a slot is for one call at a time."""
+        return False
+
 
 _order = itertools.count()
 
@@ -124,7 +132,7 @@ class Lane:
         self.places = [Place(self) for _ in range(slots)]
         self._free = list(self.places)
         self._lost: list[Place] = []  # of instances that were let go of while calls ran in them
-        self._lock = lock  # the condition's own: half the price where nobody is to be woken
+        self.lock = lock  # the condition's own: half the price where nobody is to be woken
         self._clock = clock
         self._workers = workers
         self._ageing = ageing_seconds
@@ -149,14 +157,14 @@ class Lane:
 
     def frames(self) -> list[Frame]:
         """Return the calls that hold a slot, and those that still run in an instance let go of."""
-        with self._lock:
+        with self.lock:
             places = (*self.places, *self._lost)
             held = dict.fromkeys(frame for p in places for frame in (p.owner, p.occupant))
         return [frame for frame in held if frame is not None]
 
     def line(self) -> list[Frame]:
         """Return the calls that wait, the first of them first."""
-        with self._lock:
+        with self.lock:
             tickets = [ticket for *_, ticket in sorted(self._line)]
             tickets += [ticket for place in self.places for ticket in place.waiting]
         return [ticket.frame for ticket in tickets if not ticket.dead]
@@ -167,7 +175,7 @@ class Lane:
             if frame.place.epoch == self.epoch:
                 return  # a worker brought the slot along
             self.leave(frame)
-        with self._lock:
+        with self.lock:
             if frame.parent is None or (shared := self._shared(frame)) is None:
                 if self.take_at_once(frame):
                     return
@@ -201,7 +209,7 @@ class Lane:
 
     def submit(self, frame: Frame, run: Callable[[], None]) -> Ticket:
         """Put a call in line for a worker; never blocks."""
-        with self._lock:
+        with self.lock:
             shared = self._shared(frame)
             ticket = Ticket(self, frame, run)
             if frame.call is not None:
@@ -230,7 +238,7 @@ class Lane:
         """Give the place back: to the chain's next rider, else to the next in line."""
         if frame.place is None:
             return
-        with self._lock:
+        with self.lock:
             if self.leave_at_once(frame):
                 return
             place, frame.place = frame.place, None
@@ -263,13 +271,13 @@ class Lane:
 
     def lend(self, place: Place, frame: Frame) -> None:
         """Let the chain's other calls compute in the place of one that waits."""
-        with self._lock:
+        with self.lock:
             ready = self._vacate(place, frame, gone=False)
         self.start(ready)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a ticket out of the line; False when it is a job that has its place, or is out already."""
-        with self._lock:
+        with self.lock:
             if ticket.dead or (ticket.place is not None and ticket.granted is not None):
                 return False
             ticket.dead = True
@@ -305,7 +313,7 @@ class Lane:
 
     def resize(self, slots: int) -> None:
         """Change how many calls may compute at a time."""
-        with self._lock:
+        with self.lock:
             self.slots = slots
             self._free += (new := [Place(self) for _ in range(slots - len(self.places))])
             self.places += new
@@ -339,11 +347,17 @@ class Lane:
 
     # -- who waits for whom ------------------------------------------------------------------------
 
+    def rests_here(self) -> bool:
+        """Tell whether a generator or a `use()` that is open in this thread holds a slot."""
+        here = threading.get_ident()
+        with self.lock:
+            return any(place.owner is not None and place.owner.suspended == here for place in self.places)
+
     def refuse_endless_wait(self, frame: Frame) -> None:
         """Raise when every slot is held by something that only this very thread could end."""
         here = threading.get_ident()
         lent = set(stack(CURRENT.get()))  # what this thread's own calls hold is their chain's meanwhile
-        with self._lock:
+        with self.lock:
             holders = [place.owner for place in self.places if place.owner is not None]
             mine = [owner for owner in holders if owner.suspended == here and owner not in lent]
             if self._free or not mine or len(mine) < len(holders) or frame.place is not None:
@@ -388,12 +402,16 @@ class Lane:
         jobs: list[Ticket] = []
         woken = False
         while self._line and (self._free or self._line[0][2].dead):
-            ticket = heapq.heappop(self._line)[2]
+            ticket = self._line[0][2]
             if ticket.dead:
+                heapq.heappop(self._line)
                 continue
-            ticket.place = ticket.frame.place = place = self._free.pop()
+            # Straight on, and taken out of both only once they have one another: Ctrl-C loses neither.
+            ticket.place = ticket.frame.place = place = self._free[-1]
             place.owner = place.occupant = ticket.frame
             place.frames = 1
+            del self._free[-1]
+            heapq.heappop(self._line)
             if ticket.granted is None:
                 woken = True
             else:
@@ -450,11 +468,12 @@ class Lane:
             *place.riders, place.owner = place.riders
 
     def _sleep(self, ticket: Ticket) -> None:
-        frame, began = ticket.frame, self._clock()
+        frame = ticket.frame
         try:
             refuse_on_loop(frame)
             self.refuse_endless_wait(frame)
-            with aside(frame.parent if frame.inline else frame, ticket), self._lock:
+            me = frame.parent if frame.inline else frame
+            with frame.waiting(), aside(me, ticket), self.lock:
                 while ticket.place is None:
                     if frame.deadline is not None and self._clock() >= frame.deadline:
                         raise frame.timeout(f"a slot of {self.name} ({self.slots} in use)")
@@ -464,5 +483,3 @@ class Lane:
             ticket.withdraw()
             frame.place = None
             raise
-        finally:
-            frame.waited += self._clock() - began

@@ -10,7 +10,7 @@ from grym_nb.errors import ConfigError, GrymError, Interrupted, LoadFailed, Serv
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lifecycle import Move
-from grym_nb.services.model import ModelService, Needs, tasks_of
+from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
 from grym_nb.services.retire import clean_up
@@ -86,6 +86,7 @@ def end_load(
             record._tasks = instance.tasks
             record.last_used = record.ports.clock()
             record.load_seconds = record.last_used - began
+            move, reason = "loaded", ""  # it is there, wherever Ctrl-C came in between
         if record.lifecycle.state == "loading":
             step = record.move(move, reason)
             record.loads += move == "loaded"
@@ -175,7 +176,8 @@ def _refuse_class(record: ServiceRecord, made: type) -> None:
     spec = record.spec
     if made is not spec.made_class:
         record._family.refuse_tasks(record.name, tasks_of(made))
-    undeclared = sorted(set(getattr(made, "needs", ())) - set(spec.needs))
+    declared = {need.rstrip("?") for need in spec.needs}
+    undeclared = sorted(need for need in needs_of(made) if need.rstrip("?") not in declared)
     if undeclared:
         raise ConfigError(
             f"what the factory of {record.name} made needs {', '.join(undeclared)}",

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
-from grym_nb.errors import DependencyError, Problem
+from grym_nb.errors import ConfigError, DependencyError, Problem
+from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 
-__all__ = ["ModelService", "Needs", "TaskSpec", "clashes", "task", "tasks_of"]
+__all__ = ["ModelService", "Needs", "TaskSpec", "clashes", "needs_of", "task", "tasks_of"]
 
 _MARK = "__grym_task__"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -125,6 +126,17 @@ def tasks_of(cls: type) -> dict[str, TaskSpec]:
             if mark is not None and callable(getattr(cls, name)):  # `name = None` takes a task away
                 tasks[name] = _spec(cls, name, mark)
     return tasks
+
+
+def needs_of(cls: type | None) -> tuple[str, ...]:
+    """Return the names of what a class needs; a ConfigError where it says something else."""
+    needs = getattr(cls, "needs", ())
+    if isinstance(needs, (tuple, list)) and all(isinstance(name, str) for name in needs):
+        return tuple(needs)
+    raise ConfigError(
+        f"{getattr(cls, '__name__', cls)} does not say what it needs",
+        problems=[Problem("needs", brief(needs), "a tuple of names")],
+    )
 
 
 def clashes(tasks: Mapping[str, TaskSpec]) -> list[Problem]:

@@ -101,6 +101,7 @@ def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResu
     """Return what became of a call, with its provenance."""
     record = frame.record
     now = record.ports.clock()
+    waited = frame.waited_by(now)
     instance = frame.instance
     model = instance.model if instance is not None else None
     provenance = Provenance(
@@ -123,8 +124,8 @@ def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResu
         data=value,
         error=error.again() if error is not None else None,
         metadata={
-            "duration": now - frame.started - frame.waited,
-            "queued": frame.waited,
+            "duration": max(0.0, now - frame.started - waited),
+            "queued": waited,
             "task": frame.task,
         },
         provenance=provenance,
@@ -187,7 +188,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     record = frame.record
     ports = record.ports
     now = ports.clock()
-    took = now - frame.started - frame.waited
+    waited = frame.waited if error is None else frame.waited_by(now)
+    took = now - frame.started - waited
     text = ""
     if error is not None:
         outcome = error.code if isinstance(error, GrymError) else "interrupted"
@@ -195,8 +197,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     task = frame.spec.method if frame.spec is not None else frame.what
     meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
     meter.record(took if took > 0.0 else 0.0)
-    if frame.waited:
-        record.waited(task, frame.waited)
+    if waited:
+        record.waited(task, waited)
     record.last_used = now
     instance = frame.instance
     version = instance.version if instance is not None else record.version

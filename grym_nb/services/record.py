@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
 from grym_nb.errors import (
-    CallBlocked,
     CallTimeout,
     LoadFailed,
     ServiceClosed,
@@ -22,7 +21,7 @@ from grym_nb.errors import (
 )
 from grym_nb.events import ServiceChanged, StateChanged
 from grym_nb.services.failure import Failure
-from grym_nb.services.frame import PLAIN, Frame, current_frame
+from grym_nb.services.frame import PLAIN, Frame, current_frame, limit_of
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
@@ -32,6 +31,8 @@ from grym_nb.services.retire import Drain, Retirement, configure, release, retir
 from grym_nb.services.waits import Gate, aside, refuse_on_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from grym_nb.metrics import Histogram
     from grym_nb.pulse import Entry
     from grym_nb.services.family import Family
@@ -153,11 +154,8 @@ class ServiceRecord:
                 if slot and frame.parent is None and frame.place is None:
                     self.lane.take_at_once(frame)
                 return instance
-        began = self.ports.clock()
-        try:
+        with frame.waiting():
             return self._enter(frame)
-        finally:
-            frame.waited += self.ports.clock() - began
 
     def _enter(self, frame: Frame) -> Instance:
         """Count the call in, once it is loaded or whoever loads or drains it has ended."""
@@ -174,16 +172,24 @@ class ServiceRecord:
                         return self.count_in(frame)
                     if state == "closed":
                         raise self.closed()
+                    if state == "draining" and frame.within(self):
+                        raise StateError(
+                            f"{self.name}.unload calls {self.name} itself, which is gone by then",
+                            hint="ask it before it is unloaded, or use the instance's own methods",
+                            service=self.name,
+                        )
                     self._refuse_load_within(frame)
-                    attempt = self._attempt
+                    attempt, drain = self._attempt, self.drain
                     if state in ("registered", "failed"):
                         mine = self._attempt = Attempt(self._load_frame(frame))
                         step = self.move("load", f"for {frame.title}")
-                if mine is None:
-                    self._wait_for(attempt, frame)
-                else:
+                if mine is not None:
                     self.tell(step)
                     load(self, mine, frame)
+                elif attempt is not None:
+                    self._wait_for(attempt, frame)
+                else:
+                    self._wait_for_drain(drain, frame)
             finally:
                 if mine is not None and not mine.over:  # Ctrl-C came before it had begun
                     end_load(self, mine, "load_stopped", "interrupted")
@@ -243,6 +249,7 @@ class ServiceRecord:
         instance.users += 1
         frame.instance = instance
         frame.inside = True
+        frame.awaited = False
         if frame.counted:
             frame.counted = False
             self.queued -= 1
@@ -260,25 +267,32 @@ class ServiceRecord:
             service=self.name,
         )
 
-    def _wait_for(self, attempt: Attempt | None, frame: Frame) -> None:
-        """Wait for somebody else's load or unload; raise a copy of the load's error."""
+    def _wait_for(self, attempt: Attempt, frame: Frame) -> None:
+        """Wait for somebody else's load; raise a copy of its error."""
         refuse_on_loop(frame)
-        if attempt is None:
-            self.lane.leave(frame)  # whom the drain waits for may be in line for the very slot
-        me = frame.parent if frame.inline else frame
-        try:
-            with aside(me, self.drain if attempt is None else attempt.frame):
-                self._until_over(attempt, frame)
-        except CallBlocked:
-            if attempt is not None:
-                raise
-            frame.awaited = True  # the drain waits for this very call, so it is let in
-        if attempt is not None and attempt.error is not None:
+        with aside(frame.parent if frame.inline else frame, attempt.frame):
+            self._wait_while(lambda: not attempt.over, frame)
+        if attempt.error is not None:
             raise attempt.error.again()
 
-    def _until_over(self, attempt: Attempt | None, frame: Frame) -> None:
+    def _wait_for_drain(self, drain: Drain | None, frame: Frame) -> None:
+        """Wait for somebody else's drain; a call for which it waits itself is `awaited`, and let in."""
+        refuse_on_loop(frame)
+        if self.lane.rests_here():
+            frame.awaited = True  # it waits for a generator, or a `use()`, of this very thread
+            return
+        self.lane.leave(frame)  # whom the drain waits for may be in line for the very slot
+        waiting = drain.waiting if drain is not None else []
+        waiting.append(frame)
+        try:
+            with aside(frame.parent if frame.inline else frame, drain):
+                self._wait_while(lambda: self.lifecycle.state == "draining" and not frame.awaited, frame)
+        finally:
+            waiting.remove(frame)
+
+    def _wait_while(self, holds: Callable[[], bool], frame: Frame) -> None:
         with self.lock:
-            while not attempt.over if attempt is not None else self.lifecycle.state == "draining":
+            while holds():
                 if frame.deadline is not None and self.ports.clock() >= frame.deadline:
                     raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
                 frame.check()
@@ -290,9 +304,12 @@ class ServiceRecord:
         """Load now, if it is not loaded yet; raises what the load raises."""
         frame = self.frame("enter")
         try:
-            self.enter(frame)
+            try:
+                self.enter(frame)
+            finally:
+                self.let_go(frame)
         finally:
-            self.let_go(frame)
+            self.let_go(frame)  # had Ctrl-C cut the first short
 
     def _load_frame(self, cause: Frame) -> Frame:
         frame = self.frame("load")
@@ -310,6 +327,7 @@ class ServiceRecord:
         themselves until they end. With `idle_for`, only if nobody has used it for so long.
         """
         self.refuse_from_within("unload")
+        timeout = limit_of(timeout)
         if trouble := retire(self, Retirement(reason, timeout, idle_for=idle_for)):
             raise trouble
 
@@ -338,7 +356,7 @@ class ServiceRecord:
 
     def close(self, timeout: float | None = None, *, reason: str = "removed") -> None:
         """Drain, unload and close for good; calls from now on raise `ServiceClosed`."""
-        if trouble := retire(self, Retirement(reason, timeout, close=True)):
+        if trouble := retire(self, Retirement(reason, limit_of(timeout), close=True)):
             raise trouble
 
     def refuse_from_within(self, verb: str) -> None:

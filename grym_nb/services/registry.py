@@ -21,7 +21,7 @@ from grym_nb.errors import (
 )
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.metrics import Metrics
-from grym_nb.services.frame import Frame
+from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
 from grym_nb.services.model import TaskSpec, clashes
 from grym_nb.services.ports import Ended, Ports
@@ -138,6 +138,7 @@ class ServiceRegistry:
         """Unload a service and forget it; its handle raises `ServiceClosed` from then on."""
         record = self[name]._record
         record.refuse_from_within("remove")
+        timeout = limit_of(timeout)
         with self._lock:
             if self._handles.get(name) is None or self._handles[name]._record is not record:
                 raise self._not_found(name)
@@ -387,6 +388,7 @@ class ServiceRegistry:
 
         Running calls have `timeout` seconds (the settings' `drain_seconds`) to end, all together.
         """
+        timeout = limit_of(timeout)
         for handle in self.handles():
             handle._record.refuse_from_within("close")
         with self._lock:

@@ -16,7 +16,7 @@ from grym_nb.services.reads import new_values
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
-    from grym_nb.services.frame import Awaited
+    from grym_nb.services.frame import Awaited, Frame
     from grym_nb.services.instance import Instance
     from grym_nb.services.lane import Ticket
     from grym_nb.services.lifecycle import Step
@@ -49,16 +49,26 @@ class Drain:
         self.record = record
         self.reason = "interrupted"  # for which the service goes on, unless it comes to another end
         self.gone: Instance | None = None  # once it is let go of
+        self.waiting: list[Frame] = []  # calls that came meanwhile
         self.jobs: list[Ticket] = []  # which the slots of an instance that still runs let in
 
     def behind(self) -> Sequence[Awaited] | None:
-        """Return the calls it waits for; None when none of them holds a slot any more."""
-        return self.record.lane.frames() or None
+        """Return the calls it waits for; None when none holds a slot any more, or it waits no longer."""
+        return None if self.gone is not None else self.record.lane.frames() or None
 
     def wake(self) -> None:
         """Let whoever waits with it look again whether that still makes sense."""
-        with self.record.condition:
+        with self.record.lock:
             self.record.condition.notify_all()
+
+    def gives_way(self, circle: Sequence[Awaited]) -> bool:
+        """Let in the calls for which it waits itself: they wait for it, and could wait for ever."""
+        with self.record.lock:
+            mine = [frame for frame in self.waiting if frame in circle or frame.parent in circle]
+            for frame in mine:
+                frame.awaited = True
+            self.record.condition.notify_all()
+        return bool(mine)
 
 
 def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
@@ -69,6 +79,7 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
     clock = record.ports.clock
     allowed = record.ports.settings.drain_seconds if why.timeout is None else why.timeout
     drain = Drain(record)
+    trouble: ServiceError | None = None
     try:
         try:
             deadline = clock() + allowed
@@ -77,16 +88,19 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
                     record.ports.failures.clear(record.name)  # a failed load left its frames there
                 return None
             _wait_until_idle(record, deadline)
-            return _let_go(record, drain)
+            trouble = _let_go(record, drain)
         finally:
             _end(record, drain, why)
     except KeyboardInterrupt:
-        what = "still has calls running; it was not unloaded"
-        if drain.gone is not None:
-            what = "was interrupted in its unload hook; it is unloaded"
-        raise Interrupted(f"{record.name} {what}") from None
+        gone = drain.gone
+        if gone is None:
+            raise Interrupted(f"{record.name} still has calls running; it was not unloaded") from None
+        if gone.model is not None and not gone.retired:
+            release(record, gone)  # its hook had not begun
+        raise Interrupted(f"{record.name} was interrupted in its unload; it is unloaded") from None
     finally:
         _end(record, drain, why)  # had Ctrl-C cut the first short
+    return trouble
 
 
 def _let_go(record: ServiceRecord, drain: Drain) -> ServiceError | None:
@@ -165,11 +179,12 @@ def _wait_until_idle(record: ServiceRecord, deadline: float) -> None:
 
 def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
     """Run the instance's unload hook and let go of it; return what the hook raised, told."""
+    frame = record.frame("unload")
     model, instance.model = instance.model, None
     hook = getattr(model, "unload", None)
     if hook is None:
         return None
-    token = CURRENT.set(record.frame("unload"))
+    token = CURRENT.set(frame)
     try:
         hook()
     except Exception as error:
@@ -235,6 +250,14 @@ def _set(
     allowed = record.ports.settings.drain_seconds
     drain = Drain(record)
     idle = False
+
+    def put() -> None:
+        with record.lock:  # what is done twice is done once
+            if idle:
+                record.adopt(spec)
+                vars(instance.model).update(values)
+        _end(record, drain)
+
     try:
         try:
             with record.lock:
@@ -246,18 +269,15 @@ def _set(
             record.tell(step)
             _wait_until_idle(record, step.at + allowed)
             with record.lock:
+                drain.reason = "calls still run" if record.users else "new config"
                 idle = not record.users
-                if idle:
-                    vars(instance.model).update(values)
-                    record.adopt(spec)
-            drain.reason = "new config" if idle else "calls still run"
         finally:
-            _end(record, drain)
+            put()
     except KeyboardInterrupt:
         has = "new" if record.spec is spec else "old"
         raise Interrupted(f"{record.name} was interrupted; it has the {has} config") from None
     finally:
-        _end(record, drain)  # had Ctrl-C cut the first short
+        put()  # had Ctrl-C cut the first short
     if not idle:
         raise StateError(
             f"{record.name} was not configured: calls still run after {seconds(allowed)}",

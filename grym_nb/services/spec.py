@@ -29,7 +29,7 @@ from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 from grym_nb.services.frame import priority_of
-from grym_nb.services.model import TaskSpec, clashes, tasks_of
+from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of
 from grym_nb.services.reads import watches
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec", "code_of"]
@@ -141,7 +141,7 @@ class ServiceSpec:
 
     @cached_property
     def _needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*getattr(self.made_class, "needs", ()), *self.stated_needs)))
+        return tuple(dict.fromkeys((*needs_of(self.made_class), *self.stated_needs)))
 
     @property
     def made_class(self) -> type | None:
@@ -189,9 +189,10 @@ class ServiceSpec:
         made = self.callable
         if isinstance(made, type) and not self.tasks:
             problems.append(Problem("factory", f"class {made.__name__}", "at least one method with @task"))
-        declared = getattr(self.made_class, "needs", ())
-        if isinstance(declared, str):
-            problems.append(Problem("needs", brief(declared), "a tuple of names"))
+        try:
+            needs_of(self.made_class)
+        except ConfigError as error:
+            problems += error.problems
         return problems + clashes(self.tasks or {})
 
     @property

@@ -181,13 +181,13 @@ class Ping:
 
 def status_of(record: ServiceRecord) -> ServiceStatus:
     """Return a snapshot of a service; takes its lock for a moment, loads and touches nothing."""
-    now = record.ports.clock()
-    with record.condition:
+    with record.lock:
         lifecycle = record.lifecycle
-        state, since = lifecycle.state, now - lifecycle.since
+        state, since = lifecycle.state, lifecycle.since
         reason = lifecycle.story[-1].reason if lifecycle.story else ""
         waiting = record.lane.waiting
     frames = record.lane.frames()
+    now = record.ports.clock()  # after what is timed by it: nothing has run for less than nothing
     answered = Histogram()
     calls = errors = 0
     for (_, outcome), meter in record.meters.copy().items():
@@ -202,7 +202,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         state=state,
         health=record.health,
         version=record.version,
-        since=since,
+        since=now - since,
         reason=reason,
         config=redacted(spec.full_config),
         config_version=record.config_version,
@@ -279,22 +279,35 @@ def ping(record: ServiceRecord) -> Ping:
     """Ask the loaded instance how it is; it is counted in for the time, and nothing else notices."""
     clock = record.ports.clock
     began = clock()
-    with record.condition:
-        instance = record.instance if record.lifecycle.state == "ready" else None
-        if instance is None:
-            return Ping(record.name, None, 0.0)
-        frame = Frame(record, None, (), {}, PLAIN, began, what="ping")
-        record.count_in(frame)
+    frame = Frame(record, None, (), {}, PLAIN, began, what="ping")
+    try:
+        try:
+            problem = _problem(record, frame)
+        finally:
+            record.let_go(frame)
+    finally:
+        record.let_go(frame)  # had Ctrl-C cut the first short
+        frame.end()
+    return (
+        Ping(record.name, None, 0.0)
+        if problem is None
+        else Ping(record.name, not problem, clock() - began, problem)
+    )
+
+
+def _problem(record: ServiceRecord, frame: Frame) -> str | None:
+    """Return what the ping hook raised, empty for nothing; None when nobody is there to be asked."""
+    with record.lock:
+        if record.lifecycle.state != "ready":
+            return None
+        instance = record.count_in(frame)
     token = CURRENT.set(frame)
-    problem = ""
     try:
         hook = getattr(instance.model, "ping", None)
         if hook is not None:
             hook()
     except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"
     finally:
         CURRENT.reset(token)
-        record.leave(frame)
-        frame.end()
-    return Ping(record.name, not problem, clock() - began, problem)
+    return ""

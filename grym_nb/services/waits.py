@@ -93,7 +93,7 @@ def aside(frame: Frame | None, on: Awaited | None = None) -> Iterator[None]:
                     waiting.gate.acquire(waiting)
             elif gave and (place := waiting.place) is not None:
                 waiting.lent -= 1
-                with place.lane.condition:
+                with place.lane.lock:
                     while place.occupant is not None:
                         place.lane.condition.wait()
                     place.occupant = waiting
@@ -154,7 +154,7 @@ def _taken_back(frame: Frame, gave: bool) -> bool:
     place = frame.place
     if not gave or place is None or frame.lent:
         return True
-    with place.lane.condition:
+    with place.lane.lock:
         if place.occupant is not None:
             return False
         place.occupant = frame
@@ -196,6 +196,10 @@ class Gate:
     def wake(self) -> None:
         """Nothing to do: a load that waits here goes on in any case."""
 
+    def gives_way(self, circle: Sequence[Awaited]) -> bool:
+        """Return False: one construction at a time."""
+        return False
+
     @contextmanager
     def held_by(self, frame: Frame) -> Iterator[None]:
         """Hold the gate for a load."""
@@ -233,6 +237,8 @@ def _refuse_circle(frame: Frame, left: list[Frame], on: Awaited) -> None:
         # Twice, since the others move on while we look; a real circle stands still.
         if not (_stuck(on) and (stuck := _stuck(on))):
             return
+        if any(node.gives_way(stuck) for node in stuck):
+            return  # they are let in, and look again for themselves
         for at in left:
             _waits_no_more(at, on)
     titles = dict.fromkeys(node.title for node in (frame, *stuck) if isinstance(node, Frame))

@@ -1,4 +1,4 @@
-"""A storm of interrupts, in a process of its own: `python -m tests.services.storm calls|lives ROUNDS`.
+"""A storm of interrupts, in a process of its own: `python -m tests.services.storm WHAT ROUNDS`.
 
 Prints, as JSON, how many interrupts struck and what they left behind. In a test's own process they would also
 strike in what watches it: coverage takes a lock between any two lines, and would never give it back.
@@ -6,10 +6,13 @@ strike in what watches it: coverage takes a lock between any two lines, and woul
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import signal
 import sys
-from collections import Counter
+import time
+from collections.abc import Iterator
 
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.services.frame import CURRENT
@@ -22,6 +25,10 @@ class Echo(ModelService):
     @task
     def one(self) -> int:
         return 1
+
+    @task
+    def parts(self) -> Iterator[int]:
+        yield from range(3)
 
 
 def strike(*_: object) -> None:
@@ -41,31 +48,74 @@ def live(echo: ServiceHandle) -> None:
     echo.unload()
 
 
+def look(echo: ServiceHandle) -> None:
+    """Ask how it is, in each way there is, and load what is loaded."""
+    echo.status(), echo.ping(), echo.metrics(), echo.load()
+
+
+def submit(echo: ServiceHandle) -> None:
+    """Put a call in line."""
+    echo.one.submit()
+
+
+def read(echo: ServiceHandle) -> None:
+    """Read a stream to its end, close one half read, and enter a block."""
+    list(echo.parts())
+    with echo.parts() as parts:
+        next(parts)
+    with echo.use():
+        pass
+
+
+ACTS = {"calls": call, "lives": live, "looks": look, "submits": submit, "reads": read}
+
+
+def settled(echo: ServiceHandle) -> bool:
+    """Tell whether nothing is on its way, or left behind, once the workers have had their time."""
+    record, give_up = echo._record, time.monotonic() + 20.0
+    gc.collect()  # of tracebacks that were kept so long
+    while time.monotonic() < give_up:
+        os.sched_yield()
+        if not record.lock.locked() and (record.users, record.lane.free, record.lane.waiting) == (0, 1, 0):
+            return True
+    return False
+
+
+def left(echo: ServiceHandle) -> str:
+    """Say what was not given back."""
+    record = echo._record
+    counts = record.users, record.lane.free, record.lane.waiting
+    return f"{'locked, ' * record.lock.locked()}users, free, waiting: {counts}; {record.lane.frames()}"
+
+
 def main(what: str, rounds: int) -> None:
     """Do something until a SIGALRM strikes, each time a little later, and look at what is left."""
-    act = {"calls": call, "lives": live}[what]
+    act = ACTS[what]
     signal.signal(signal.SIGALRM, strike)
     with ServiceRegistry() as registry:
         echo = registry.register("echo", Echo).load()
         struck = 0
-        odd: Counter[str] = Counter()  # states that nobody is in the middle of any more
+        odd = ""  # the state of a service that nobody is in the middle of any more
         for n in range(rounds):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + n * 1e-6)
-                for _ in range(20_000):  # one that strikes in a collector's callback is lost
+                for _ in range(2_000):  # one that strikes in a collector's callback is lost
                     act(echo)
             except KeyboardInterrupt:
                 struck += 1
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             CURRENT.set(None)
-            if echo.state not in ("ready", "registered"):
-                odd[echo.state] += 1
-                break  # the next call would wait for ever
-        record = echo._record
-        left = {"users": record.users, "free": record.lane.free, "waiting": record.lane.waiting}
+            if n % 50 == 0 or n == rounds - 1:
+                odd = "" if settled(echo) else f"not settled after {n} rounds: {left(echo)}"
+            if odd or echo.state not in ("ready", "registered"):
+                odd = odd or f"{echo.state} after {n} rounds"
+                break  # the next call might wait for ever
         answer = None if odd else echo.one()
-        json.dump({"struck": struck, "odd": odd, "answer": answer, **left}, sys.stdout)
+        json.dump({"struck": struck, "odd": odd, "answer": answer}, sys.stdout)
+        sys.stdout.flush()
+        if odd:
+            os._exit(0)  # a registry with such a service may not close
 
 
 if __name__ == "__main__":

@@ -183,6 +183,16 @@ def test_each_waiter_gets_an_error_of_its_own_without_frames(work: ServiceHandle
     assert notes == [[f"seen by {i}"] for i in range(8)]
 
 
+@pytest.mark.parametrize("timeout", ["1", -1, float("nan")])
+def test_a_limit_of_a_wait_that_is_none_is_refused(work: ServiceHandle, timeout: Any) -> None:
+    """Before anything is waited for, or unloaded."""
+    call = work.echo.submit(1)
+    for wait in (call.result, call.exception, work.unload):
+        with pytest.raises(ValidationError, match=r"timeout: found .*, expected seconds from 0"):
+            wait(timeout=timeout)
+    assert (call.result(timeout=float("inf")), call.result(timeout=0), work.state) == (1, 1, "ready")
+
+
 def test_a_wait_that_is_too_short_leaves_the_call_alone(work: ServiceHandle, gates: Gates) -> None:
     """`result(timeout=)` bounds the wait, `with_(timeout=)` the call."""
     call = busy(work, gates)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import copy_context
 from typing import Any
@@ -70,6 +71,10 @@ class Streams(ModelService):
                 yield i
         finally:
             self.gates.tell("over")
+
+    @task
+    def echo_all(self, x: Any) -> Iterator[Any]:
+        yield x
 
     @task
     def fails_at(self, n: int) -> Iterator[int]:
@@ -386,6 +391,29 @@ def test_a_generator_that_rests_is_cancelled_from_elsewhere(
     with pytest.raises(CallCancelled):
         next(stream)
     assert frame.cancel() is False
+
+
+def test_a_generator_that_was_cancelled_before_it_began_never_does(
+    streams: ServiceHandle, gates: Gates
+) -> None:
+    """Nor looks as if it had nothing to give."""
+    stream = streams.parts(3)
+    stream.cancel()
+    for _ in range(2):
+        with pytest.raises(CallCancelled):
+            list(stream)
+    assert (held(streams), endings(streams, "parts")) == ((0, 0), [])
+
+
+def test_a_generator_that_is_closed_unread_keeps_nothing(streams: ServiceHandle) -> None:
+    """Its arguments may be large."""
+    big = Gates()
+    kept = weakref.ref(big)
+    stream = streams.echo_all(big)
+    stream.close()
+    del big
+    gc.collect()
+    assert (kept(), list(stream)) == (None, [])
 
 
 def test_a_generator_that_is_being_read_is_cancelled_at_its_next_item(

@@ -61,9 +61,9 @@ def idle(handle: ServiceHandle) -> bool:
     return (record.users, record.lane.free, record.lane.waiting) == (0, 1, 0)
 
 
-@pytest.mark.parametrize("what", ["calls", "lives"])
+@pytest.mark.parametrize("what", ["calls", "lives", "looks", "submits", "reads"])
 def test_real_interrupts_between_any_two_steps_leave_nothing_behind(what: str) -> None:
-    """A storm of SIGALRM turned into KeyboardInterrupt, as Ctrl-C would be; over a whole life too.
+    """A storm of SIGALRM turned into KeyboardInterrupt, as Ctrl-C would be, whatever is being done.
 
     No slot and no count is lost, and no service stays on the way from one state to another.
     """
@@ -79,7 +79,7 @@ def test_real_interrupts_between_any_two_steps_leave_nothing_behind(what: str) -
     assert told.returncode == 0, told.stderr
     left = json.loads(told.stdout)
     assert left.pop("struck") > 300
-    assert left == {"users": 0, "free": 1, "waiting": 0, "odd": {}, "answer": 1}
+    assert left == {"odd": "", "answer": 1}
 
 
 def test_an_interrupted_task_says_so_and_leaves_the_service_ready(many: ServiceHandle) -> None:

@@ -178,6 +178,37 @@ class TestOrder:
         assert "register(..., needs=" in str(caught.value.hint) + str(caught.value.cause) + str(caught.value)
         assert graph.registry.register("silent", silent, needs=("a",)).ask() == "aaa"
 
+    @pytest.mark.parametrize("needs", [None, property(lambda self: ("a",)), 3, ("a", 3)])
+    def test_needs_that_are_no_names_are_refused(self, registry: ServiceRegistry, needs: Any) -> None:
+        """Also where only a load tells the class."""
+
+        class Odd(ModelService):
+            @task
+            def go(self) -> None: ...
+
+        Odd.needs = needs
+        with pytest.raises(ConfigError, match=r"needs: found .*, expected a tuple of names"):
+            registry.register("odd", Odd)
+        with pytest.raises(LoadFailed, match=r"needs: found .*, expected a tuple of names"):
+            registry.register("made", lambda: Odd()).load()
+
+    def test_an_optional_need_that_is_stated_as_a_must_is_stated(self, registry: ServiceRegistry) -> None:
+        """What the factory makes says `d?`, the registration `d`."""
+
+        class Wants(ModelService):
+            needs = ("d?",)
+
+            @task
+            def go(self) -> bool:
+                return self.needs.d is not None
+
+        class Plain(ModelService):
+            @task
+            def go(self) -> None: ...
+
+        registry.register("d", Plain)
+        assert registry.register("wants", lambda: Wants(), needs=("d",)).go() is True
+
     def test_needs_that_are_one_word_are_refused(self, graph: Graph) -> None:
         class Word(ModelService):
             needs = "dsp"

@@ -98,6 +98,10 @@ class Scene:
                 return self.nth, word
 
             @task
+            def stream(self) -> Iterator[int]:
+                yield from (1, 2)
+
+            @task
             def fail(self) -> None:
                 raise ValueError("no")
 
@@ -518,6 +522,69 @@ class TestDrain:
         assert [word for _, word in answers] == ["a", "b"]
         assert [outcome(unload) for unload in unloads] == [one, other]
         assert clock() == 1000.0  # nobody's deadline was needed
+
+    @pytest.mark.parametrize("first", ["it waits", "it is awaited"])
+    def test_a_call_that_a_drain_waits_for_is_let_in_whoever_comes_first(
+        self, driven_scene: Scene, clock: FakeClock, first: str
+    ) -> None:
+        """The one that asks the draining service waits already, or the circle is closed by it."""
+        scene = driven_scene
+        one, other = scene.register("one", concurrency=2), scene.register("other")
+        gates = scene.gates
+
+        def ask(handle: ServiceHandle, word: str) -> Callable[[], Any]:
+            def work() -> Any:
+                gates.tell(f"{word} inside")
+                gates.wait(f"{word} may ask")
+                return handle.ask(word)
+
+            return work
+
+        awaited = start(one.do, ask(other, "a"))
+        waits = start(other.do, ask(one, "b"))
+        gates.wait("a inside")
+        gates.wait("b inside")
+        with reaching(scene.registry, "one", "draining") as draining:
+            unload = start(one.unload)
+            passes(draining)
+        order = [("b", 2), ("a", 3)] if first == "it waits" else [("a", 2), ("b", 3)]
+        for word, waiting in order:
+            gates.tell(f"{word} may ask")
+            if word == order[0][0]:
+                clock.until_waiting(waiting)
+        assert (outcome(awaited)[1], outcome(waits)[1], outcome(unload)) == ("a", "b", one)
+        assert clock() == 1000.0
+
+    def test_a_call_beside_an_open_generator_of_its_thread_does_not_wait_for_the_drain(
+        self, driven_scene: Scene
+    ) -> None:
+        """The drain waits for the generator, which only this thread can end."""
+        handle = driven_scene.register(concurrency=2)
+        stream = handle.stream()
+        next(stream)
+        with reaching(driven_scene.registry, "it", "draining") as draining:
+            unload = start(handle.unload)
+            passes(draining)
+        assert handle.ask("a") == (1, "a")
+        assert list(stream) == [2] and outcome(unload) is handle
+
+    def test_an_unload_hook_that_calls_its_own_service_is_told_so(self, driven: ServiceRegistry) -> None:
+        """There is nobody to answer any more; the service is unloaded all the same."""
+
+        class Loops(ModelService):
+            def unload(self) -> None:
+                driven["loops"].ask()
+
+            @task
+            def ask(self) -> int:
+                return 1
+
+        handle = driven.register("loops", Loops).load()
+        with pytest.raises(ServiceError, match="its unload hook raised StateError"):
+            handle.unload()
+        assert (handle.state, handle.ask()) == ("registered", 1)
+        with pytest.raises(ServiceError, match="its unload hook"):
+            handle.unload()
 
     def test_a_call_from_inside_passes(self, scene: Scene) -> None:
         handle = scene.register()

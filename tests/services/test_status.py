@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from grym_nb.errors import CallCancelled, GrymError, LoadFailed, TaskFailed, ValidationError
+from grym_nb.errors import (
+    CallCancelled,
+    CallTimeout,
+    GrymError,
+    LoadFailed,
+    TaskFailed,
+    ValidationError,
+)
 from grym_nb.events import CallEnded
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, Task, task, track
 from grym_nb.services.status import Ping
@@ -103,6 +110,44 @@ class TestFigures:
         expected = {"task.failed": 2, "validation": 1, "call.cancelled": 1}
         assert probe.metrics().errors == expected
         assert (probe.metrics().calls, probe.metrics().ok, probe.status().errors) == (6, 2, 2)
+
+    def test_what_a_call_waits_is_no_part_of_its_duration(
+        self, driven: ServiceRegistry, probe: ServiceHandle, clock: FakeClock
+    ) -> None:
+        """In line, whether it is let in, is cancelled or is late; it stands under the waits."""
+        gates = Gates()
+        inside = probe.submit("gated", gates)
+        gates.wait("inside")
+        served, dropped = probe.submit("take", 1.0, clock), probe.submit("take", 1.0, clock)
+        late = probe.take.with_(timeout=4.0).submit(1.0, clock)
+        clock.advance(3.0)
+        dropped.cancel()
+        clock.advance(2.0)
+        assert isinstance(late.exception(10), CallTimeout)
+        gates["on"].set()
+        served.result(10), inside.result(10)
+        told = {
+            name: (call.outcome.metadata["duration"], call.outcome.metadata["queued"])
+            for name, call in {"served": served, "dropped": dropped, "late": late}.items()
+            if call.outcome is not None
+        }
+        assert told == {"served": (1.0, 5.0), "dropped": (0.0, 3.0), "late": (0.0, 5.0)}
+        metrics = probe.metrics()
+        assert (metrics.tasks["take"].high, metrics.waits.count) == (pytest.approx(1.0, rel=1 / 32), 3)
+
+    def test_a_load_is_a_wait(self, driven: ServiceRegistry, clock: FakeClock) -> None:
+        class Slow(ModelService):
+            def load(self) -> None:
+                clock.advance(7.0)
+
+            @task
+            def ask(self) -> int:
+                return 1
+
+        handle = driven.register("slow", Slow)
+        handle.ask()
+        metrics = handle.metrics()
+        assert (metrics.seconds.high, metrics.waits.high) == (0.0, pytest.approx(7.0, rel=1 / 32))
 
     def test_a_failed_load_counts_for_the_call_that_asked(self, driven: ServiceRegistry) -> None:
         class Bad(ModelService):
