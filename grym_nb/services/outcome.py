@@ -188,17 +188,19 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     record = frame.record
     ports = record.ports
     now = ports.clock()
-    waited = frame.waited if error is None else frame.waited_by(now)
-    took = now - frame.started - waited
+    took = now - frame.started
     text = ""
     if error is not None:
         outcome = error.code if isinstance(error, GrymError) else "interrupted"
         text = str(error)
     task = frame.spec.method if frame.spec is not None else frame.what
     meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
+    if frame.waited or error is not None:
+        waited = frame.waited_by(now)
+        took -= waited
+        if waited:
+            record.waited(task, waited)
     meter.record(took if took > 0.0 else 0.0)
-    if waited:
-        record.waited(task, waited)
     record.last_used = now
     instance = frame.instance
     version = instance.version if instance is not None else record.version
