@@ -292,6 +292,13 @@ class Frame:
         if self.deadline is not None and self.record.ports.clock() >= self.deadline:
             raise self.timeout()
 
+    @property
+    def how_to_end(self) -> str:
+        """What ends a call that stays open, for whoever is in its way."""
+        if self.what == "use":
+            return "leave the `use()` block first"
+        return f"exhaust or close() the generator first, or %grym cancel {self.id}"
+
     def cancellation(self) -> CallCancelled:
         """Return the error of a call that was cancelled: how far it came."""
         return CallCancelled(

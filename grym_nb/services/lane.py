@@ -347,11 +347,12 @@ class Lane:
 
     # -- who waits for whom ------------------------------------------------------------------------
 
-    def rests_here(self) -> bool:
-        """Tell whether a generator or a `use()` that is open in this thread holds a slot."""
+    def resting_here(self) -> Frame | None:
+        """Return a generator or a `use()` that is open in this thread and holds a slot, if there is one."""
         here = threading.get_ident()
         with self.lock:
-            return any(place.owner is not None and place.owner.suspended == here for place in self.places)
+            owners = [place.owner for place in self.places if place.owner is not None]
+        return next((owner for owner in owners if owner.suspended == here), None)
 
     def refuse_endless_wait(self, frame: Frame) -> None:
         """Raise when every slot is held by something that only this very thread could end."""
@@ -365,8 +366,7 @@ class Lane:
         holder = mine[0]
         raise CallBlocked(
             f"{frame.title} would wait for ever: {holder.title} is open in this thread and holds the slot",
-            hint=f"end it first (exhaust or close() the generator, leave `use()`), or register "
-            f"{self.name} with concurrency={self.slots + 1}",
+            hint=f"{holder.how_to_end}; or register {self.name} with concurrency={self.slots + 1}",
             service=self.name,
             task=frame.task,
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
 from grym_nb.errors import (
+    CallBlocked,
     CallTimeout,
     LoadFailed,
     ServiceClosed,
@@ -278,7 +279,7 @@ class ServiceRecord:
     def _wait_for_drain(self, drain: Drain | None, frame: Frame) -> None:
         """Wait for somebody else's drain; a call for which it waits itself is `awaited`, and let in."""
         refuse_on_loop(frame)
-        if self.lane.rests_here():
+        if self.lane.resting_here() is not None:
             frame.awaited = True  # it waits for a generator, or a `use()`, of this very thread
             return
         self.lane.leave(frame)  # whom the drain waits for may be in line for the very slot
@@ -326,8 +327,8 @@ class ServiceRecord:
         After `timeout` seconds (the settings' `drain_seconds`) calls that still run keep the instance to
         themselves until they end. With `idle_for`, only if nobody has used it for so long.
         """
-        self.refuse_from_within("unload")
         timeout = limit_of(timeout)
+        self.refuse_from_within("unload", waits=timeout is None)
         if trouble := retire(self, Retirement(reason, timeout, idle_for=idle_for)):
             raise trouble
 
@@ -359,13 +360,22 @@ class ServiceRecord:
         if trouble := retire(self, Retirement(reason, limit_of(timeout), close=True)):
             raise trouble
 
-    def refuse_from_within(self, verb: str) -> None:
-        """Raise when the caller runs inside this very service, which would wait for itself."""
+    def refuse_from_within(self, verb: str, *, waits: bool = True) -> None:
+        """Raise when the caller is inside this service, or has a call of it open: it would wait for itself.
+
+        Who says how long (`waits=False`) may wait for a call that is only open, and go on without it.
+        """
         frame = current_frame()
         if frame is not None and (frame.record is self or frame.within(self)):
             raise StateError(
                 f"{self.name}.{frame.task} cannot {verb} the service it runs in",
                 hint="do it from a cell, or from another service's task",
+                service=self.name,
+            )
+        if waits and (rests := self.lane.resting_here()) is not None:
+            raise CallBlocked(
+                f"cannot {verb} {self.name}: it would wait for {rests.title}, which is open in this thread",
+                hint=rests.how_to_end,
                 service=self.name,
             )
 

@@ -137,8 +137,8 @@ class ServiceRegistry:
     def remove(self, name: str, timeout: float | None = None) -> None:
         """Unload a service and forget it; its handle raises `ServiceClosed` from then on."""
         record = self[name]._record
-        record.refuse_from_within("remove")
         timeout = limit_of(timeout)
+        record.refuse_from_within("remove", waits=timeout is None)
         with self._lock:
             if self._handles.get(name) is None or self._handles[name]._record is not record:
                 raise self._not_found(name)
@@ -390,7 +390,7 @@ class ServiceRegistry:
         """
         timeout = limit_of(timeout)
         for handle in self.handles():
-            handle._record.refuse_from_within("close")
+            handle._record.refuse_from_within("close", waits=False)
         with self._lock:
             self._closed = True
         clock = self.ports.clock

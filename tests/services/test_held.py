@@ -317,6 +317,41 @@ def test_a_call_that_is_only_submitted_beside_an_open_generator_waits(streams: S
     assert (list(stream), call.result(WAIT)) == ([1, 2], "later")
 
 
+def test_letting_go_beside_an_open_generator_of_this_thread_is_refused_at_once(
+    streams: ServiceHandle,
+) -> None:
+    """It would wait for what only this thread can end; the error says how, and nothing has changed."""
+    stream = streams.parts(3)
+    next(stream)
+    [frame] = streams._registry.running()
+
+    class Changed(Streams):
+        pass
+
+    other = Gates()
+    other.tell("another config")
+    for move in (
+        streams.unload,
+        streams.reload,
+        lambda: streams.configure(gates=other),
+        lambda: streams._registry.remove("streams"),
+        lambda: streams._registry.register("streams", Changed, config=streams.config),
+    ):
+        with pytest.raises(CallBlocked, match=r"streams\.parts, which is open in this thread") as caught:
+            move()
+        assert f"%grym cancel {frame.id}" in caught.value.hint
+    assert (streams.state, streams.version, list(stream)) == ("ready", "v1", [1, 2])
+    assert streams.unload().state == "registered"
+
+
+def test_an_unload_that_says_how_long_goes_on_without_an_open_generator(streams: ServiceHandle) -> None:
+    """Whose instance stays its own."""
+    stream = streams.parts(3)
+    next(stream)
+    assert streams.unload(timeout=0.01).state == "registered"
+    assert list(stream) == [1, 2]
+
+
 def test_an_open_generator_keeps_the_service_loaded(streams: ServiceHandle, gates: Gates) -> None:
     """An unload waits for it, and past its deadline leaves it the instance."""
     stream = streams.parts(3)
