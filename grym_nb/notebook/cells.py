@@ -142,7 +142,7 @@ def _values(
     shell: InteractiveShell, asked: Iterable[str], variables: Mapping[str, Any], made: type
 ) -> tuple[tuple[str, str], ...]:
     """Return each name with a hash of its value, which is empty where there is none."""
-    from grym_nb.services.spec import code_of
+    from grym_nb.services.content import code_of
 
     names, told = Names(variables), {}
     for name in asked:

@@ -384,9 +384,10 @@ class ServiceHandle:
         """Call a task once for each item, in order, with progress; returns a list of results.
 
         With `save=` every result is also a line of that JSON file (and is returned as it reads there), and
-        a later call with the same items, code and config goes on where this one stopped. `errors="raise"`
-        stops at the first failure; else failed items are None in the list and explained in its `failed`.
-        Further keywords go to the task.
+        a later call goes on where this one stopped. It asks again what would be answered differently: when
+        the item, the keywords, the config or the code changed, also the code of functions that it calls and
+        of services that it needs. `errors="raise"` stops at the first failure; else failed items are None in
+        the list and explained in its `failed`. Further keywords go to the task.
         """
         from grym_nb.services.mapping import run_map
 

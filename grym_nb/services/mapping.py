@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from grym_nb.errors import CallBlocked, GrymError, Interrupted, Problem, StorageError, ValidationError
 from grym_nb.render import Table, brief
 from grym_nb.services.call import Call, track
-from grym_nb.services.spec import ServiceSpec, code_of
+from grym_nb.services.content import code_of, named_by
 
 if TYPE_CHECKING:
     from grym_nb.services.handle import ServiceHandle
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Mapped", "run_map"]
 
 _Asked = tuple[int, str, Call | GrymError]
+
+#: how each line of a result file begins
+_BEGINS = '{"key": '
 
 
 class Mapped(list[Any]):
@@ -81,7 +84,7 @@ def run_map(
     ticks = track(steps, total=total, title=mapped.title)
     if total is not None:
         next(ticks, None)
-    with _results(save, handle._record.spec, spec.method, kwargs) as book:
+    with _results(save, lambda: _origin(handle, spec.method, kwargs)) as book:
         waiting: deque[_Asked] = deque()
         try:
             for index, item in enumerate(items):
@@ -154,9 +157,9 @@ def _interrupted(mapped: Mapped, waiting: deque[Any], book: _Book) -> Interrupte
 class _Book:
     """The result file: a JSON line for each item, written as soon as it is there.
 
-    Lines are found again by the content of the item, the keywords, and the service's code and config: items
-    may be added, removed or put in another order between two runs, and what changed code or another config
-    would answer differently is asked again. Failed items are tried again.
+    Lines are found again by the content of the item and by `_origin`: items may be added, removed or put in
+    another order between two runs, and what changed code or another config would answer differently is asked
+    again. Failed items are tried again.
     """
 
     def __init__(self, name: str, file: IO[str] | None, same: str) -> None:
@@ -215,8 +218,18 @@ class _Book:
         return json.loads(text).get("result")
 
 
+def _origin(handle: ServiceHandle, task: str, kwargs: Mapping[str, Any]) -> str:
+    """Return a hash of all that makes the results what they are, apart from the items.
+
+    That is the code of the service, of what its code names, and of the services it needs, with their config.
+    """
+    specs = [record.spec for record in handle._registry.family_of(handle._record)]
+    made = [(spec.name, spec.parts["code"], spec.parts["config"], named_by(spec.callable)) for spec in specs]
+    return code_of((made, task, dict(kwargs)))
+
+
 @contextmanager
-def _results(save: Any, spec: ServiceSpec, task: str, kwargs: Mapping[str, Any]) -> Iterator[_Book]:
+def _results(save: Any, origin: Callable[[], str]) -> Iterator[_Book]:
     if save is None:
         yield _Book("", None, "")
         return
@@ -229,14 +242,26 @@ def _results(save: Any, spec: ServiceSpec, task: str, kwargs: Mapping[str, Any])
             f"{name} cannot be written: {error.strerror or error}", hint="choose another file for save="
         ) from None
     with file:
-        parts = spec.parts
-        book = _Book(name, file, code_of((spec.name, task, parts["code"], parts["config"], dict(kwargs))))
+        book = _Book(name, file, origin())
         file.seek(0)
         lines = file.readlines()
+        _refuse_foreign(name, lines)
         book.read(lines)
         if lines and not lines[-1].endswith("\n"):
             file.write("\n")  # what a killed kernel left half-written stays a line of its own
         yield book
+
+
+def _refuse_foreign(name: str, lines: Sequence[str]) -> None:
+    """Raise when a file is full of something else: nothing is to be added to that."""
+    ours = any(line.startswith(_BEGINS) for line in lines)
+    # A crash may have left the beginning of the first line, or nothing but NULs.
+    if not ours and not _BEGINS.startswith("".join(lines).strip("\0\n")):
+        raise StorageError(
+            f"{name} is no file of results, and was left as it is",
+            cause=f"it begins with {brief(lines[0].rstrip())}",
+            hint="choose another file for save=, one that map has written or a new one",
+        )
 
 
 def _plain(value: Any) -> Any:

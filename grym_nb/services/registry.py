@@ -278,6 +278,13 @@ class ServiceRegistry:
                     order[at.name] = at
         return list(order.values())
 
+    def family_of(self, record: ServiceRecord) -> list[ServiceRecord]:
+        """Return `record` after everything it needs, as far as that is there."""
+        try:
+            return [*self.before(record), record]
+        except LoadFailed:
+            return [record]
+
     def optional(self, record: ServiceRecord, need: ServiceRecord) -> bool:
         """Tell whether `record` can do without `need`: no way of must-haves leads from one to the other."""
         seen, open_names = set(), [record.name]
@@ -405,15 +412,9 @@ class ServiceRegistry:
     def _closing_order(self) -> list[ServiceRecord]:
         order: dict[str, ServiceRecord] = {}
         for handle in self.handles():
-            for record in (*self._order_or_none(handle._record), handle._record):
+            for record in self.family_of(handle._record):
                 order.setdefault(record.name, record)
         return list(order.values())[::-1]
-
-    def _order_or_none(self, record: ServiceRecord) -> list[ServiceRecord]:
-        try:
-            return self.before(record)
-        except LoadFailed:
-            return []
 
     def __enter__(self) -> Self:
         return self

@@ -270,7 +270,7 @@ class TestFile:
         assert work.map("square", [1, 2, 3], save=path).resumed == 3
 
     @settings(max_examples=25, deadline=None)
-    @given(cut=st.integers(0, 400), rest=st.binary(max_size=6))
+    @given(cut=st.integers(8, 400), rest=st.binary(max_size=6))
     def test_whatever_a_crash_left_in_the_file_the_results_are_right(self, cut: int, rest: bytes) -> None:
         import tempfile
 
@@ -339,6 +339,73 @@ class TestFile:
         assert handle.map("ask", [1, 2], save=path) == [101, 201]
         registry.register("answers", edition(10))
         assert handle.map("ask", [1, 2], save=path).resumed == 2
+
+    def test_a_changed_helper_is_asked_again(self, registry: ServiceRegistry, tmp_path: Path) -> None:
+        """What a task calls beside its class is looked up at every call, so a file from before is stale."""
+        space: dict[str, Any] = {"ModelService": ModelService, "task": task, "__name__": "__main__"}
+        exec(
+            "LIMIT = 1\n"
+            "def deep(x): return x * LIMIT\n"
+            "def helper(x): return deep(x)\n"
+            "class Helped(ModelService):\n"
+            "    @task\n"
+            "    def ask(self, x: int) -> int: return helper(x)\n",
+            space,
+        )
+        path = tmp_path / "out.jsonl"
+        handle = registry.register("helped", space["Helped"])
+        assert handle.map("ask", [1, 2], save=path) == [1, 2]
+        exec("def helper(x): return deep(x) + 100", space)
+        assert handle.map("ask", [1, 2], save=path) == [101, 102]
+        space["LIMIT"] = 2
+        assert handle.map("ask", [1, 2], save=path) == [102, 104]
+        exec("def helper(x): return deep(x)", space)
+        space["LIMIT"] = 1
+        assert handle.map("ask", [1, 2], save=path).resumed == 2
+
+    def test_what_changed_in_a_needed_service_is_asked_again(
+        self, registry: ServiceRegistry, tmp_path: Path
+    ) -> None:
+        class Inner(ModelService):
+            def __init__(self, *, times: int = 1) -> None:
+                self.times = times
+
+            @task
+            def scale(self, x: int) -> int:
+                return x * self.times
+
+        class Outer(ModelService):
+            needs = ("inner", "absent?")
+
+            @task
+            def ask(self, x: int) -> int:
+                return self.needs.inner.scale(x)
+
+        path = tmp_path / "out.jsonl"
+        inner, outer = registry.register("inner", Inner), registry.register("outer", Outer)
+        assert outer.map("ask", [1, 2], save=path) == [1, 2]
+        inner.configure(times=10)
+        assert outer.map("ask", [1, 2], save=path) == [10, 20]
+        assert outer.map("ask", [1, 2], save=path).resumed == 2
+
+    @pytest.mark.parametrize("content", ["file,lufs\na.wav,-23\n", '{"files": []}', "\n\n[1, 2]"])
+    def test_a_file_of_something_else_is_left_as_it_is(
+        self, work: ServiceHandle, tmp_path: Path, content: str
+    ) -> None:
+        path = tmp_path / "mydata.csv"
+        path.write_text(content)
+        with pytest.raises(StorageError, match="is no file of results, and was left as it is"):
+            work.map("square", [1], save=path)
+        assert path.read_text() == content and scene.done == []
+
+    @pytest.mark.parametrize("content", [b"", b"\n", b'{"ke', b"\0\0\0", b'{"key": "x", "ok"'])
+    def test_what_a_crash_left_of_a_first_line_is_gone_on_with(
+        self, work: ServiceHandle, tmp_path: Path, content: bytes
+    ) -> None:
+        path = tmp_path / "out.jsonl"
+        path.write_bytes(content)
+        assert work.map("square", [1, 2], save=path) == [1, 4]
+        assert work.map("square", [1, 2], save=path).resumed == 2
 
     def test_a_result_that_cannot_be_kept_says_so(self, work: ServiceHandle, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
