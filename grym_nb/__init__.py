@@ -92,14 +92,17 @@ if TYPE_CHECKING:
         TaskNotFound as TaskNotFound,
     )
     from grym_nb.errors import (
+        UnknownName as UnknownName,
+    )
+    from grym_nb.errors import (
         ValidationError as ValidationError,
     )
     from grym_nb.runtime import Runtime as Runtime
     from grym_nb.runtime import current as current
-    from grym_nb.services import (
-        Call,
-        ServiceHandle,
-    )
+    from grym_nb.runtime import get as get
+    from grym_nb.runtime import register as register
+    from grym_nb.runtime import run as run
+    from grym_nb.runtime import submit as submit
     from grym_nb.services import (
         ModelService as ModelService,
     )
@@ -123,7 +126,7 @@ _ERRORS = (
     "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError DependencyError "
     "GrymError Interrupted LoadFailed MissingExtra QueueFull ResourceExhausted RoutingError ServiceClosed "
     "ServiceError ServiceNotFound ServiceNotReady StateError StorageError TaskFailed TaskNotFound "
-    "ValidationError"
+    "UnknownName ValidationError"
 )
 
 #: where each public name lives
@@ -135,26 +138,22 @@ _HOME = {
     "Task": "grym_nb.services",
     "TaskResult": "grym_nb.services",
     "current": "grym_nb.runtime",
+    "get": "grym_nb.runtime",
+    "register": "grym_nb.runtime",
+    "run": "grym_nb.runtime",
+    "submit": "grym_nb.runtime",
     "task": "grym_nb.services",
     "track": "grym_nb.services",
     **dict.fromkeys(_ERRORS.split(), "grym_nb.errors"),
 }
 
-__all__ = [
-    *sorted(_HOME),
-    "get",
-    "load_ipython_extension",
-    "register",
-    "run",
-    "submit",
-    "unload_ipython_extension",
-]
+__all__ = [*sorted(_HOME), "load_ipython_extension", "unload_ipython_extension"]
 
 
 def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
-        raise AttributeError(f"module 'grym_nb' has no attribute {name!r}")
+        raise _unknown(name)
     import importlib
 
     value = getattr(importlib.import_module(home), name)
@@ -162,49 +161,20 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def _unknown(name: str) -> AttributeError:
+    if name.startswith("_"):  # asked by Python and its tools, and not by a person
+        return AttributeError(f"module 'grym_nb' has no attribute {name!r}")
+    from grym_nb.errors import UnknownName, closest
+
+    able = [name for name in __all__ if name.islower() and "ipython" not in name]
+    more = "; of the registry: current().registry, with remove(name) and more"
+    return UnknownName(
+        f"grym_nb has no {name!r}.{closest(name, __all__)}", hint=f"it has {', '.join(able)}{more}", name=name
+    )
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def register(name: str, factory: Any, **options: Any) -> ServiceHandle:
-    """Register a service with the kernel's runtime and return its handle; nothing is loaded yet.
-
-    `factory` is a class, any callable, or ``"module:attribute"``. Options: `config` (a dict of its keyword
-    arguments), `needs`, `memory`, `priority`, `ttl`, `engine`, `concurrency`, `version`; see
-    `ServiceRegistry.register`.
-    """
-    from grym_nb.errors import ConfigError, Problem
-    from grym_nb.runtime import current
-
-    known = ("config", "needs", "memory", "priority", "ttl", "engine", "concurrency", "version")
-    if strange := {key: value for key, value in options.items() if key not in known}:
-        raise ConfigError(
-            f"{name!r} cannot be registered",
-            problems=[Problem(key, repr(value), "an option of register") for key, value in strange.items()],
-            hint=f"config of the service goes into config={strange!r}; options: {', '.join(known)}",
-        )
-    return current().registry.register(name, factory, **options)
-
-
-def get(name: str) -> ServiceHandle:
-    """Return the handle of a service of the kernel's runtime; an unknown name says which is closest."""
-    from grym_nb.runtime import current
-
-    return current().registry[name]
-
-
-def submit(task: Task) -> Call:
-    """Send a `Task` to the service that declares its type; returns at once with a `Call`."""
-    from grym_nb.runtime import current
-
-    return current().submit(task)
-
-
-def run(type: str, /, *args: Any, **kwargs: Any) -> Any:
-    """Call the service that declares the task type, and return its answer."""
-    from grym_nb.runtime import current
-
-    return current().run(type, *args, **kwargs)
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

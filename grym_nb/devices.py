@@ -70,16 +70,19 @@ class Device:
 def parse_size(value: str | int) -> int:
     """Return `value` in bytes: 2000, "2GB", "1.5 GB", "512 MiB".
 
-    KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024; the B and the case do not matter.
+    KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024; the case does not matter, nor the B
+    after a letter. Text without a unit is refused: "200" may have meant megabytes.
     """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         whole, fraction, unit, binary = match.groups()
-        if unit or not binary:
+        if unit or (not binary and value.strip()[-1] in "bB"):
             scale = int((1024 if binary else 1000) ** " kmgtp".index(unit.lower() or " "))
             return int(whole) * scale + (round(float(fraction) * scale) if fraction else 0)
-    problem = Problem("size", repr(value), "bytes as a whole number, or text like '2GB' or '512 MiB'")
+    problem = Problem(
+        "size", repr(value), "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
+    )
     raise ConfigError(f"{value!r} is not a size", problems=[problem])
 
 

@@ -25,6 +25,7 @@
         ├── RoutingError            no service, or several, for a task type
         ├── StorageError            also an OSError; what could not be kept
         ├── MissingExtra            also an ImportError; the line that installs it
+        ├── UnknownName             also an AttributeError; nothing public is called so
         └── CommandError            a `%grym` line that cannot be understood
     KeyboardInterrupt
     └── Interrupted                 Ctrl-C in a call; `except Exception` does not swallow it
@@ -34,9 +35,10 @@ In a notebook each renders as at most three lines: what happened, the cause, wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +68,14 @@ __all__ = [
     "StorageError",
     "TaskFailed",
     "TaskNotFound",
+    "UnknownName",
     "ValidationError",
     "closest",
+    "says_what_it_takes",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _WIDTH = 240  # a longer line wraps in every front end, and three lines become many
 
@@ -233,6 +240,7 @@ class CallCancelled(GrymError):
     """The call was cancelled before it ended."""
 
     code = "call.cancelled"
+    advice = "the service is still ready: call it again when you want it after all"
 
 
 class BreakerOpen(GrymError):
@@ -271,6 +279,7 @@ class ValidationError(GrymError, ValueError):
     """What was given does not fit; `problems` lists everything that is wrong with it."""
 
     code = "validation"
+    advice = "nothing was done; mend what is named here and run it again"
 
     def __init__(self, message: str, *, problems: Sequence[Problem] = (), **rest: Any) -> None:
         if problems and not rest.get("cause"):
@@ -330,6 +339,12 @@ class CommandError(GrymError):
     code = "command"
 
 
+class UnknownName(GrymError, AttributeError):
+    """The package has nothing public of that name."""
+
+    code = "unknown_name"
+
+
 class Interrupted(_ThreeLines, KeyboardInterrupt):
     """Ctrl-C in a call: says how far it came, and leaves the service ready."""
 
@@ -341,3 +356,38 @@ class Interrupted(_ThreeLines, KeyboardInterrupt):
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+def says_what_it_takes(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function, or a class, that answers arguments it does not take with a `ValidationError`."""
+    if isinstance(function, type):
+        made: Any = function
+        made.__init__ = says_what_it_takes(made.__init__)
+        return function
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # it came from within: the arguments were taken
+            raise _misfit(function, str(error)) from None
+
+    return call
+
+
+def _misfit(function: Callable[..., Any], words: str) -> ValidationError:
+    """Return the error for arguments that a function does not take; `words` are Python's own."""
+    import inspect
+    import re
+
+    name = re.sub(r"^__main__\.|\.__init__$", "", function.__qualname__)
+    signature = inspect.signature(function)
+    known = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    takes = [p.replace(annotation=p.empty) for p in known]
+    strange = re.search(r"unexpected keyword argument '(\w+)'", words)
+    near = closest(strange[1], (p.name for p in takes)) if strange else ""
+    told = re.sub(r"^[\w.<>]+\(\) ", "", words)
+    shown = signature.replace(parameters=takes, return_annotation=signature.empty)
+    return ValidationError(f"{name} {told}.{near}" if near else f"{name} {told}", hint=f"it takes {shown}")

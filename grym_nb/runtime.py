@@ -8,12 +8,14 @@ import warnings
 from typing import Any, Self
 
 from grym_nb.clock import Clock
+from grym_nb.errors import says_what_it_takes
 from grym_nb.flow import route
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
 from grym_nb.services.ports import Ports
+from grym_nb.services.spec import Factory
 from grym_nb.settings import Settings
 
-__all__ = ["Runtime", "current"]
+__all__ = ["Runtime", "current", "get", "register", "run", "submit"]
 
 #: services that come with the package, registered unloaded and imported at their first use
 _BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
@@ -35,10 +37,16 @@ class Runtime:
         for name, factory in _BUILT_IN.items():
             self.registry.register(name, factory)
 
-    def submit(self, task: Task) -> Call:
-        """Send a task to the service that declares its type; returns at once with a `Call`."""
-        return self._route(task.type, task.model).submit(task)
+    @says_what_it_takes
+    def submit(self, task: str | Task, /, *args: Any, **kwargs: Any) -> Call:
+        """Send a task to the service that declares its type; returns at once with a `Call`.
 
+        The task is a `Task`, or a type with the arguments after it.
+        """
+        type, model = (task.type, task.model) if isinstance(task, Task) else (task, None)
+        return self._route(type, model).submit(task, *args, **kwargs)
+
+    @says_what_it_takes
     def run(self, type: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the service that declares the task type, and return its answer."""
         return self._route(type, None).run(type, *args, **kwargs)
@@ -87,6 +95,35 @@ def current() -> Runtime:
                 atexit.register(_close)
             _kernel = Runtime()
         return _kernel
+
+
+@says_what_it_takes
+def register(name: str, factory: Factory, **options: Any) -> ServiceHandle:
+    """Register a service with the kernel's runtime and return its handle; nothing is loaded yet.
+
+    `factory` is a class, any callable, or ``"module:attribute"``. Options: `config` (a dict of its keyword
+    arguments), `needs`, `memory`, `priority`, `ttl`, `engine`, `concurrency`, `version`; see
+    `ServiceRegistry.register`.
+    """
+    return current().registry.register(name, factory, **options)
+
+
+@says_what_it_takes
+def get(name: str) -> ServiceHandle:
+    """Return the handle of a service of the kernel's runtime; an unknown name says which is closest."""
+    return current().registry[name]
+
+
+@says_what_it_takes
+def submit(task: str | Task, /, *args: Any, **kwargs: Any) -> Call:
+    """Send a `Task`, or a task type with arguments, to the service that declares the type; see `Call`."""
+    return current().submit(task, *args, **kwargs)
+
+
+@says_what_it_takes
+def run(type: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the service that declares the task type, and return its answer."""
+    return current().run(type, *args, **kwargs)
 
 
 def _close() -> None:

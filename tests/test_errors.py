@@ -24,8 +24,10 @@ from grym_nb.errors import (
     StorageError,
     TaskFailed,
     TaskNotFound,
+    UnknownName,
     ValidationError,
     closest,
+    says_what_it_takes,
 )
 
 
@@ -172,3 +174,47 @@ def test_a_missing_extra_names_the_line_that_installs_it() -> None:
 )
 def test_the_closest_name_is_offered_when_one_is_near(name: str, known: list[str], told: str) -> None:
     assert closest(name, known) == told
+
+
+class TestSaysWhatItTakes:
+    def test_what_does_not_bind_is_told_with_what_would(self) -> None:
+        @says_what_it_takes
+        def scale(x: int, *, times: int = 2) -> int:
+            """Doc."""
+            return x * times
+
+        assert scale(3) == 6 and scale.__doc__ == "Doc."
+        with pytest.raises(ValidationError) as caught:
+            scale(3, timse=1)  # type: ignore[call-arg]
+        assert caught.value.lines() == [
+            "TestSaysWhatItTakes.test_what_does_not_bind_is_told_with_what_would.<locals>.scale "
+            "got an unexpected keyword argument 'timse'. Did you mean 'times'?",
+            "→ it takes (x, *, times=2)",
+        ]
+
+    def test_a_type_error_from_within_stays_as_it_is(self) -> None:
+        @says_what_it_takes
+        def add(x: object) -> object:
+            return x + 1  # type: ignore[operator]
+
+        with pytest.raises(TypeError, match="NoneType"):
+            add(None)
+
+    def test_a_class_is_told_by_its_name(self) -> None:
+        @says_what_it_takes
+        class Box:
+            def __init__(self, size: int) -> None:
+                self.size = size
+
+        assert Box(3).size == 3 and isinstance(Box(3), Box)
+        with pytest.raises(ValidationError, match=r"Box missing 1 required positional argument: 'size'"):
+            Box()  # type: ignore[call-arg]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import grym_nb
+
+    assert not hasattr(grym_nb, "regster")
+    with pytest.raises(UnknownName, match=r"grym_nb has no 'regster'. Did you mean 'register'\?") as caught:
+        grym_nb.regster  # type: ignore[attr-defined]  # noqa: B018
+    assert isinstance(caught.value, AttributeError) and "register" in caught.value.hint

@@ -200,7 +200,11 @@ def _stamp(path: Path) -> tuple[int, int]:
         status = path.stat()
     except OSError as error:
         near = closest(path.name, (p.name for p in islice(_siblings(path), 1000)))
-        raise AudioError(f"{str(path)!r} cannot be opened.{near}", cause=str(error.strerror)) from error
+        raise AudioError(
+            f"{str(path)!r} cannot be opened.{near}",
+            cause=str(error.strerror),
+            hint="name a wav, flac, mp3 or ogg file that is there",
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise AudioError(f"{str(path)!r} is {kind}: an audio file is needed", hint="wav, flac, mp3 or ogg")

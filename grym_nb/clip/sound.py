@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.clip import arrays, files, player
-from grym_nb.errors import AudioError, Problem
+from grym_nb.errors import AudioError, Problem, says_what_it_takes
 from grym_nb.render import seconds
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Clip:
     _hash: str | None
     _strays: int | None
 
+    @says_what_it_takes
     def __init__(self, samples: npt.ArrayLike, rate: int) -> None:
         self._set(arrays.as_samples(samples), arrays.as_rate(rate), None)
 
@@ -65,6 +66,7 @@ class Clip:
         return clip
 
     @classmethod
+    @says_what_it_takes
     def read(cls, path: str | os.PathLike[str]) -> Clip:
         """Return the clip in a wav, flac, mp3 or ogg file; only its header is read now.
 
@@ -79,6 +81,7 @@ class Clip:
             _ = clip.samples
         return clip
 
+    @says_what_it_takes
     def write(self, path: str | os.PathLike[str], *, subtype: str | None = None) -> Path:
         """Write the file, whole or not at all, and return its path; the suffix names the format.
 
@@ -153,6 +156,7 @@ class Clip:
         with np.errstate(invalid="ignore"):  # infinities of both signs make a NaN, found where it matters
             return self._of(self.samples.mean(axis=0, dtype=np.float32), self._rate)
 
+    @says_what_it_takes
     def at(self, rate: int) -> Clip:
         """Return the clip at `rate` Hz, band-limited (soxr, high quality); itself at its own rate."""
         rate = arrays.as_rate(rate)
@@ -163,6 +167,7 @@ class Clip:
         samples: Samples = soxr.resample(clip.samples.T, self._rate, rate).T
         return self._of(samples.copy("C"), rate)
 
+    @says_what_it_takes
     def cut(self, start: float, end: float | None = None) -> Clip:
         """Return what lies between `start` and `end` seconds; an `end` beyond the clip means its end.
 
@@ -185,6 +190,7 @@ class Clip:
         # A copy: a view of a second would keep the hour it was cut from in memory.
         return self._of(self.samples[..., first:stop].copy(), self._rate)
 
+    @says_what_it_takes
     def checked(
         self,
         *,

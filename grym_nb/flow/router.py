@@ -18,7 +18,7 @@ def route(registry: ServiceRegistry, type: str, *, model: str | None = None) -> 
     if not able:
         known = registry.types()
         raise RoutingError(
-            f"no service answers {type!r}.{closest(type, known)}",
+            f"no service answers {type!r}.{closest(str(type), known)}",
             hint=f"supported: {', '.join(known) or 'nothing yet'}",
             type=type,
             supported=known,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import CommandError, closest
+from grym_nb.errors import CommandError, ValidationError, closest
 from grym_nb.notebook.typed import keyword, value_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ def run(
             raise CommandError(f"%grym run {handle.name}: {pair[0]} is given twice", hint="say it once")
         else:
             kwargs[pair[0]] = value_of(pair[1], variables)
-    value = handle.run(task, *args, **kwargs)
+    try:
+        value = handle.run(task, *args, **kwargs)
+    except ValidationError as error:
+        if any(isinstance(given, str) for given in (*args, *kwargs.values())):
+            error.hint += "; $name passes the object of that name"
+        raise
     if out is None:
         return value
     variables[out] = value

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CommandError
 from grym_nb.notebook.sheet import Sheet
+from grym_nb.notebook.typed import value_of
 from grym_nb.render import Table, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from grym_nb.services import ServiceRegistry
     from grym_nb.services.frame import Frame
@@ -19,9 +20,18 @@ __all__ = ["calls_of", "cancel"]
 _RECENT = 20
 
 
-def cancel(registry: ServiceRegistry, ids: Sequence[int]) -> Sheet:
-    """Ask calls to end, by the numbers that `calls_of` shows; an unknown number cancels none of them."""
+def cancel(registry: ServiceRegistry, words: Sequence[str], variables: Mapping[str, Any]) -> Sheet:
+    """Ask calls to end, by the numbers that `calls_of` shows; an unknown number cancels none of them.
+
+    ``$name`` is the number, or the `Call`, of that name; ``all`` are those under way.
+    """
     under_way = {frame.id: frame for frame in (*registry.running(), *registry.waiting())}
+    if list(words) == ["all"]:
+        ids = list(under_way)
+        if not ids:
+            return Sheet("no call is under way")
+    else:
+        ids = [_number(word, variables) for word in words]
     unknown = [str(id) for id in ids if id not in under_way]
     if unknown:
         known = ", ".join(f"{id} ({frame.title})" for id, frame in under_way.items())
@@ -33,6 +43,17 @@ def cancel(registry: ServiceRegistry, ids: Sequence[int]) -> Sheet:
     order = sorted(set(ids), key=lambda id: under_way[id].place is not None)
     told = {id: _cancelled(under_way[id]) for id in order}
     return Sheet("", tuple(told[id] for id in dict.fromkeys(ids)))
+
+
+def _number(word: str, variables: Mapping[str, Any]) -> int:
+    value = value_of(word, variables)
+    number = getattr(value, "id", value)
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number
+    raise CommandError(
+        f"%grym cancel takes numbers of calls, not {word!r}",
+        hint="%grym calls shows them; all takes each",
+    )
 
 
 def _cancelled(frame: Frame) -> str:

@@ -19,6 +19,8 @@ from grym_nb.errors import CommandError, ConfigError, Problem
 from grym_nb.notebook.typed import keyword, value_of
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from IPython.core.interactiveshell import InteractiveShell
 
     from grym_nb.events import Event
@@ -85,6 +87,7 @@ class Names(dict[str, Any]):
 class _Body:
     """A cell's body, and a hash of it that comments and blank lines do not change."""
 
+    source: str
     tree: ast.Module
     file: str
     hash: str
@@ -123,12 +126,20 @@ def _run(shell: InteractiveShell, body: _Body, service: str) -> tuple[type, dict
     ipython: Any = shell
     tree = ipython.transform_ast(body.tree)
     with names.noted() as asked:
-        exec(compile(tree, body.file, "exec", flags=shell.compile.flags, dont_inherit=True), own)
+        exec(_compiled(shell, tree, body), own)
         made = _the_class(own, shell.user_ns, service)  # reads annotations that were put off
     own = {name: value for name, value in own.items() if not name.startswith("__")}
     # As it is once the cell is through: to find then what it left there itself is no change.
     setattr(made, _BODY, (body.hash, _values(shell, asked, ChainMap(own, shell.user_ns), made)))
     return made, own
+
+
+def _compiled(shell: InteractiveShell, tree: ast.Module, body: _Body) -> CodeType:
+    try:
+        code: CodeType = compile(tree, body.file, "exec", flags=shell.compile.flags, dont_inherit=True)
+        return code
+    except SyntaxError as error:  # such as a `return` outside of a function
+        raise _broken(error, body.source) from None
 
 
 def _is_as_it_was(shell: InteractiveShell, made: type, body: _Body) -> bool:
@@ -158,7 +169,7 @@ def _values(
 
 
 def _read(shell: InteractiveShell, first: str, body: str) -> _Body:
-    """Return the body, compiled as the lines after the first of a cell; raises the user's SyntaxError."""
+    """Return the body, parsed as the lines after the first of a cell."""
     __tracebackhide__ = True
     # With a line in front, the numbers in tracebacks are those that the front end shows beside the cell.
     ipython: Any = shell
@@ -167,9 +178,26 @@ def _read(shell: InteractiveShell, first: str, body: str) -> _Body:
     # just put the one line of the magic under that name.
     raw = f"{first}\n{body}".removesuffix("\n")
     file = ipython.compile.cache(source, _number(shell), raw_code=raw)
-    tree: ast.Module = ipython.compile.ast_parse(source, filename=file)
+    try:
+        tree: ast.Module = ipython.compile.ast_parse(source, filename=file)
+    except SyntaxError as error:
+        raise _broken(error, source) from None
     digest = hashlib.blake2b(ast.dump(tree).encode(errors="replace"), digest_size=16).hexdigest()
-    return _Body(tree, file, digest)
+    return _Body(source, tree, file, digest)
+
+
+def _broken(error: SyntaxError, source: str) -> CommandError:
+    """Return the error for a body that does not compile: IPython would show its own frames with Python's."""
+    lines = source.splitlines()
+    line = error.lineno or 0
+    code = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return CommandError(
+        f"the cell does not compile: {error.msg}, line {line}",
+        cause=f"line {line}: {code}" if code else "",
+        hint="nothing was changed; mend the line and run the cell again",
+        line=line,
+        column=error.offset or 0,
+    )
 
 
 def _number(shell: InteractiveShell) -> int:

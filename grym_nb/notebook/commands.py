@@ -145,7 +145,7 @@ def _calls(shell: InteractiveShell, given: Namespace) -> object:
 def _cancel(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.calls import cancel
 
-    return cancel(_registry(), given.calls)
+    return cancel(_registry(), given.calls, shell.user_ns)
 
 
 def _why(shell: InteractiveShell, given: Namespace) -> object:
@@ -220,7 +220,7 @@ def _unload_options(parser: Parser) -> None:
 
 
 def _some_calls(parser: Parser) -> None:
-    parser.add_argument("calls", nargs="+", type=int, metavar="CALL")
+    parser.add_argument("calls", nargs="+", metavar="CALL")
 
 
 def _maybe_command(parser: Parser) -> None:
@@ -288,8 +288,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "cancel",
         "asks calls to end, by their numbers in %grym calls",
-        "CALL...",
-        ("%grym cancel 12", "%grym cancel 12 13"),
+        "CALL... | all",
+        ("%grym cancel 12", "%grym cancel 12 13", "%grym cancel all"),
         _cancel,
         _some_calls,
         ("call",),

@@ -11,16 +11,24 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from grym_nb.clock import Clock, monotonic, wait
-from grym_nb.errors import CallCancelled, CallTimeout, GrymError, Interrupted
+from grym_nb.errors import (
+    CallCancelled,
+    CallTimeout,
+    GrymError,
+    Interrupted,
+    Problem,
+    ValidationError,
+    says_what_it_takes,
+)
 from grym_nb.render import Table, brief, redacted, seconds
-from grym_nb.services.frame import CURRENT, Frame, Progress, limit_of
+from grym_nb.services.frame import CURRENT, Frame, Options, Progress, limit_of
 from grym_nb.services.waits import aside, hand_over, refuse_on_loop, step_aside, step_back
 
 if TYPE_CHECKING:
     from grym_nb.pulse import Entry
     from grym_nb.services.lane import Ticket
 
-__all__ = ["Call", "Provenance", "Task", "TaskResult", "on_progress", "status_of", "track"]
+__all__ = ["Call", "Provenance", "Task", "TaskResult", "is_several", "on_progress", "status_of", "track"]
 
 T = TypeVar("T")
 _Status = Literal["completed", "failed", "cancelled", "timeout"]
@@ -28,6 +36,7 @@ _Status = Literal["completed", "failed", "cancelled", "timeout"]
 # -- what is asked for, and what came of it --------------------------------------------------------
 
 
+@says_what_it_takes
 @dataclass(frozen=True, slots=True)
 class Task:
     """Something to be done by whichever service declares `type`.
@@ -47,6 +56,13 @@ class Task:
     context: Any = None
     store_results: bool = False
     id: str = field(default_factory=lambda: f"task-{os.urandom(6).hex()}")
+
+    def __post_init__(self) -> None:
+        type: object = self.type
+        if not isinstance(type, str):
+            problem = Problem("type", brief(type), "a task type such as 'audio.loudness'")
+            raise ValidationError("this is no task", problems=[problem])
+        Options.of(self.timeout, self.priority, self.retries)  # said here, and not in the queue
 
     def __repr__(self) -> str:
         asked = [repr(self.type), brief(self.data)]
@@ -140,12 +156,27 @@ def _show(progress: Progress) -> None:
             show(progress)
 
 
+@says_what_it_takes
 def track(items: Iterable[T], *, total: int | None = None, title: str = "") -> Iterator[T]:
     """Yield from `items`; tell how far the call has come, and end it when it is cancelled or late.
 
     Inside a task it is the point at which Cancel, Ctrl-C and a deadline take hold. Outside of one it only
     shows progress. `total` is found by `len` where there is one.
     """
+    if not is_several(items):
+        raise ValidationError(
+            f"track goes over several items, not over {brief(items)}",
+            hint="such as track(range(n))",
+        )
+    return _tracked(items, total, title)
+
+
+def is_several(items: object) -> bool:
+    """Tell whether a loop can go over it; a single number, or a clip, is no such thing."""
+    return any(hasattr(type(items), name) for name in ("__iter__", "__getitem__"))
+
+
+def _tracked(items: Iterable[T], total: int | None, title: str) -> Iterator[T]:
     if total is None:
         try:
             total = len(items)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def _named(kind: type) -> Check:
     # By name, not by identity: a class that was reloaded or redefined is still what it is called.
     wanted = (kind.__module__, kind.__qualname__)
     return Check(
-        f"{kind.__name__}",
+        _HOW.get(wanted, kind.__name__),
         lambda v: (
             isinstance(v, kind) or any((c.__module__, c.__qualname__) == wanted for c in type(v).__mro__)
         ),
@@ -80,6 +80,8 @@ _PLAIN: dict[Any, Check] = {
     None: Check("None", lambda v: v is None),
     type(None): Check("None", lambda v: v is None),
 }
+#: how a value of ours is come by, where its name alone would not tell
+_HOW = {("grym_nb.clip.sound", "Clip"): "a Clip, such as grym.Clip.read(path)"}
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _KNOWN_ROOTS = ("grym_nb", "numpy", "torch")
 

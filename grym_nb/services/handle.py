@@ -33,6 +33,7 @@ from grym_nb.errors import (
     ServiceClosed,
     StateError,
     ValidationError,
+    says_what_it_takes,
 )
 from grym_nb.services.attempts import attempts
 from grym_nb.services.call import Call, Task, TaskResult
@@ -263,6 +264,7 @@ class BoundTask:
         """Return at once with a `Call`: a future that can also be awaited."""
         return _submit(_begin(self._record, self._record.task(self.name), args, kwargs, self.options))
 
+    @says_what_it_takes
     def with_(
         self, *, timeout: float | None = None, priority: str | int = "normal", retries: int = 0
     ) -> Self:
@@ -340,13 +342,19 @@ class ServiceHandle:
 
     # -- calls -------------------------------------------------------------------------------------
 
+    @says_what_it_takes
     def run(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a task by method name or type."""
         return _call(self._record, self._record.task(task), args, kwargs, PLAIN)
 
+    @says_what_it_takes
     def submit(self, task: str | Task, /, *args: Any, **kwargs: Any) -> Call:
         """Submit a task by method name, type or `Task`; returns at once with a `Call`."""
         if isinstance(task, Task):
+            if args or kwargs:
+                raise ValidationError(
+                    f"{task.id} has its arguments already", hint="they go into Task(type, data, params={...})"
+                )
             return _submit(self._of(task))
         return _submit(_begin(self._record, self._record.task(task), args, kwargs, PLAIN))
 
@@ -359,6 +367,7 @@ class ServiceHandle:
             )
         super().__setattr__(name, value)
 
+    @says_what_it_takes
     def execute(self, task: Task) -> TaskResult:
         """Run a `Task`; a failing one gives a result that says so, it never raises."""
         call: Call | None = None
@@ -371,6 +380,7 @@ class ServiceHandle:
         assert call.outcome is not None
         return call.outcome.for_task(task)
 
+    @says_what_it_takes
     def map(
         self,
         task: str,
@@ -412,6 +422,7 @@ class ServiceHandle:
             error = raised
         raise unpinned(error) from None
 
+    @says_what_it_takes
     def unload(self, timeout: float | None = None) -> Self:
         """Let running calls end, then let go of the model; the next call loads it anew."""
         self._record.unload(timeout)
@@ -428,6 +439,7 @@ class ServiceHandle:
 
         ``"in place"``: set on the resident model between two calls. ``"reloads"``: `load` depends on it, so
         the next call loads anew. ``"at load"``: nothing was loaded. ``"unchanged"``: it was so already.
+        It holds until the next registration: to run the cell with `register` again puts the config back.
         """
         return self._registry.reconfigure(self._record, changes)
 
@@ -465,7 +477,7 @@ class ServiceHandle:
         return bound
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._record.known_tasks]
+        return sorted({*super().__dir__(), *self._record.known_tasks})
 
     def __repr__(self) -> str:
         return f"<{self.status().line}>"

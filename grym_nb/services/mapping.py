@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from grym_nb.errors import CallBlocked, GrymError, Interrupted, Problem, StorageError, ValidationError
 from grym_nb.render import Table, brief
-from grym_nb.services.call import Call, track
+from grym_nb.services.call import Call, is_several, track
 from grym_nb.services.content import code_of, named_by
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ def run_map(
         raise ValidationError(
             "map does not know what to do with errors",
             problems=[Problem("errors", brief(errors), "'keep' or 'raise'")],
+        )
+    if isinstance(items, (str, bytes)) or not is_several(items):
+        raise ValidationError(
+            f"map goes over several items, not over {brief(items)}",
+            hint=f"one item: handle.{task}(item); several: handle.map({task!r}, [item, ...])",
         )
     spec = handle._record.task(task)
     mapped = Mapped(f"{handle.name}.{spec.method}")

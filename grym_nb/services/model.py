@@ -75,7 +75,7 @@ class _Mark:
     replay: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TaskSpec:
     """One thing a service can do: the method, the task type it answers, and what it accepts."""
 
@@ -85,12 +85,15 @@ class TaskSpec:
     replay: bool
     takes_context: bool
     doc: str
-    checker: Checker = field(compare=False, repr=False)
+    checker: Checker = field(compare=False)
 
     @property
     def signature(self) -> str:
         """The method's signature as text, without `self`."""
         return self.checker.signature
+
+    def __repr__(self) -> str:
+        return f"<task {self.method}{self.signature}: {self.type}>"
 
 
 @overload

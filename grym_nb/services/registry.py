@@ -18,9 +18,11 @@ from grym_nb.errors import (
     ServiceClosed,
     ServiceNotFound,
     closest,
+    says_what_it_takes,
 )
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.metrics import Metrics
+from grym_nb.render import redacted
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
 from grym_nb.services.model import TaskSpec, clashes
@@ -34,6 +36,8 @@ from grym_nb.settings import Settings
 __all__ = ["ServiceRegistry"]
 
 _GROUP = "grym_nb.services"
+_NO_OPTION = "an option of register"
+_OPTIONS = ("config", "needs", "memory", "priority", "ttl", "engine", "concurrency", "version")
 _REFUSE: Any = object()
 
 
@@ -56,6 +60,7 @@ class ServiceRegistry:
 
     # -- registering -------------------------------------------------------------------------------
 
+    @says_what_it_takes
     def register(
         self,
         name: str,
@@ -69,6 +74,7 @@ class ServiceRegistry:
         engine: str = "inline",
         concurrency: int = 1,
         version: str | None = None,
+        **unknown: Any,
     ) -> ServiceHandle:
         """Put a service under `name` and return its handle; nothing is loaded yet.
 
@@ -76,8 +82,15 @@ class ServiceRegistry:
         same registration again changes nothing; a changed one is put in place under the same handle.
         `memory` ("2GB") is what the model takes, `ttl` the idle seconds after which it is unloaded,
         `concurrency` how many calls may compute at a time. `needs` are loaded first; ``"name?"`` is
-        optional.
+        optional. What is registered is in force: it undoes what `configure` changed since.
         """
+        if unknown:
+            raise ConfigError(
+                f"{name!r} cannot be registered",
+                problems=[Problem(key, told, _NO_OPTION) for key, told in redacted(unknown).items()],
+                hint=f"config of the service goes into config={unknown!r}; options: {', '.join(_OPTIONS)}",
+                service=str(name),
+            )
         spec = ServiceSpec.of(
             name,
             factory,
@@ -134,6 +147,7 @@ class ServiceRegistry:
                 new.append(point.name)
         return tuple(new)
 
+    @says_what_it_takes
     def remove(self, name: str, timeout: float | None = None) -> None:
         """Unload a service and forget it; its handle raises `ServiceClosed` from then on."""
         record = self[name]._record
@@ -176,6 +190,7 @@ class ServiceRegistry:
             return self._handles[name]
         raise self._not_found(name)
 
+    @says_what_it_takes
     def get(self, name: str, default: Any = _REFUSE) -> Any:
         """Return the handle of that name; an unknown one raises, or gives `default` if there is one."""
         if default is not _REFUSE and name not in self._handles:

@@ -130,17 +130,25 @@ def test_changed_options_need_no_new_code(ready: Kernel) -> None:
     assert ready.run("gain.apply(2), Gain is kept[0], len(loads) - kept[1]").result_text == "(8, True, 1)"
 
 
-def test_a_body_that_does_not_compile_is_the_users_syntax_error(ready: Kernel) -> None:
-    """Shown by IPython at the right line of the cell, and without a frame of ours; nothing is changed."""
-    before = ready.run("gain.version, Gain, FLOOR").result_text
-    reply = ready.run(GAIN.replace("def apply(self, x):", "def apply(self, x:"))
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("def apply(self, x):", "def apply(self, x:"), ("FLOOR = 0.5", "return 0.5")],
+    ids=["parser", "compiler"],
+)
+def test_a_body_that_does_not_compile_is_told_by_its_line(ready: Kernel, before: str, after: str) -> None:
+    """In three lines, where IPython would show its own frames; nothing is changed."""
+    was = ready.run("gain.version, Gain, FLOOR").result_text
+    reply = ready.run(GAIN.replace(before, after))
     assert reply.error is not None
-    assert reply.error.ename == "SyntaxError"
-    line = GAIN.splitlines().index("    def apply(self, x):") + 1
-    told = "\n".join(reply.error.traceback)
-    assert f", line {line}\n    def apply(self, x:\n" in told
-    assert "notebook/cells.py" not in told
-    assert ready.run("gain.version, Gain, FLOOR").result_text == before
+    line = next(i for i, text in enumerate(GAIN.splitlines(), 1) if before in text)
+    first, *rest = reply.error.traceback
+    assert first.startswith("CommandError: the cell does not compile: ")
+    assert first.endswith(f"line {line}")
+    assert rest == [
+        f"  line {line}: {after}",
+        "→ nothing was changed; mend the line and run the cell again",
+    ]
+    assert ready.run("gain.version, Gain, FLOOR").result_text == was
     assert ready.run("gain.apply(2)").result_text == "8"
 
 

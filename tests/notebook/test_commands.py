@@ -172,7 +172,8 @@ def test_cancel_ends_calls_by_their_numbers(ready: Kernel) -> None:
         "_ = on.wait(30)\n"
         "seen = %grym calls\n"
         "rows = seen.parts[0].rows\n"
-        "told = get_ipython().run_line_magic('grym', 'cancel ' + ' '.join(row[0] for row in rows))\n"
+        "first, last = int(rows[0][0]), calls[1]\n"
+        "told = get_ipython().run_line_magic('grym', f'cancel $first {rows[1][0]} $last')\n"
         "go.set()\n"
         "ended = [call.exception(30).code for call in calls]\n"
         "ended, [row[1:4:2] for row in rows], [part.split(maxsplit=1)[1] for part in told.parts]"
@@ -189,6 +190,20 @@ def test_cancel_ends_calls_by_their_numbers(ready: Kernel) -> None:
     lines = ready.run("%grym cancel 123456").error
     assert lines is not None and lines.evalue.startswith("no call 123456 is under way")
     assert (ready.run("next(stream)").error or lines).ename == "CallCancelled"
+
+
+def test_cancel_all_ends_what_is_under_way(ready: Kernel) -> None:
+    """Here a stream that was left half read; then there is nothing more to end."""
+    ready.run(
+        "class Parts(grym.ModelService):\n"
+        "    @grym.task\n"
+        "    def parts(self):\n"
+        "        yield from range(3)\n"
+        "parted = grym.register('parted', Parts)\n"
+        "stream = parted.parts(); next(stream)"
+    ).checked()
+    assert "parted.parts is cancelled; it has ended" in (ready.run("%grym cancel all").result_text or "")
+    assert ready.run("%grym cancel all").result_text == "no call is under way"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,56 @@ def test_a_submitted_call_can_be_awaited_in_a_cell(ready: Kernel) -> None:
     assert reply.result_text == "[1, 2, 3, 4, 5]"
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("grym.regster('x', Net)", "grym_nb has no 'regster'. Did you mean 'register'?"),
+        ("grym.remove('net')", "grym_nb has no 'remove'."),
+        ("grym.register('x')", "register missing 1 required positional argument: 'factory'"),
+        ("grym.register(Net)", "register missing 1 required positional argument: 'factory'"),
+        ("grym.register('x', Net, gain=2)", "'x' cannot be registered"),
+        ("grym.register('x', Net, memory='200')", "'x' cannot be registered"),
+        ("grym.get()", "get missing 1 required positional argument: 'name'"),
+        ("grym.submit('nothing', 1)", "no service answers 'nothing'."),
+        ("grym.submit(grym.Task('answer', 1), 2)", "has its arguments already"),
+        ("grym.run()", "run missing 1 required positional argument: 'type'"),
+        ("grym.Task('answer', 1, priority='urgent')", "unknown priority"),
+        ("grym.Task('answer', dta=1)", "Task got an unexpected keyword argument 'dta'. Did you mean 'data'?"),
+        ("grym.track(5)", "track goes over several items, not over 5"),
+        (
+            "net.answer.with_(timout=5)",
+            "BoundTask.with_ got an unexpected keyword argument 'timout'. Did you mean 'timeout'?",
+        ),
+        ("net.answer.with_(5)", "BoundTask.with_ takes 1 positional argument but 2 were given"),
+        ("net.answer.with_(priority='urgent')", "unknown priority"),
+        ("net.answer.with_(retries=-1)", "these options of a call do not fit"),
+        ("net.map('answer')", "ServiceHandle.map missing 1 required positional argument: 'items'"),
+        ("net.map('answer', 5)", "map goes over several items, not over 5"),
+        ("net.map('answer', grym.Clip([0.0], 8))", "map goes over several items, not over Clip("),
+        ("net.map('answer', 'text')", "map goes over several items, not over 'text'"),
+        ("net.map('answer', [1], errors='ignore')", "map does not know what to do with errors"),
+        ("net.unload(timout=1)", "ServiceHandle.unload got an unexpected keyword argument 'timout'."),
+        ("net.answr(1)", "net has no task 'answr'. Did you mean 'answer'?"),
+        ("net.answer()", "net.answer does not take these arguments"),
+        ("grym.Clip([0.0])", "Clip missing 1 required positional argument: 'rate'"),
+        ("grym.Clip.read('nosuch.wav')", "nosuch.wav' cannot be opened."),
+        ("grym.Clip([0.0], 8).cut(end=1)", "Clip.cut missing 1 required positional argument: 'start'"),
+        ("grym.run('audio.loudness', 'song.wav')", "dsp.loudness does not take these arguments"),
+        ("%grym run dsp loudness song.wav", "dsp.loudness does not take these arguments"),
+        ("%grym cancel abc", "%grym cancel takes numbers of calls, not 'abc'"),
+        ("%grym cancel $loads", "%grym cancel takes numbers of calls, not '$loads'"),
+        ("grym.current().registry.remove()", "ServiceRegistry.remove missing 1 required"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_told_in_three_lines(ready: Kernel, code: str, told: str) -> None:
+    """What happened, and what to do next; no traceback, and the service is as it was."""
+    error = ready.run(code).error
+    assert error is not None
+    assert told in error.traceback[0]
+    assert len(error.traceback) <= 3 and error.traceback[-1].startswith("→ ")
+    assert ready.run("net.state, len(loads)").result_text == "('ready', 1)"
+
+
 def test_ctrl_c_in_an_inline_call_leaves_the_service_ready(ready: Kernel) -> None:
     """It says how far it came, in one line, and the next call works."""
     ready.run_async("net.spin(100_000)")

@@ -407,6 +407,15 @@ def test_a_call_that_ends_in_time_leaves_no_timer_behind(slow: ServiceHandle, ga
     assert [ref() for ref in answers if ref() is not None] == []
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"priority": "urgent"}, {"timeout": -1}, {"retries": 0.5}, {"type": 3}, {"dta": 1}]
+)
+def test_a_task_that_could_never_run_is_refused_when_it_is_made(wrong: dict[str, Any]) -> None:
+    """Said here, and not where it would be submitted."""
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Task(**{"type": "echo"} | wrong)
+
+
 @pytest.mark.parametrize("timeout", [0, -1, "5", float("nan")])
 def test_a_timeout_is_seconds_above_zero(work: ServiceHandle, timeout: Any) -> None:
     """Checked where it is said."""
@@ -927,8 +936,6 @@ def test_a_result_says_what_came_of_a_task_and_where_from(
         (Task("fails", "broken"), "failed", TaskFailed),
         (Task("no.such.task"), "failed", GrymError),
         (Task("echo", 1, {"y": 2}), "failed", ValidationError),
-        (Task("echo", 1, priority="urgent"), "failed", ValidationError),
-        (Task("echo", 1, timeout=-1), "failed", ValidationError),
     ],
 )
 def test_execute_never_raises_for_a_task_that_fails(

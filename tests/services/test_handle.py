@@ -719,12 +719,10 @@ class TestExecute:
             Task("nothing", 1),
             Task("tool.scale", "three"),
             Task("tool.scale", 3, {"loud": 1}),
-            Task("tool.scale", 3, priority="urgent"),
-            Task("tool.scale", 3, timeout=-1),
             Task("tool.scale", 3, store_results=True),
             Task("tool.scale"),
         ],
-        ids=["type", "data", "params", "priority", "timeout", "store", "no data"],
+        ids=["type", "data", "params", "store", "no data"],
     )
     def test_what_is_refused_is_a_result_and_pins_no_frame(self, tool: ServiceHandle, asked: Task) -> None:
         result = tool.execute(asked)

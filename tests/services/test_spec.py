@@ -93,7 +93,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "version: found 1.2, expected text, or None",
         "concurrency: found 0, expected a whole number from 1",
         "engine: found 'warp', expected one of inline; others are not there yet",
-        "memory: found 'much', expected bytes as a whole number, or text like '2GB' or '512 MiB'",
+        "memory: found 'much', expected text with a unit such as '2GB' or '512 MiB', or bytes as a number",
         "priority: found 'urgent', expected low, normal, high, critical, or 0 to 3",
         "config.sise: found 3, expected no such argument; there are: size, table, anything",
         "config.size: found 'big', expected a whole number",
