@@ -72,6 +72,7 @@ __all__ = [
     "ValidationError",
     "closest",
     "says_what_it_takes",
+    "shown_as",
 ]
 
 P = ParamSpec("P")
@@ -356,6 +357,12 @@ class Interrupted(_ThreeLines, KeyboardInterrupt):
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+def shown_as(error: BaseException, told: GrymError | Interrupted) -> None:
+    """Let a notebook show `told` for an error that has to stay what it is, such as asyncio's cancellation."""
+    stand_in: Any = error
+    stand_in._render_traceback_ = told._render_traceback_
 
 
 def says_what_it_takes(function: Callable[P, T]) -> Callable[P, T]:

@@ -25,11 +25,15 @@ def why(registry: ServiceRegistry) -> Sheet:
 
     They are often the same. A call that was only submitted fails without ending a cell.
     """
-    error = _ours(getattr(sys, "last_value", None))
+    last: BaseException | None = getattr(sys, "last_value", None)
+    error = _ours(last)
     inside = registry.ports.failures.failure
     parts: list[Table | str] = []
     if error is not None:
         parts += _parts_of(error)
+    elif last is not None:
+        words = brief(str(last), width=200).strip("'\"")
+        parts.append(f"the last error of a cell was no service's: {type(last).__name__}: {words}")
     if inside is not None and inside is not getattr(error, "failure", None):
         heading = "the last failure inside a service" + (", in another call" if error is not None else "")
         parts += [f"{heading}:\n{inside.text()}"]
@@ -54,6 +58,9 @@ def _ours(error: BaseException | None) -> GrymError | Interrupted | None:
     for _ in range(_DEEPEST):
         if error is None or isinstance(error, (GrymError, Interrupted)):
             return error
+        told = getattr(getattr(error, "_render_traceback_", None), "__self__", None)
+        if isinstance(told, (GrymError, Interrupted)):
+            return told  # see `shown_as`
         error = error.__cause__ or error.__context__
     return None
 

@@ -19,6 +19,7 @@ from grym_nb.errors import (
     Problem,
     ValidationError,
     says_what_it_takes,
+    shown_as,
 )
 from grym_nb.render import Table, brief, redacted, seconds
 from grym_nb.services.frame import CURRENT, Frame, Options, Progress, limit_of
@@ -370,15 +371,23 @@ class Call(Future[Any]):
         with self._mutex:
             self._condition.notify_all()
 
+    def _given_up(self) -> Interrupted:
+        """Return how a notebook shows that a cell which awaited this was stopped."""
+        frame, title = self._frame, f"{self.service}.{self.task}"
+        if frame is None:
+            return Interrupted(f"{title} cancelled; the service is still ready")
+        when = "it ends at its next track() step, or await"
+        return Interrupted(f"{title} asked to stop{frame.came_to}; {when}")
+
     def _interrupted(self) -> NoReturn:
-        progress = self._frame.progress if self._frame is not None else None
+        frame = self._frame
+        came = frame.came_to if frame is not None else ""
         self.cancel()
         until = time.monotonic() + self._interrupt_seconds
         with self._mutex:
             while not self.done() and (left := until - time.monotonic()) > 0:
                 self._condition.wait(left)
         title = f"{self.service}.{self.task}"
-        came = f" at {progress.told}" if progress is not None else ""
         if self.done():
             raise Interrupted(f"{title} cancelled{came}; the service is still ready") from None
         raise Interrupted(
@@ -406,14 +415,18 @@ class Call(Future[Any]):
 
         ended = asyncio.wrap_future(self)
         try:
-            while _shows and not ended.done():
+            # By ticks also where nothing is shown: a loop that only waits does not see Ctrl-C.
+            while not ended.done():
                 await asyncio.wait((ended,), timeout=_SHOW_EVERY)
                 if (frame := self._frame) is not None and frame.progress is not None:
                     _show(frame.progress)
-        except BaseException:
+            return await ended
+        except BaseException as error:
             ended.cancel()
+            self.cancel()
+            if isinstance(error, asyncio.CancelledError):
+                shown_as(error, self._given_up())
             raise
-        return await ended
 
     def __repr__(self) -> str:
         if not self.done():

@@ -302,20 +302,22 @@ class Frame:
     def cancellation(self) -> CallCancelled:
         """Return the error of a call that was cancelled: how far it came."""
         return CallCancelled(
-            f"{self.title} was cancelled{self._came_to()}", service=self.record.name, task=self.task
+            f"{self.title} was cancelled{self.came_to}", service=self.record.name, task=self.task
         )
 
     def timeout(self, waiting_for: str = "") -> CallTimeout:
         """Return the error of a call whose deadline passed: how long it had, how far it came."""
         had = "" if self.deadline is None else f" after {seconds(self.deadline - self.started)}"
         return CallTimeout(
-            f"{self.title} timed out{had}{self._came_to()}",
+            f"{self.title} timed out{had}{self.came_to}",
             cause=f"it was waiting for {waiting_for}" if waiting_for else "",
             service=self.record.name,
             task=self.task,
         )
 
-    def _came_to(self) -> str:
+    @property
+    def came_to(self) -> str:
+        """``" at 12/100"``, or nothing when nobody knows."""
         return f" at {self.progress.told}" if self.progress is not None else ""
 
     def waited_by(self, now: float) -> float:

@@ -174,8 +174,7 @@ def conclude(frame: Frame, raised: BaseException | None) -> BaseException | None
         return None
     error = raised
     if isinstance(raised, KeyboardInterrupt) and not isinstance(raised, Interrupted):
-        came = f" at {frame.progress.told}" if frame.progress is not None else ""
-        error = Interrupted(f"{frame.title} interrupted{came}; the service is still ready")
+        error = Interrupted(f"{frame.title} interrupted{frame.came_to}; the service is still ready")
     elif not isinstance(raised, GrymError) and isinstance(raised, Exception):
         error = typed(frame, raised)
     if frame.call is None:

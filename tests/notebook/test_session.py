@@ -133,6 +133,26 @@ def test_ctrl_c_while_waiting_for_a_submitted_call_cancels_it(ready: Kernel) -> 
     assert ready.run("net.status().running").result_text == "()"
 
 
+@pytest.mark.parametrize(
+    "code", ["await net.spin.submit(100_000)", "await asyncio.gather(*(net.spin.submit(100_000),))"]
+)
+def test_ctrl_c_in_an_await_cancels_the_call(ready: Kernel, code: str) -> None:
+    """asyncio's own error would be forty lines; it stays what it is, and is shown in one."""
+    ready.run("import asyncio").checked()
+    ready.run_async(code)
+    ready.wait_for("five")
+    ready.interrupt()
+    error = ready.wait(timeout=30).error
+    assert error is not None and error.ename == "CancelledError"
+    [line] = error.traceback
+    assert line.startswith("Interrupted: net.spin asked to stop at ") and line.endswith(
+        "track() step, or await"
+    )
+    assert (ready.run("%grym why").result_text or "").startswith(line)
+    ready.run("grym.current().registry['net'].unload().load(); del loads[1:]").checked()
+    assert ready.run("net.state, net.answer(1), net.status().running").result_text == "('ready', 2, ())"
+
+
 def test_ctrl_c_in_the_magic_is_the_same(ready: Kernel) -> None:
     """`%grym run` is a call."""
     ready.run_async("%grym run net spin 100000")

@@ -67,12 +67,13 @@ def test_secrets_and_markup_are_kept_out_of_it(runtime: Runtime, monkeypatch: py
 
 
 def test_a_failure_that_ended_no_cell_is_found(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A submitted call failed, and nobody asked for its result; an unrelated error of a cell is no matter."""
+    """A submitted call failed, and nobody asked for its result; a cell's own error is told apart from it."""
     weak = runtime.registry.register("weak", Weak)
     weak.divide.submit(0).exception(30)
     monkeypatch.setattr(sys, "last_value", KeyError("the user's own"))
-    text = why(runtime.registry).text()
-    assert text.startswith("the last failure inside a service:\nweak.divide (v1) raised ZeroDivisionError")
+    own, inside = why(runtime.registry).text().split("\n\n", 1)
+    assert own == "the last error of a cell was no service's: KeyError: the user's own"
+    assert inside.startswith("the last failure inside a service:\nweak.divide (v1) raised ZeroDivisionError")
 
 
 def test_both_are_shown_when_they_differ(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
