@@ -32,7 +32,7 @@ def why(registry: ServiceRegistry) -> Sheet:
     if error is not None:
         parts += _parts_of(error)
     elif last is not None:
-        words = brief(str(last), width=200).strip("'\"")
+        words = " ".join(str(last).split())[:200]
         parts.append(f"the last error of a cell was no service's: {type(last).__name__}: {words}")
     if inside is not None and inside is not getattr(error, "failure", None):
         heading = "the last failure inside a service" + (", in another call" if error is not None else "")

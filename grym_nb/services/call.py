@@ -26,6 +26,8 @@ from grym_nb.services.frame import CURRENT, Frame, Options, Progress, limit_of
 from grym_nb.services.waits import aside, hand_over, refuse_on_loop, step_aside, step_back
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from grym_nb.pulse import Entry
     from grym_nb.services.lane import Ticket
 
@@ -347,8 +349,7 @@ class Call(Future[Any]):
                 )
             if _shows:
                 tick = _SHOW_EVERY if tick is None else min(tick, _SHOW_EVERY)
-                if frame is not None and frame.progress is not None:
-                    _show(frame.progress)
+                self._show_progress()
             self._wait_once(frame, tick, me.deadline if me is not None else None)
 
     def _wait_once(self, frame: Frame | None, tick: float | None, mine: float | None) -> None:
@@ -395,6 +396,10 @@ class Call(Future[Any]):
             hint=f"%grym calls shows it; %grym unload {self.service} lets go of it",
         ) from None
 
+    def _show_progress(self) -> None:
+        if (frame := self._frame) is not None and frame.progress is not None:
+            _show(frame.progress)
+
     def __await__(self) -> Generator[Any, None, Any]:
         return self._awaited().__await__()
 
@@ -413,13 +418,12 @@ class Call(Future[Any]):
         """Return the result on this event loop, with progress shown meanwhile; cancelled, it cancels."""
         import asyncio
 
-        ended = asyncio.wrap_future(self)
+        ended, loop = asyncio.wrap_future(self), asyncio.get_running_loop()
+        ticks = _awaited.ticks
+        if ticks is None or ticks.loop is not loop:
+            ticks = _awaited.ticks = _Ticks(loop)
+        ticks.add(ended, self)
         try:
-            # By ticks also where nothing is shown: a loop that only waits does not see Ctrl-C.
-            while not ended.done():
-                await asyncio.wait((ended,), timeout=_SHOW_EVERY)
-                if (frame := self._frame) is not None and frame.progress is not None:
-                    _show(frame.progress)
             return await ended
         except BaseException as error:
             ended.cancel()
@@ -427,6 +431,8 @@ class Call(Future[Any]):
             if isinstance(error, asyncio.CancelledError):
                 shown_as(error, self._given_up())
             raise
+        finally:
+            ticks.awaited.pop(ended, None)
 
     def __repr__(self) -> str:
         if not self.done():
@@ -439,6 +445,37 @@ class Call(Future[Any]):
         else:
             state = f"done: {brief(self._result)}"
         return f"<Call {self.id} {self.service}.{self.task}, {state}>"
+
+
+class _Ticks:
+    """Wakes an event loop a few times a second while calls are awaited on it, and shows their progress.
+
+    Also where nothing is shown: a loop that only waits does not see Ctrl-C.
+    """
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+        self.awaited: dict[Any, Call] = {}
+        self._armed = False
+
+    def add(self, ended: Any, call: Call) -> None:
+        self.awaited[ended] = call
+        if not self._armed:
+            self._armed = True
+            self.loop.call_later(_SHOW_EVERY, self._tick)
+
+    def _tick(self) -> None:
+        self._armed = False
+        for ended, call in tuple(self.awaited.items()):
+            call._show_progress()
+            self.add(ended, call)
+
+
+class _Awaited(threading.local):
+    ticks: _Ticks | None = None  # of the loop that runs in this thread
+
+
+_awaited = _Awaited()
 
 
 def _copy(error: BaseException) -> BaseException:

@@ -72,7 +72,7 @@ def test_a_failure_that_ended_no_cell_is_found(runtime: Runtime, monkeypatch: py
     weak.divide.submit(0).exception(30)
     monkeypatch.setattr(sys, "last_value", KeyError("the user's own"))
     own, inside = why(runtime.registry).text().split("\n\n", 1)
-    assert own == "the last error of a cell was no service's: KeyError: the user's own"
+    assert own == "the last error of a cell was no service's: KeyError: \"the user's own\""
     assert inside.startswith("the last failure inside a service:\nweak.divide (v1) raised ZeroDivisionError")
 
 
@@ -97,7 +97,7 @@ def test_an_error_that_was_raised_from_ours_is_followed(
     circle.__context__ = KeyError("b")
     circle.__context__.__context__ = circle
     monkeypatch.setattr(sys, "last_value", circle)
-    assert why(runtime.registry).text().startswith("the last failure inside a service:")
+    assert "RuntimeError: a\n\nthe last failure inside a service:" in why(runtime.registry).text()
 
 
 def test_a_story_and_a_path_are_told_step_by_step(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
