@@ -9,7 +9,7 @@ from grym_nb.errors import GrymError
 from grym_nb.notebook.completion import matcher_for
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
-from grym_nb.services.call import on_progress
+from grym_nb.services.progress import on_progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

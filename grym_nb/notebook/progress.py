@@ -14,7 +14,7 @@ from grym_nb.render import seconds
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from grym_nb.services.frame import Progress
+    from grym_nb.services.progress import Progress
 
 __all__ = ["Display", "ProgressDisplays", "bundle_of", "displays_for"]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
-from grym_nb.clock import Clock, monotonic, wait
+from grym_nb.clock import monotonic
 from grym_nb.errors import (
     CallCancelled,
     CallTimeout,
@@ -22,7 +23,8 @@ from grym_nb.errors import (
     shown_as,
 )
 from grym_nb.render import Table, brief, redacted, seconds
-from grym_nb.services.frame import CURRENT, Frame, Options, Progress, limit_of
+from grym_nb.services.frame import CURRENT, Frame, Options, limit_of
+from grym_nb.services.progress import SHOW_EVERY, Wait, show, wait_a_while
 from grym_nb.services.waits import aside, hand_over, refuse_on_loop, step_aside, step_back
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from grym_nb.pulse import Entry
     from grym_nb.services.lane import Ticket
 
-__all__ = ["Call", "Provenance", "Task", "TaskResult", "is_several", "on_progress", "status_of", "track"]
+__all__ = ["Call", "Provenance", "Task", "TaskResult", "status_of"]
 
 T = TypeVar("T")
 _Status = Literal["completed", "failed", "cancelled", "timeout"]
@@ -140,68 +142,6 @@ def status_of(error: BaseException | None) -> _Status:
     return "cancelled" if isinstance(error, (CallCancelled, KeyboardInterrupt)) else "failed"
 
 
-# -- progress --------------------------------------------------------------------------------------
-
-
-_shows: list[Callable[[Progress], None]] = []
-_SHOW_EVERY = 0.25
-
-
-def on_progress(show: Callable[[Progress], None]) -> Callable[[], None]:
-    """Hand progress to `show`, at most four times a second, in the main thread; returns the undo."""
-    _shows.append(show)
-    return lambda: _shows.remove(show) if show in _shows else None
-
-
-def _show(progress: Progress) -> None:
-    if threading.current_thread() is threading.main_thread():
-        for show in tuple(_shows):
-            show(progress)
-
-
-@says_what_it_takes
-def track(items: Iterable[T], *, total: int | None = None, title: str = "") -> Iterator[T]:
-    """Yield from `items`; tell how far the call has come, and end it when it is cancelled or late.
-
-    Inside a task it is the point at which Cancel, Ctrl-C and a deadline take hold. Outside of one it only
-    shows progress. `total` is found by `len` where there is one.
-    """
-    if not is_several(items):
-        raise ValidationError(
-            f"track goes over several items, not over {brief(items)}",
-            hint="such as track(range(n))",
-        )
-    return _tracked(items, total, title)
-
-
-def is_several(items: object) -> bool:
-    """Tell whether a loop can go over it; a single number, or a clip, is no such thing."""
-    return any(hasattr(type(items), name) for name in ("__iter__", "__getitem__"))
-
-
-def _tracked(items: Iterable[T], total: int | None, title: str) -> Iterator[T]:
-    if total is None:
-        try:
-            total = len(items)  # type: ignore[arg-type]
-        except TypeError:
-            total = None
-    frame = CURRENT.get()
-    clock: Clock = frame.record.ports.clock if frame is not None else monotonic
-    progress = Progress(title or (frame.title if frame is not None else "progress"), total, clock())
-    shown = time.monotonic()
-    for item in items:
-        if frame is not None:
-            frame.progress = progress
-            frame.check()
-        yield item
-        progress.done += 1
-        if _shows and time.monotonic() - shown >= _SHOW_EVERY:
-            shown = time.monotonic()
-            _show(progress)
-    if _shows:
-        _show(progress)
-
-
 # -- the call as a future --------------------------------------------------------------------------
 
 
@@ -280,7 +220,7 @@ class Call(Future[Any]):
         frame = self._frame
         if frame is not None:
             computes = frame.place is not None and frame.instance is not None
-            error = frame.timeout("" if computes else frame.record.waited_for())
+            error = frame.timeout("" if computes else frame.record.waited_for(), runs_on=computes)
             if self.settle(error=error, on_pulse=on_pulse):
                 self._stop(frame)
 
@@ -335,24 +275,31 @@ class Call(Future[Any]):
             self._interrupted()
 
     def _wait_here(self, me: Frame | None, until: float | None) -> None:
-        while not self.done():
-            if me is not None:
-                me.check()  # the call that waits may be cancelled, or late
-            frame = self._frame
-            tick = None if until is None else until - time.monotonic()
-            if tick is not None and tick <= 0:
-                raise CallTimeout(
-                    f"{self.service}.{self.task} has not ended yet: {self!r}",
-                    hint="it goes on: ask for the result again, or cancel() it",
-                    service=self.service,
-                    task=self.task,
-                )
-            if _shows:
-                tick = _SHOW_EVERY if tick is None else min(tick, _SHOW_EVERY)
-                self._show_progress()
-            self._wait_once(frame, tick, me.deadline if me is not None else None)
+        with Wait(f"{self.service}.{self.task}") as waits:
+            while not self.done():
+                if me is not None:
+                    me.check()  # the call that waits may be cancelled, or late
+                if until is not None and time.monotonic() >= until:
+                    raise CallTimeout(
+                        f"{self.service}.{self.task} has not ended yet: {self!r}",
+                        hint="it goes on: ask for the result again, or cancel() it",
+                        service=self.service,
+                        task=self.task,
+                    )
+                self._wait_once(self._frame, until, me.deadline if me is not None else None)
+                self._tell(waits)
 
-    def _wait_once(self, frame: Frame | None, tick: float | None, mine: float | None) -> None:
+    def _tell(self, waits: Wait) -> None:
+        """Show how far it has come, or what it waits for."""
+        frame = self._frame
+        if frame is None:
+            return
+        if frame.progress is not None:
+            show(frame.progress)
+        elif frame.place is None or frame.instance is None:
+            waits.on(frame.record.waited_for())
+
+    def _wait_once(self, frame: Frame | None, until: float | None, mine: float | None) -> None:
         # The one who waits keeps the deadline too: it holds even where no timer runs.
         its = frame.deadline if frame is not None else None
         deadline = its if mine is None else mine if its is None else min(its, mine)
@@ -360,10 +307,11 @@ class Call(Future[Any]):
         with self._mutex:
             if self.done():
                 return
-            if tick is not None:
-                self._condition.wait(tick if deadline is None else max(0.0, min(tick, deadline - clock())))
-            else:
-                wait(clock, self._condition, deadline)
+            if until is None:
+                wait_a_while(clock, self._condition, deadline)
+            else:  # on the clock of who waits: the call's may be another
+                left = max(0.0, until - time.monotonic())
+                self._condition.wait(left if deadline is None else max(0.0, min(left, deadline - clock())))
         if its is not None and clock() >= its and not self.done():
             self.expire()
 
@@ -396,10 +344,6 @@ class Call(Future[Any]):
             hint=f"%grym calls shows it; %grym unload {self.service} lets go of it",
         ) from None
 
-    def _show_progress(self) -> None:
-        if (frame := self._frame) is not None and frame.progress is not None:
-            _show(frame.progress)
-
     def __await__(self) -> Generator[Any, None, Any]:
         return self._awaited().__await__()
 
@@ -422,7 +366,13 @@ class Call(Future[Any]):
         ticks = _awaited.ticks
         if ticks is None or ticks.loop is not loop:
             ticks = _awaited.ticks = _Ticks(loop)
-        ticks.add(ended, self)
+        with Wait(f"{self.service}.{self.task}") as waits:
+            ticks.add(ended, partial(self._tell, waits))
+            return await self._till(ended, ticks)
+
+    async def _till(self, ended: Any, ticks: _Ticks) -> Any:
+        import asyncio
+
         try:
             return await ended
         except BaseException as error:
@@ -455,20 +405,20 @@ class _Ticks:
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
-        self.awaited: dict[Any, Call] = {}
+        self.awaited: dict[Any, Callable[[], None]] = {}
         self._armed = False
 
-    def add(self, ended: Any, call: Call) -> None:
-        self.awaited[ended] = call
+    def add(self, ended: Any, tell: Callable[[], None]) -> None:
+        self.awaited[ended] = tell
         if not self._armed:
             self._armed = True
-            self.loop.call_later(_SHOW_EVERY, self._tick)
+            self.loop.call_later(SHOW_EVERY, self._tick)
 
     def _tick(self) -> None:
         self._armed = False
-        for ended, call in tuple(self.awaited.items()):
-            call._show_progress()
-            self.add(ended, call)
+        for ended, tell in tuple(self.awaited.items()):
+            tell()
+            self.add(ended, tell)
 
 
 class _Awaited(threading.local):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
     from grym_nb.services.lane import Place
     from grym_nb.services.model import TaskSpec
+    from grym_nb.services.progress import Progress
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.waits import Gate
 
@@ -29,7 +30,6 @@ __all__ = [
     "Awaited",
     "Frame",
     "Options",
-    "Progress",
     "current_frame",
     "limit_of",
     "priority_of",
@@ -73,6 +73,7 @@ class Options:
 
 
 PLAIN = Options()
+_RUNS_ON = "it runs on until its next track() step, and others wait meanwhile; more time: with_(timeout=...)"
 
 
 def limit_of(timeout: float | None) -> float | None:
@@ -83,27 +84,6 @@ def limit_of(timeout: float | None) -> float | None:
         return min(float(timeout), threading.TIMEOUT_MAX)
     problem = Problem("timeout", brief(timeout), "seconds from 0, or None for no limit")
     raise ValidationError("this wait cannot be limited so", problems=[problem])
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a loop has come."""
-
-    title: str
-    total: int | None
-    started: float
-    done: int = 0
-
-    @property
-    def told(self) -> str:
-        """``"12/100"``, or ``"12"`` when nobody knows of how many."""
-        return f"{self.done}/{self.total}" if self.total is not None else str(self.done)
-
-    def eta(self, now: float) -> float | None:
-        """Return the seconds left at the pace so far, or None when that cannot be said."""
-        if self.total is None or not self.done:
-            return None
-        return (now - self.started) / self.done * (self.total - self.done)
 
 
 CURRENT: ContextVar[Frame | None] = ContextVar("grym_frame", default=None)
@@ -305,12 +285,13 @@ class Frame:
             f"{self.title} was cancelled{self.came_to}", service=self.record.name, task=self.task
         )
 
-    def timeout(self, waiting_for: str = "") -> CallTimeout:
+    def timeout(self, waiting_for: str = "", *, runs_on: bool = False) -> CallTimeout:
         """Return the error of a call whose deadline passed: how long it had, how far it came."""
         had = "" if self.deadline is None else f" after {seconds(self.deadline - self.started)}"
         return CallTimeout(
             f"{self.title} timed out{had}{self.came_to}",
             cause=f"it was waiting for {waiting_for}" if waiting_for else "",
+            hint=_RUNS_ON if runs_on else None,
             service=self.record.name,
             task=self.task,
         )

@@ -12,8 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from grym_nb.errors import CallBlocked, GrymError, Interrupted, Problem, StorageError, ValidationError
 from grym_nb.render import Table, brief
-from grym_nb.services.call import Call, is_several, track
+from grym_nb.services.call import Call
 from grym_nb.services.content import code_of, named_by
+from grym_nb.services.progress import is_several, track
 
 if TYPE_CHECKING:
     from grym_nb.services.handle import ServiceHandle

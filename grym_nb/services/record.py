@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from grym_nb.clock import wait
 from grym_nb.errors import (
     CallBlocked,
     CallTimeout,
@@ -28,6 +27,7 @@ from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.loading import end_load, load
 from grym_nb.services.model import TaskSpec
+from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Drain, Retirement, configure, release, retire
 from grym_nb.services.waits import Gate, aside, refuse_on_loop
 
@@ -292,12 +292,16 @@ class ServiceRecord:
             waiting.remove(frame)
 
     def _wait_while(self, holds: Callable[[], bool], frame: Frame) -> None:
-        with self.lock:
-            while holds():
-                if frame.deadline is not None and self.ports.clock() >= frame.deadline:
-                    raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
-                frame.check()
-                wait(self.ports.clock, self.condition, frame.deadline)
+        with Wait(frame.title) as waits:
+            while True:
+                with self.lock:
+                    if not holds():
+                        return
+                    if frame.deadline is not None and self.ports.clock() >= frame.deadline:
+                        raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
+                    frame.check()
+                    wait_a_while(self.ports.clock, self.condition, frame.deadline)
+                waits.on(self.waited_for())
 
     # -- load --------------------------------------------------------------------------------------
 
@@ -392,17 +396,18 @@ class ServiceRecord:
         self.spec = spec
         self._tasks = None
 
-    def settle(self, deadline: float) -> None:
-        """Wait (held) while somebody else loads or drains; raises once `deadline` has passed."""
-        clock = self.ports.clock
-        while self.lifecycle.state in ("loading", "draining"):
-            if clock() >= deadline:
-                raise CallTimeout(
-                    f"{self.name} is still {self.lifecycle.state}",
-                    hint=f"try again later; %grym status {self.name} says how far it is",
-                    service=self.name,
-                )
-            wait(clock, self.condition, deadline)
+    def settled(self, deadline: float) -> bool:
+        """Tell whether nobody loads or drains, after a while of waiting (held); raises past `deadline`."""
+        if self.lifecycle.state not in ("loading", "draining"):
+            return True
+        if self.ports.clock() >= deadline:
+            raise CallTimeout(
+                f"{self.name} is still {self.lifecycle.state}",
+                hint=f"try again later; %grym status {self.name} says how far it is",
+                service=self.name,
+            )
+        wait_a_while(self.ports.clock, self.condition, deadline)
+        return False
 
     def frame(self, what: str) -> Frame:
         """Return a frame for something that is not a task."""
@@ -423,6 +428,12 @@ class ServiceRecord:
             meter = self.metrics.histogram("service.wait.seconds", service=self.name, task=task)
             meter = self.waits.setdefault(task, meter)
         meter.record(seconds)
+
+    def inside(self) -> str:
+        """Say which calls are inside, or about to be, for whoever waits for them."""
+        frames = self.lane.frames() or self.lane.line()
+        told = [f"{frame.title} (call {frame.id}{frame.came_to})" for frame in frames]
+        return ", ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else "")
 
     def waited_for(self) -> str:
         """Say what a call of this service waits for."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from grym_nb.clock import wait
 from grym_nb.errors import CallTimeout, Interrupted, ServiceError, StateError
 from grym_nb.render import seconds
 from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, current_frame
+from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.reads import new_values
 from grym_nb.services.waits import aside
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Drain", "Retirement", "clean_up", "configure", "release", "retire"]
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
                 if record.instance is None:
                     record.ports.failures.clear(record.name)  # a failed load left its frames there
                 return None
-            _wait_until_idle(record, deadline)
+            _wait_until_idle(record, deadline, f"unload of {record.name}")
             trouble = _let_go(record, drain)
         finally:
             _end(record, drain, why)
@@ -140,41 +141,65 @@ def _end(record: ServiceRecord, drain: Drain, why: Retirement | None = None) -> 
 
 def _begin(record: ServiceRecord, why: Retirement, drain: Drain, deadline: float) -> bool:
     """Move to draining; False when there is nothing to drain, and what was asked is done."""
-    step: Step | None = None
-    with aside(current_frame()), record.lock:
-        try:
-            record.settle(deadline)
-        except CallTimeout:
-            if not why.close:
-                raise
-        if why.base is not None and record.spec is not why.base:
-            return False
-        if why.close:
-            record.closed_because = why.reason
-        state = record.lifecycle.state
-        if state == "ready":
-            idle = record.ports.clock() - record.last_used
-            if why.idle_for is None or (not record.users and idle >= why.idle_for):
-                record.drain = drain
-                step = record.move("drain", why.reason)
-        elif state != "closed":
-            if why.spec is not None:
-                record.adopt(why.spec)
-            if why.close:
-                step = record.move("close", why.reason)
-            elif state == "failed":
-                step = record.move("reset", why.reason)
-            record.condition.notify_all()
+    title = f"unload of {record.name}"
+    step = _once_settled(record, deadline, title, lambda: _move(record, why, drain), forced=why.close)
     record.tell(step)
     return record.drain is drain
 
 
-def _wait_until_idle(record: ServiceRecord, deadline: float) -> None:
+def _once_settled(
+    record: ServiceRecord, deadline: float, title: str, act: Callable[[], T], *, forced: bool = False
+) -> T:
+    """Do something under the lock when nobody else loads or drains; `forced`, also at the deadline."""
+    with aside(current_frame()), Wait(title) as waits:
+        while True:
+            with record.lock:
+                try:
+                    settled = record.settled(deadline)
+                except CallTimeout:
+                    if not forced:
+                        raise
+                    settled = True
+                if settled:
+                    return act()
+            waits.on(record.waited_for())
+
+
+def _move(record: ServiceRecord, why: Retirement, drain: Drain) -> Step | None:
+    """Make the first move (held), if what was asked still makes sense."""
+    if why.base is not None and record.spec is not why.base:
+        return None
+    if why.close:
+        record.closed_because = why.reason
+    state = record.lifecycle.state
+    if state == "ready":
+        idle = record.ports.clock() - record.last_used
+        if why.idle_for is not None and (record.users or idle < why.idle_for):
+            return None
+        record.drain = drain
+        return record.move("drain", why.reason)
+    step: Step | None = None
+    if state != "closed":
+        if why.spec is not None:
+            record.adopt(why.spec)
+        if why.close:
+            step = record.move("close", why.reason)
+        elif state == "failed":
+            step = record.move("reset", why.reason)
+        record.condition.notify_all()
+    return step
+
+
+def _wait_until_idle(record: ServiceRecord, deadline: float, title: str) -> None:
     """Wait until nobody is inside, or the deadline."""
     clock = record.ports.clock
-    with aside(current_frame()), record.lock:
-        while record.users and clock() < deadline:
-            wait(clock, record.condition, deadline)
+    with aside(current_frame()), Wait(title) as waits:
+        while True:
+            with record.lock:
+                if not record.users or clock() >= deadline:
+                    return
+                wait_a_while(clock, record.condition, deadline)
+            waits.on(record.inside())
 
 
 def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
@@ -215,17 +240,24 @@ def clean_up(name: str, model: Any) -> None:
 def configure(record: ServiceRecord, spec: ServiceSpec, base: ServiceSpec | None) -> str | None:
     """Take a new config; see `ServiceRecord.configure`."""
     deadline = record.ports.clock() + record.ports.settings.drain_seconds
+
+    def ask() -> tuple[ServiceSpec, Instance | None] | None:
+        before, instance = record.spec, record.instance
+        if record.lifecycle.state == "closed":
+            raise record.closed()
+        if base is not None and before is not base:
+            return None
+        if instance is None:
+            record.adopt(spec)
+        return before, instance
+
     while True:
-        with aside(current_frame()), record.lock:
-            record.settle(deadline)
-            if record.lifecycle.state == "closed":
-                raise record.closed()
-            before, instance = record.spec, record.instance
-            if base is not None and before is not base:
-                return None
-            if instance is None:
-                record.adopt(spec)
-                return "at load"
+        found = _once_settled(record, deadline, f"new config of {record.name}", ask)
+        if found is None:
+            return None
+        before, instance = found
+        if instance is None:
+            return "at load"
         values, read = new_values(instance, before, spec), instance.read
         if record.instance is not instance:
             continue  # it went while `__init__` was tried
@@ -267,7 +299,7 @@ def _set(
                 record.drain = drain
                 step = record.move("drain", "new config")
             record.tell(step)
-            _wait_until_idle(record, step.at + allowed)
+            _wait_until_idle(record, step.at + allowed, f"new config of {record.name}")
             with record.lock:
                 drain.reason = "calls still run" if record.users else "new config"
                 idle = not record.users

@@ -71,6 +71,7 @@ class ServiceStatus:
     engine: str
     concurrency: int
     running: tuple[str, ...]
+    left_behind: int
     waiting: int
     calls: int
     errors: int
@@ -88,8 +89,10 @@ class ServiceStatus:
         told = [self.name, self.version, self.state]
         if self.health != "unknown":
             told.append(self.health)
-        if self.running:
-            told.append(f"{len(self.running)} running")
+        if running := len(self.running) - self.left_behind:
+            told.append(f"{running} running")
+        if self.left_behind:
+            told.append(f"{self.left_behind} still running in a model let go of")
         if self.waiting:
             told.append(f"{self.waiting} waiting")
         calls = f"{self.calls} call{'' if self.calls == 1 else 's'}"
@@ -211,6 +214,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         engine=spec.engine,
         concurrency=spec.concurrency,
         running=tuple(_running(frame, now) for frame in frames),
+        left_behind=sum(_is_left_behind(frame) for frame in frames),
         waiting=waiting,
         calls=calls,
         errors=errors,
@@ -234,7 +238,14 @@ def _task_names(record: ServiceRecord) -> tuple[str, ...]:
 def _running(frame: Frame, now: float) -> str:
     progress = f" {frame.progress.told}" if frame.progress is not None else ""
     late = frame.deadline is not None and now > frame.deadline
-    return f"{frame.task}{progress} {'stuck ' if late else ''}{seconds(now - frame.started)}"
+    where = " in a model let go of" if _is_left_behind(frame) else ""
+    return f"{frame.task}{progress} {'stuck ' if late else ''}{seconds(now - frame.started)}{where}"
+
+
+def _is_left_behind(frame: Frame) -> bool:
+    """Tell whether a call has the model of an unload that did not wait for it to itself."""
+    place = frame.place
+    return place is not None and place.epoch != place.lane.epoch
 
 
 def _last_error(record: ServiceRecord) -> str:

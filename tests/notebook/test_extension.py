@@ -11,14 +11,14 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from grym_nb.errors import TaskFailed
 from grym_nb.notebook.extension import install, uninstall
-from grym_nb.services import call
+from grym_nb.services import progress
 from tests.kernel import Kernel
 
 #: everything an extension could leave behind in a kernel
 PROBE = """
 def surroundings():
     import gc, json, sys, threading
-    from grym_nb.services import call
+    from grym_nb.services import progress
     ip = get_ipython()
     return {
         "threads": sorted(t.name for t in threading.enumerate()),
@@ -27,7 +27,7 @@ def surroundings():
         "user magics": sorted(vars(ip.magics_manager.user_magics)),
         "matchers": len(ip.Completer.custom_matchers),
         "events": {name: len(hooks) for name, hooks in ip.events.callbacks.items()},
-        "progress": len(call._shows),
+        "progress": len(progress._shown_to),
         "formatters": {kind: len(f.type_printers) for kind, f in ip.display_formatter.formatters.items()},
         "transformers": len(ip.input_transformers_post) + len(ip.ast_transformers),
         "hooks": [repr(sys.excepthook), repr(sys.displayhook), repr(ip.custom_exceptions)],
@@ -146,14 +146,14 @@ def test_a_magic_that_somebody_put_over_ours_stays(shell: InteractiveShell) -> N
 def test_loading_twice_is_loading_once(shell: InteractiveShell) -> None:
     """And unloading what is not there does nothing."""
     uninstall(shell)
-    before = len(shell.Completer.custom_matchers), len(call._shows)
+    before = len(shell.Completer.custom_matchers), len(progress._shown_to)
     install(shell)
     magic = shell.magics_manager.magics["line"]["grym"]
     install(shell)
     assert shell.magics_manager.magics["line"]["grym"] is magic
     uninstall(shell)
     uninstall(shell)
-    assert (len(shell.Completer.custom_matchers), len(call._shows)) == before
+    assert (len(shell.Completer.custom_matchers), len(progress._shown_to)) == before
 
 
 def test_a_failing_installation_is_taken_back(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grym_nb.notebook.progress import ProgressDisplays, bundle_of, displays_for
-from grym_nb.services.frame import Progress
+from grym_nb.services.progress import Progress
 from grym_nb.testing import FakeClock
 from tests.kernel import Kernel
 
@@ -176,3 +176,37 @@ def test_in_a_kernel_a_cell_keeps_one_display_with_the_final_figure() -> None:
             assert reply.result_text == "30"
         kernel.run("%unload_ext grym_nb")
         assert kernel.run("slow.count(30)").displays == []
+
+
+def test_in_a_kernel_a_wait_says_what_it_waits_for() -> None:
+    """A cell that only waits is not silent: for a slot, for running calls, for a load."""
+    with Kernel(env={"GRYM_PROGRESS": "on"}) as kernel:
+        kernel.run(
+            "%load_ext grym_nb\n"
+            "import threading, grym_nb as grym, grym_nb.runtime as r\n"
+            "r._kernel = grym.Runtime(grym.Settings(progress_after_seconds=0))\n"
+            "class Slow(grym.ModelService):\n"
+            "    def load(self):\n"
+            "        go.wait(30)\n"
+            "    @grym.task\n"
+            "    def hold(self):\n"
+            "        on.set()\n"
+            "        go.wait(30)\n"
+            "on, go = threading.Event(), threading.Event()\n"
+            "slow = grym.register('slow', Slow)\n"
+            "def soon():\n"
+            "    threading.Timer(0.6, go.set).start()\n"  # longer than two ticks of 0.25 s
+        ).checked()
+        waits = {
+            "slow.hold.with_(timeout=30)()": "slow.hold waited for slow, which is loading, ",
+            "slow.hold()": "slow.hold waited for a slot of slow, ",
+            "await slow.hold.submit()": "slow.hold waited for a slot of slow, ",
+            "slow.unload()": "unload of slow waited for slow.hold (call ",
+            "slow.configure()": None,
+        }
+        for code, told in waits.items():
+            prepare = "go.set(); slow.load(); go.clear(); on.clear(); held = slow.hold.submit(); on.wait(30)"
+            kernel.run("go.clear()" if "loading" in (told or "") else prepare).checked()
+            displays = kernel.run(f"soon(); {code}").checked().displays
+            assert [d["text/plain"] for d in displays if told is None] == []
+            assert told is None or displays[-1]["text/plain"].startswith(told)

@@ -26,8 +26,8 @@ from grym_nb.errors import (
 )
 from grym_nb.events import CallEnded
 from grym_nb.services import Call, ModelService, ServiceHandle, ServiceRegistry, Task, TaskResult, task, track
-from grym_nb.services.call import Progress, on_progress
 from grym_nb.services.frame import CURRENT, Frame, Options, current_frame, priority_of
+from grym_nb.services.progress import Progress, on_progress
 from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
 from tests.services.crowd import WAIT, Gates, all_at_once, outcome, passes, start, until
@@ -346,6 +346,7 @@ def test_a_loop_ends_at_its_next_step_once_its_deadline_is_past(
     error = call.exception(WAIT)
     assert isinstance(error, CallTimeout)
     assert error.message == "work.loop timed out after 5 s at 3/1000"
+    assert error.hint.startswith("it runs on until its next track() step, and others wait meanwhile")
     gates.tell("it may go on")
     assert is_ready(slow, gates)
     assert [(event.task, event.outcome) for event in seen] == [("loop", "call.timeout"), ("echo", "ok")]

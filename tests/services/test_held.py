@@ -349,7 +349,11 @@ def test_an_unload_that_says_how_long_goes_on_without_an_open_generator(streams:
     stream = streams.parts(3)
     next(stream)
     assert streams.unload(timeout=0.01).state == "registered"
+    status = streams.status()
+    assert "streams v1 registered 1 still running in a model let go of · " in status.line
+    assert "in a model let go of" in repr(status) and len(status.running) == 1
     assert list(stream) == [1, 2]
+    assert "let go of" not in streams.status().line and streams.status().running == ()
 
 
 def test_an_open_generator_keeps_the_service_loaded(streams: ServiceHandle, gates: Gates) -> None:

@@ -23,7 +23,7 @@ from grym_nb.errors import (
     ValidationError,
 )
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
-from grym_nb.services.call import Progress, on_progress
+from grym_nb.services.progress import Progress, on_progress
 from tests.services.crowd import Gates, Overlap, outcome, start, until
 
 
