@@ -156,7 +156,7 @@ class Call(Future[Any]):
         self,
         frame: Frame,
         *,
-        outcome: Callable[[Frame, Any, BaseException | None], TaskResult],
+        outcome: Callable[[Frame], Callable[[Any, BaseException | None], TaskResult]],
         observe: Callable[[Frame, Any, BaseException | None], None],
     ) -> None:
         super().__init__()
@@ -172,13 +172,21 @@ class Call(Future[Any]):
         self.service = frame.record.name
         self.task = frame.task
         self.ticket: Ticket | None = None
-        self.outcome: TaskResult | None = None
+        self._told: Callable[[Any, BaseException | None], TaskResult] | None = None
+        self._outcome: TaskResult | None = None
         self._frame: Frame | None = frame
         self._interrupt_seconds = frame.record.ports.settings.interrupt_seconds
 
     def done(self) -> bool:
         """Tell whether it has ended, in whatever way."""
         return self._state == "FINISHED"
+
+    @property
+    def outcome(self) -> TaskResult | None:
+        """What came of it, with where that came from; None until it has ended."""
+        if self._outcome is None and self._told is not None and self.done():
+            self._outcome = self._told(self._result, self._exception)
+        return self._outcome
 
     # What becomes of it: exactly one of these is the first, the others change nothing.
 
@@ -193,7 +201,7 @@ class Call(Future[Any]):
         frame, self._frame = self._frame, None
         try:
             if frame is not None:
-                self.outcome = self._outcome_of(frame, value, error)
+                self._told = self._outcome_of(frame)
                 self._observe(frame, value, error)
         finally:  # whatever becomes of that, who waits is told
             with self._mutex:

@@ -13,6 +13,8 @@ from grym_nb.services.call import Provenance, TaskResult, status_of
 from grym_nb.services.failure import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
@@ -97,39 +99,46 @@ def load_failed(record: ServiceRecord, error: Exception) -> LoadFailed:
     return told
 
 
-def result_of(frame: Frame, value: Any, error: BaseException | None) -> TaskResult:
-    """Return what became of a call, with its provenance."""
-    record = frame.record
-    now = record.ports.clock()
-    waited = frame.waited_by(now)
-    instance = frame.instance
-    model = instance.model if instance is not None else None
-    provenance = Provenance(
-        service=record.name,
-        version=instance.version if instance is not None else record.version,
-        config_version=record.config_version,
-        config=record.spec.full_config,
-        checkpoint=_checkpoint(model),
-        parameters=_parameters(frame),
-        seed=frame.kwargs.get("seed"),
-        started=frame.started,
-        ended=now,
-    )
-    if error is not None and not isinstance(error, GrymError):
-        error = CallCancelled(str(error), service=record.name, task=frame.task)
-    return TaskResult(
-        id=f"call-{frame.id}",
-        success=error is None,
-        status=status_of(error),
-        data=value,
-        error=error.again() if error is not None else None,
-        metadata={
-            "duration": max(0.0, now - frame.started - waited),
-            "queued": waited,
-            "task": frame.task,
-        },
-        provenance=provenance,
-    )
+def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]:
+    """Return what makes the result of a call that has ended, with its provenance, from its value or error.
+
+    Most results are never looked at: what they say is read now, and put together when somebody does.
+    """
+    record, instance = frame.record, frame.instance
+    service, task, id = record.name, frame.task, f"call-{frame.id}"
+    started, ended = frame.started, record.ports.clock()
+    waited = frame.waited_by(ended)
+    version = instance.version if instance is not None else record.version
+    config_version, config = record.config_version, record.spec.full_config
+    checkpoint = _checkpoint(instance.model) if instance is not None else None
+    parameters = _parameters(frame) if frame.kwargs or len(frame.args) > 1 else {}
+    seed = frame.kwargs.get("seed")
+
+    def result(value: Any, error: BaseException | None) -> TaskResult:
+        provenance = Provenance(
+            service=service,
+            version=version,
+            config_version=config_version,
+            config=config,
+            checkpoint=checkpoint,
+            parameters=parameters,
+            seed=seed,
+            started=started,
+            ended=ended,
+        )
+        if error is not None and not isinstance(error, GrymError):
+            error = CallCancelled(str(error), service=service, task=task)
+        return TaskResult(
+            id=id,
+            success=error is None,
+            status=status_of(error),
+            data=value,
+            error=error.again() if error is not None else None,
+            metadata={"duration": max(0.0, ended - started - waited), "queued": waited, "task": task},
+            provenance=provenance,
+        )
+
+    return result
 
 
 def keep(frame: Frame, value: Any, *, fresh: bool) -> None:

@@ -889,10 +889,7 @@ def test_a_call_that_is_kept_keeps_neither_the_model_nor_the_arguments(work: Ser
     calls[0]._result = None  # the task gave its argument back
     results = [call.outcome for call in calls]
     assert all(results)
-    results = []
-    for call in calls:
-        call.outcome = None
-    del probe
+    del probe, results
     work._record.ports.failures.clear()
     work.unload()
     gc.collect()
