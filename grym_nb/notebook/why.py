@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from grym_nb.errors import CommandError, GrymError, Interrupted
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.render import Table, brief, redacted, seconds
-from grym_nb.services.failure import Failure, sites_of
+from grym_nb.services.failure import Failure, sites_of, to_the_users
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -100,7 +100,7 @@ def _figures(details: dict[str, Any]) -> dict[str, str]:
 
 def debug(shell: InteractiveShell, registry: ServiceRegistry) -> None:
     """Open IPython's debugger in the live frames of the last failure; returns when it is left."""
-    traceback = registry.ports.failures.traceback
+    traceback = to_the_users(registry.ports.failures.traceback)
     if traceback is None:
         raise CommandError(
             "there are no live frames to debug",

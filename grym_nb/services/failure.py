@@ -20,7 +20,7 @@ from typing import Any
 
 from grym_nb.render import redacted
 
-__all__ = ["Failure", "LastFailure", "Site", "describe", "sites_of"]
+__all__ = ["Failure", "LastFailure", "Site", "describe", "sites_of", "to_the_users"]
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
@@ -102,6 +102,23 @@ def sites_of(traceback: TracebackType | None) -> tuple[Site, ...]:
             sites.append(Site(_named(file), line, frame.f_code.co_name, code, values))
         traceback = traceback.tb_next
     return tuple(sites[-_MOST_SITES:])
+
+
+def to_the_users(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the last frames that are ours: it ends where the user's code called us."""
+    frames = []
+    while traceback is not None:
+        frames.append(traceback)
+        traceback = traceback.tb_next
+    whole = frames.copy()
+    while frames and _is_ours(frames[-1].tb_frame.f_code.co_filename):
+        frames.pop()
+    if len(frames) in (0, len(whole)):
+        return whole[0] if whole else None
+    shorter: TracebackType | None = None
+    for at in reversed(frames):  # made anew: the one that is kept stays whole
+        shorter = TracebackType(shorter, at.tb_frame, at.tb_lasti, at.tb_lineno)
+    return shorter
 
 
 def _words(error: BaseException) -> str:

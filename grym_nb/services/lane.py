@@ -156,11 +156,12 @@ class Lane:
         return sum(not ticket.dead for _, _, ticket in self._line)
 
     def frames(self) -> list[Frame]:
-        """Return the calls that hold a slot, and those that still run in an instance let go of."""
+        """Return the calls that hold or share a slot, and those that run on in an instance let go of."""
         with self.lock:
             places = (*self.places, *self._lost)
-            held = dict.fromkeys(frame for p in places for frame in (p.owner, p.occupant))
-        return [frame for frame in held if frame is not None]
+            shared = [(p, frame) for p in places for frame in (p.owner, p.occupant, *p.riders, *p.streams)]
+        # Of those that share a place: a stream that has ended leaves its name there until the next one goes.
+        return list(dict.fromkeys(frame for p, frame in shared if frame is not None and frame.place is p))
 
     def line(self) -> list[Frame]:
         """Return the calls that wait, the first of them first."""

@@ -138,14 +138,23 @@ def _waits_no_more(frame: Frame, on: Awaited | None) -> None:
 
 
 async def step_back(left: list[tuple[Frame, bool]], on: Awaited | None) -> None:
-    """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop."""
+    """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop.
+
+    Also when it is cancelled meanwhile: the code that goes on from here computes in that place.
+    """
     import asyncio
 
+    cancelled: BaseException | None = None
     for frame, gave in reversed(left):
         _waits_no_more(frame, on)
         frame.lent -= gave
         while not _taken_back(frame, gave):
-            await asyncio.sleep(0.001)
+            try:
+                await asyncio.sleep(0.001)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _taken_back(frame: Frame, gave: bool) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from grym_nb.errors import CommandError, Interrupted, StateError, TaskFailed
+from grym_nb.errors import CommandError, Interrupted, ServiceNotFound, StateError, TaskFailed
 from grym_nb.notebook.why import debug, why, why_service
 from grym_nb.runtime import Runtime
 from grym_nb.services import ModelService, task
@@ -163,6 +163,36 @@ def test_the_debugger_stands_in_the_users_frame(
     monkeypatch.setattr(type(shell), "debugger_cls", Debugger)
     debug(shell, runtime.registry)
     assert seen == ["reset", [1, 2, 3]]
+
+
+def test_the_debugger_never_stands_in_our_own_frames(
+    runtime: Runtime, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call into the package raised: the user's line is the place to look."""
+
+    class Asks(ModelService):
+        @task
+        def ask(self) -> str:
+            wanted = "nobody"
+            return str(runtime.registry[wanted])
+
+    with pytest.raises(ServiceNotFound):
+        runtime.registry.register("asks", Asks).ask()
+    seen: list[Any] = []
+
+    class Debugger:
+        botframe: Any = None
+
+        def reset(self) -> None: ...
+
+        def interaction(self, frame: object, traceback: Any) -> None:
+            while traceback.tb_next is not None:
+                traceback = traceback.tb_next
+            seen.append(traceback.tb_frame.f_locals["wanted"])
+
+    monkeypatch.setattr(type(shell), "debugger_cls", Debugger)
+    debug(shell, runtime.registry)
+    assert seen == ["nobody"]
 
 
 def test_in_a_kernel_why_shows_the_users_frames(kernel: Kernel) -> None:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout
 from grym_nb.services import Call, ModelService, ServiceHandle, ServiceRegistry, task
-from grym_nb.services.frame import Frame, Options
+from grym_nb.services.frame import Frame, Options, current_frame
 from grym_nb.services.lane import Lane, Ticket
 from grym_nb.services.waits import aside
 from grym_nb.testing import FakeClock
@@ -538,6 +538,7 @@ class Chained(ModelService):
         self.overlap = overlap
         self.other = other
         self.me: Any = None
+        self.back: Any = None
 
     @task
     def leaf(self, name: str = "leaf") -> str:
@@ -586,6 +587,16 @@ class Chained(ModelService):
     async def later(self, names: tuple[str, ...]) -> list[str]:
         calls = [self.me.leaf.submit(name) for name in names]
         return [await call for call in calls]
+
+    @task
+    async def cares(self, name: str) -> None:
+        """Wait for a child, and look at the place once that is over."""
+        try:
+            await self.me.gated.submit(name)
+        finally:
+            frame = current_frame()
+            assert frame is not None and frame.place is not None
+            self.back = (frame.lent, frame.place.occupant is frame, self.gates[f"{name} may go"].is_set())
 
     @task
     def parts(self, n: int) -> Iterator[int]:
@@ -713,6 +724,24 @@ def test_children_of_an_async_task_run_while_it_awaits_them(chained: ServiceHand
     names = tuple(f"child {i}" for i in range(5))
     assert chained.later(names) == list(names)
     assert (overlap.most, chained._record.lane.free) == (1, 1)
+
+
+def test_an_await_that_is_cancelled_twice_goes_on_only_with_its_place(
+    chained: ServiceHandle, gates: Gates
+) -> None:
+    """Its child is deaf and computes in it: the parent's own code waits for that, however it is cancelled."""
+    parent = chained.cares.submit("child")
+    gates.wait("child")
+    frame = parent._frame
+    assert frame is not None
+    assert [running.task for running in chained._record.lane.frames()] == ["cares", "gated"]
+    assert parent.cancel()
+    until(lambda: frame.waits_for == ())
+    assert parent.cancel() and not parent.done()
+    gates.tell("child may go")
+    assert isinstance(parent.exception(WAIT), CallCancelled)
+    with chained.use() as model:
+        assert model.back == (0, True, True)
 
 
 def test_a_child_that_gives_up_before_it_rides_leaves_the_place_as_it_was(
