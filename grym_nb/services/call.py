@@ -315,11 +315,12 @@ class Call(Future[Any]):
         with self._mutex:
             if self.done():
                 return
-            if until is None:
+            if until is not None:  # on the clock of who waits: the call's may be another
+                now = time.monotonic()
+                until = until if deadline is None else min(until, now + deadline - clock())
+                wait_a_while(monotonic, self._condition, until)
+            else:
                 wait_a_while(clock, self._condition, deadline)
-            else:  # on the clock of who waits: the call's may be another
-                left = max(0.0, until - time.monotonic())
-                self._condition.wait(left if deadline is None else max(0.0, min(left, deadline - clock())))
         if its is not None and clock() >= its and not self.done():
             self.expire()
 
@@ -371,26 +372,21 @@ class Call(Future[Any]):
         import asyncio
 
         ended, loop = asyncio.wrap_future(self), asyncio.get_running_loop()
-        ticks = _awaited.ticks
+        ticks = _here.ticks
         if ticks is None or ticks.loop is not loop:
-            ticks = _awaited.ticks = _Ticks(loop)
+            ticks = _here.ticks = _Ticks(loop)
         with Wait(f"{self.service}.{self.task}") as waits:
             ticks.add(ended, partial(self._tell, waits))
-            return await self._till(ended, ticks)
-
-    async def _till(self, ended: Any, ticks: _Ticks) -> Any:
-        import asyncio
-
-        try:
-            return await ended
-        except BaseException as error:
-            ended.cancel()
-            self.cancel()
-            if isinstance(error, asyncio.CancelledError):
-                shown_as(error, self._given_up())
-            raise
-        finally:
-            ticks.awaited.pop(ended, None)
+            try:
+                return await ended
+            except BaseException as error:
+                ended.cancel()
+                self.cancel()
+                if isinstance(error, asyncio.CancelledError):
+                    shown_as(error, self._given_up())
+                raise
+            finally:
+                ticks.awaited.pop(ended, None)
 
     def __repr__(self) -> str:
         if not self.done():
@@ -423,17 +419,18 @@ class _Ticks:
             self.loop.call_later(SHOW_EVERY, self._tick)
 
     def _tick(self) -> None:
-        self._armed = False
-        for ended, tell in tuple(self.awaited.items()):
+        self._armed = bool(self.awaited)
+        if self._armed:
+            self.loop.call_later(SHOW_EVERY, self._tick)
+        for tell in tuple(self.awaited.values()):
             tell()
-            self.add(ended, tell)
 
 
-class _Awaited(threading.local):
+class _Here(threading.local):
     ticks: _Ticks | None = None  # of the loop that runs in this thread
 
 
-_awaited = _Awaited()
+_here = _Here()
 
 
 def _copy(error: BaseException) -> BaseException:
