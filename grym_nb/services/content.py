@@ -7,7 +7,6 @@ changed in a closure does not.
 
 from __future__ import annotations
 
-import dis
 import hashlib
 import logging
 import os
@@ -20,20 +19,27 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import is_dataclass
 from enum import Enum
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any
 
 from grym_nb.services.reads import watches
 
-__all__ = ["code_of", "named_by"]
+__all__ = ["PLAIN", "SKIP", "code_of", "is_settled"]
 
-_SKIP = {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
-_SKIP |= {"__annotations_cache__", "_abc_impl"}
-_PLAIN: Any = (str, bytes, int, float, complex, type(None), type(...))
+SKIP = {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
+SKIP |= {"__annotations_cache__", "_abc_impl"}
+PLAIN: Any = (str, bytes, int, float, complex, type(None), type(...))
 _SETTLED = frozenset(sys.stdlib_module_names) - {"__main__"} | {"grym_nb"}
 #: instances of these hold nothing in which two of them could differ
 _EMPTY = (object, type(threading.Lock()), type(threading.RLock()))
 _DEEPEST = 80
+_BUILT_IN = (
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+)
 
 
 def code_of(made: Any, *, within: object = None) -> str:
@@ -61,9 +67,10 @@ def _told(value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]]) 
     """
     # By its type: a stranger may raise when it is asked for its class.
     made = type(value)
-    for base in _PLAIN:
+    for base in PLAIN:
         if issubclass(made, base) and not issubclass(made, Enum):
-            return f"{made.__name__}:{base.__repr__(value)}"
+            # An int of thousands of digits has no decimal repr.
+            return f"{made.__name__}:{hex(value) if base is int else base.__repr__(value)}"
     key = id(value)
     if key in known:
         return known[key][1]
@@ -109,6 +116,10 @@ def _parts(value: Any) -> tuple[str, Iterable[Any]]:
         return named, (value.func, value.args, value.keywords)
     if isinstance(value, types.ModuleType):
         return "module", (value.__name__,)
+    if isinstance(value, _BUILT_IN):  # not by its repr, which has an address in it
+        owner = getattr(value, "__self__", None) or getattr(value, "__objclass__", None)
+        if owner is None or isinstance(owner, (type, types.ModuleType)):
+            return named, (getattr(owner, "__name__", ""), value.__qualname__)
     if typing.get_origin(value) is not None:
         return "type", (typing.get_origin(value), *typing.get_args(value))
     return named, _parts_of_value(value)
@@ -130,14 +141,14 @@ def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
 
 def _parts_of_class(cls: type) -> Iterator[Any]:
     yield from (cls.__module__, cls.__qualname__)
-    if not _settled(cls.__module__):
+    if not is_settled(cls.__module__):
         yield cls.__bases__
         # A copy: another thread may be setting attributes of the class.
         its = vars(cls).copy().items()
-        yield [(name, value) for name, value in its if name not in _SKIP and not watches(value)]
+        yield [(name, value) for name, value in its if name not in SKIP and not watches(value)]
 
 
-def _settled(module: str) -> bool:
+def is_settled(module: str) -> bool:
     """Tell whether the classes of a module are known by name: it does not change under a kernel."""
     if module == "__main__":
         return False  # whatever file it came from
@@ -198,122 +209,3 @@ def _state(value: Any) -> dict[str, Any] | None:
                     found = found or {}
                     found[name] = getattr(value, name, None)
     return found
-
-
-# -- what code names ---------------------------------------------------------------------------------
-
-
-def named_by(made: Any) -> tuple[tuple[str, str], ...]:
-    """Return what the code of `made` names outside of itself, and what that names in turn, with hashes.
-
-    Functions, classes and plain values, so that another kernel tells the same. Of other objects (a handle, a
-    model, a file) only the class counts, as nothing of them can be told apart from what ran before.
-    """
-    told: set[tuple[str, str]] = set()
-    known: dict[int, Any] = {}  # also keeps alive what is made on the way, so that no identity comes twice
-    ahead: list[Any] = [made]
-    while ahead:
-        at = ahead.pop()
-        kind = type(at)  # and not isinstance: a stranger may raise when it is asked for its class
-        if id(at) in known or _is_settled(at):
-            continue
-        known[id(at)] = at
-        if _is_code(at) and at is not made:
-            told.add((at.__qualname__, code_of(at)))
-        if kind is types.FunctionType:
-            for name, value in _globals_of(at):
-                if _is_code(value) or _is_plain(value):
-                    told.add((f"{at.__qualname__} {name}", code_of(value)))
-                ahead.append(value)
-            ahead += [cell.cell_contents for cell in at.__closure__ or () if _is_full(cell)]
-        elif issubclass(kind, type):
-            ahead += [*at.__bases__, *vars(at).copy().values()]
-        elif kind is property:
-            ahead += [at.fget, at.fset, at.fdel]
-        elif _is_plain(at):
-            told.add((kind.__qualname__, code_of(at)))
-        else:
-            ahead += [kind, *(getattr(at, name) for name in _WRAPS.get(kind, ()))]
-    return tuple(sorted(told))
-
-
-#: what holds a function inside, and where
-_WRAPS: dict[type, tuple[str, ...]] = {
-    staticmethod: ("__func__",),
-    classmethod: ("__func__",),
-    types.MethodType: ("__func__",),
-    partial: ("func", "args", "keywords"),
-    cached_property: ("func",),
-    type(lru_cache(len)): ("__wrapped__",),
-}
-
-
-def _is_code(value: Any) -> bool:
-    return type(value) is types.FunctionType or issubclass(type(value), type)
-
-
-def _is_settled(value: Any) -> bool:
-    return _is_code(value) and isinstance(value.__module__, str) and _settled(value.__module__)
-
-
-def _is_full(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
-
-
-def _is_plain(value: Any, depth: int = 4) -> bool:
-    """Tell whether a value is nothing but its content, the same in every kernel."""
-    kind = type(value)
-    if issubclass(kind, (*_PLAIN, os.PathLike, Enum, re.Pattern)) or kind.__module__ == "numpy":
-        return True
-    if kind not in (list, tuple, set, frozenset, dict) or not depth:
-        return False
-    inside = value.items() if kind is dict else value
-    return all(_is_plain(one, depth - 1) for one in tuple(inside))
-
-
-def _globals_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield the globals that a function names and does not set itself; of the user's own modules what it
-    names of their content.
-    """
-    names, sets = _names_in(function.__code__)
-    for name in sorted(names - sets):
-        value = _looked_up(function, name)
-        if issubclass(type(value), types.ModuleType):
-            yield from _of_module(value, names)
-        elif value is not None:
-            yield name, value
-
-
-def _names_in(code: types.CodeType) -> tuple[set[str], set[str]]:
-    names = set(code.co_names)
-    sets = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"}
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            its, set_there = _names_in(inner)
-            names |= its
-            sets |= set_there
-    return names, sets
-
-
-def _looked_up(function: types.FunctionType, name: str) -> Any:
-    if name in function.__globals__:
-        return function.__globals__[name]
-    try:
-        its: Any = function
-        return its.__builtins__[name]  # in a service's cell: the notebook's variables
-    except KeyError:
-        return sys.modules.get(name)  # imported inside of the function
-
-
-def _of_module(module: types.ModuleType, names: set[str], depth: int = 4) -> Iterator[tuple[str, Any]]:
-    if _settled(module.__name__):
-        return
-    for name in sorted(names & set(vars(module))):
-        value = vars(module)[name]
-        if not issubclass(type(value), types.ModuleType):
-            yield f"{module.__name__}.{name}", value
-        elif depth:
-            yield from _of_module(value, names, depth - 1)

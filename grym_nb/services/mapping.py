@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 from grym_nb.errors import CallBlocked, GrymError, Interrupted, Problem, StorageError, ValidationError
 from grym_nb.render import Table, brief
 from grym_nb.services.call import Call
-from grym_nb.services.content import code_of, named_by
+from grym_nb.services.content import code_of
+from grym_nb.services.named import named_by
 from grym_nb.services.progress import is_several, track
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ __all__ = ["Mapped", "run_map"]
 _Asked = tuple[int, str, Call | GrymError]
 
 #: how each line of a result file begins
-_BEGINS = '{"key": '
+_BEGINS = '{"key": "'
 
 
 class Mapped(list[Any]):
@@ -37,6 +39,7 @@ class Mapped(list[Any]):
         self.failed: dict[int, GrymError] = {}
         #: how many results were read from the file instead of computed
         self.resumed = 0
+        self._unfit = 0  # results in the file, where none of them was of use
 
     @property
     def line(self) -> str:
@@ -44,6 +47,8 @@ class Mapped(list[Any]):
         told = [f"{len(self) - len(self.failed)} ok"]
         told += [f"{len(self.failed)} failed"] if self.failed else []
         told += [f"{self.resumed} from the file"] if self.resumed else []
+        if self._unfit:
+            told.append(f"none of the {self._unfit} in the file fits (other items, keywords, code or config)")
         return f"{self.title}: {', '.join(told)}"
 
     def _table(self) -> Table:
@@ -108,6 +113,7 @@ def run_map(
                 _collect(mapped, waiting, book, errors, ticks)
             over.append(True)
             next(ticks, None)
+            mapped._unfit = book.found if mapped and not mapped.resumed else 0
         except BaseException as error:
             for _, _, call in waiting:
                 if isinstance(call, Call):
@@ -173,12 +179,16 @@ class _Book:
         self._file = file
         self._same = same
         self._known: dict[str, deque[dict[str, Any]]] = {}
+        self.found = 0  # results in the file
 
     def key(self, item: Any) -> str:
         """Return what stands for an item in the file."""
         if self._file is None:
             return ""
-        told = getattr(item, "hash", None)
+        try:
+            told = getattr(item, "hash", None)
+        except Exception:  # a stranger's property
+            told = None
         return code_of((self._same, told if isinstance(told, str) else item))
 
     def read(self, lines: Iterable[str]) -> None:
@@ -189,8 +199,9 @@ class _Book:
                 ok, key = entry["ok"], entry["key"]
             except (ValueError, TypeError, KeyError):
                 continue  # the line at which a kernel died
-            if ok:
+            if ok is True and isinstance(key, str):
                 self._known.setdefault(key, deque()).append(entry)
+                self.found += 1
 
     def take(self, key: str) -> dict[str, Any] | None:
         """Return the entry of an item that was done before, each only once."""
@@ -230,7 +241,7 @@ def _origin(handle: ServiceHandle, task: str, kwargs: Mapping[str, Any]) -> str:
     That is the code of the service, of what its code names, and of the services it needs, with their config.
     """
     specs = [record.spec for record in handle._registry.family_of(handle._record)]
-    made = [(spec.name, spec.parts["code"], spec.parts["config"], named_by(spec.callable)) for spec in specs]
+    made = [(spec.name, spec.parts["config"], named_by(spec.callable)) for spec in specs]
     return code_of((made, task, dict(kwargs)))
 
 
@@ -239,13 +250,17 @@ def _results(save: Any, origin: Callable[[], str]) -> Iterator[_Book]:
     if save is None:
         yield _Book("", None, "")
         return
+    if not isinstance(save, (str, os.PathLike)):
+        problem = Problem("save", brief(save), "the path of a file, or None")
+        raise ValidationError("map cannot save its results there", problems=[problem])
     name = os.fspath(save)
     try:
         # `replace`: a crash may leave any bytes..
         file = open(name, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StorageError(
-            f"{name} cannot be written: {error.strerror or error}", hint="choose another file for save="
+            f"{name!r} cannot be written: {getattr(error, 'strerror', '') or error}",
+            hint="choose another file for save=",
         ) from None
     with file:
         book = _Book(name, file, origin())
@@ -260,14 +275,21 @@ def _results(save: Any, origin: Callable[[], str]) -> Iterator[_Book]:
 
 def _refuse_foreign(name: str, lines: Sequence[str]) -> None:
     """Raise when a file is full of something else: nothing is to be added to that."""
-    ours = any(line.startswith(_BEGINS) for line in lines)
     # A crash may have left the beginning of the first line, or nothing but NULs.
-    if not ours and not _BEGINS.startswith("".join(lines).strip("\0\n")):
+    if not any(map(_is_ours, lines)) and not _BEGINS.startswith("".join(lines).strip("\0\n")):
         raise StorageError(
             f"{name} is no file of results, and was left as it is",
             cause=f"it begins with {brief(lines[0].rstrip())}",
             hint="choose another file for save=, one that map has written or a new one",
         )
+
+
+def _is_ours(line: str) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return re.match(_BEGINS + "[0-9a-f]*", line) is not None  # as far as a crash let it come
+    return isinstance(entry, dict) and isinstance(entry.get("key"), str) and isinstance(entry.get("ok"), bool)
 
 
 def _plain(value: Any) -> Any:

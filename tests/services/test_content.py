@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import uuid
 from argparse import Namespace
 from collections import Counter, OrderedDict, deque
@@ -14,7 +13,7 @@ from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType, ModuleType, SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_nb.clip import Clip
-from grym_nb.services.content import code_of, named_by
+from grym_nb.services.content import code_of
 
 CELL = """
 import abc, dataclasses, enum, functools, logging, math, re, threading, typing
@@ -495,98 +494,3 @@ def test_the_hash_does_not_depend_on_identities(value: Any) -> None:
     """A copy is the same, so a result file is found again by another kernel."""
     copy = eval(repr(value), {"inf": float("inf")})
     assert code_of(value) == code_of(copy)
-
-
-# -- what code names ---------------------------------------------------------------------------------
-
-#: a cell with a name that its code uses, and an edit of it that would change an answer
-NAMED = {
-    "a function": ("def h(x): return x", "def h(x): return x + 1"),
-    "a number": ("h = 1", "h = 2"),
-    "a table": ("h = {'a': [1, 2]}", "h = {'a': [1, 3]}"),
-    "an array": ("h = np.zeros(3)", "h = np.ones(3)"),
-    "a lambda": ("h = lambda: 1", "h = lambda: 2"),
-    "a decorated function": (
-        "@functools.lru_cache\ndef h(): return 1",
-        "@functools.lru_cache\ndef h(): return 2",
-    ),
-    "a class": ("class h:\n    def f(self): return 1", "class h:\n    def f(self): return 2"),
-    "an object of a class": (
-        "class H:\n    def f(self): return 1\nh = H()",
-        "class H:\n    def f(self): return 2\nh = H()",
-    ),
-    "a function of a function": (
-        "def deep(): return 1\ndef h(): return deep()",
-        "def deep(): return 2\ndef h(): return deep()",
-    ),
-    "a partial": ("h = functools.partial(lambda x: x, 1)", "h = functools.partial(lambda x: -x, 1)"),
-    "what a partial holds": ("h = functools.partial(max, 1)", "h = functools.partial(max, 2)"),
-    "another name": ("h = math.sin", "h = 3"),
-}
-
-USES = {
-    "in a method": "class M:\n    def f(self): return h",
-    "in a method of a base": "class B:\n    def f(self): return h\nclass M(B): pass",
-    "in a property": "class M:\n    @property\n    def f(self): return h",
-    "in a static method": "class M:\n    @staticmethod\n    def f(): return h",
-    "in a function within": "def M():\n    return [lambda: h]",
-    "behind a decorator": (
-        "def deco(f):\n    def g(*args): return f(*args)\n    return g\n"
-        "class M:\n    @deco\n    def f(self): return h"
-    ),
-}
-
-
-@pytest.mark.parametrize("use", USES.values(), ids=list(USES))
-@pytest.mark.parametrize("before, after", NAMED.values(), ids=list(NAMED))
-def test_what_code_names_is_told_by_content(before: str, after: str, use: str) -> None:
-    """The same in another kernel, and different after an edit, wherever it is named."""
-    assert named_by(run(f"{before}\n{use}")) == named_by(run(f"{before}\n{use}"))
-    assert named_by(run(f"{before}\n{use}")) != named_by(run(f"{after}\n{use}"))
-
-
-def test_what_the_code_counts_itself_and_what_no_other_kernel_has_is_left_out() -> None:
-    """A counter, a generator: with them no later run would ever find its results again."""
-    cell = "n = 0\nrandom = np.random.default_rng()\n"
-    cell += "def M():\n    global n\n    n += 1\n    return random"
-    made = run(cell)
-    before = named_by(made)
-    made()
-    assert named_by(made) == before == named_by(run(cell))
-
-
-def test_of_a_module_what_is_named_of_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of the user's own, imported at the top or inside; of a package only that it is named."""
-
-    def told(cell: str, **content: Any) -> tuple[tuple[str, str], ...]:
-        mine = ModuleType("mine")
-        exec("def helper(): return 1\ndef other(): return 1", vars(mine))
-        for name, code in content.items():
-            exec(code, vars(mine))
-            assert name in vars(mine)
-        monkeypatch.setitem(sys.modules, "mine", mine)
-        return named_by(run(cell))
-
-    for cell in (
-        "import mine\ndef M(): return mine.helper()",
-        "def M():\n    import mine\n    return mine.helper()",
-    ):
-        assert told(cell) == told(cell, other="def other(): return 2") != ()
-        assert told(cell) != told(cell, helper="def helper(): return 2")
-    assert named_by(run("def M(): return np.zeros(3), math.pi")) == ()
-
-
-def test_a_circle_of_names_comes_to_an_end() -> None:
-    """Functions that call one another."""
-    told = named_by(run("def a(): return M()\ndef M(): return a()"))
-    assert [name for name, _ in told] == ["M a", "a", "a M"]
-
-
-def test_a_stranger_among_the_names_is_let_be() -> None:
-    """A proxy that raises whatever it is asked, before it is bound to something."""
-    cell = (
-        "class Proxy:\n    @property\n    def __class__(self): raise RuntimeError('not bound')\n"
-        "    def __getattr__(self, name): raise RuntimeError('not bound')\n"
-        "p = Proxy()\ndef M(): return p"
-    )
-    assert named_by(run(cell)) == named_by(run(cell))

@@ -356,7 +356,8 @@ class TestFile:
         handle = registry.register("helped", space["Helped"])
         assert handle.map("ask", [1, 2], save=path) == [1, 2]
         exec("def helper(x): return deep(x) + 100", space)
-        assert handle.map("ask", [1, 2], save=path) == [101, 102]
+        asked_anew = handle.map("ask", [1, 2], save=path)
+        assert asked_anew == [101, 102] and "none of the 2 in the file fits" in asked_anew.line
         space["LIMIT"] = 2
         assert handle.map("ask", [1, 2], save=path) == [102, 104]
         exec("def helper(x): return deep(x)", space)
@@ -388,7 +389,9 @@ class TestFile:
         assert outer.map("ask", [1, 2], save=path) == [10, 20]
         assert outer.map("ask", [1, 2], save=path).resumed == 2
 
-    @pytest.mark.parametrize("content", ["file,lufs\na.wav,-23\n", '{"files": []}', "\n\n[1, 2]"])
+    @pytest.mark.parametrize(
+        "content", ["file,lufs\na.wav,-23\n", '{"files": []}', "\n\n[1, 2]", '{"key": "mine", "value": 3}\n']
+    )
     def test_a_file_of_something_else_is_left_as_it_is(
         self, work: ServiceHandle, tmp_path: Path, content: str
     ) -> None:
@@ -420,8 +423,12 @@ class TestFile:
     ) -> None:
         with pytest.raises(StorageError, match="cannot be written"):
             work.map("square", [1], save=tmp_path / "no" / "such" / "folder.jsonl")
-        with pytest.raises(StorageError):
-            work.map("square", [1], save=tmp_path)
+        for wrong in (tmp_path, "a\0b"):
+            with pytest.raises(StorageError):
+                work.map("square", [1], save=wrong)
+        for wrong in (3, True):
+            with pytest.raises(ValidationError, match="save: found"):
+                work.map("square", [1], save=wrong)
         assert scene.done == []
 
     def test_text_that_no_encoding_takes_is_kept(self, registry: ServiceRegistry, tmp_path: Path) -> None:
