@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["Table", "brief", "redacted", "seconds", "size"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each run, and outputs get committed
-_SECRET = re.compile(r"token|key|secret|passw", re.IGNORECASE)
+_SECRET = re.compile(r"token|key|secret|passw|credential|authori[sz]ation|bearer", re.IGNORECASE)
 
 
 def seconds(value: float | None) -> str:
@@ -81,12 +81,13 @@ def redacted(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _hidden(value: Any, depth: int = 4) -> Any:
     """Return `value` with the secrets inside it left out; what is too deep, or raises, is left out too."""
-    if not isinstance(value, (Mapping, list, tuple)) or (depth == 4 and len(value) > 4):
+    kind = type(value)  # and not isinstance: a proxy may raise when it is asked for its class
+    if not issubclass(kind, (Mapping, list, tuple)) or (depth == 4 and len(value) > 4):
         return value  # a large one is told by its length
     if not depth:
         return "…"
     try:
-        if isinstance(value, Mapping):
+        if issubclass(kind, Mapping):
             return {
                 key: "***" if _SECRET.search(str(key)) else _hidden(inner, depth - 1)
                 for key, inner in value.items()
@@ -94,7 +95,7 @@ def _hidden(value: Any, depth: int = 4) -> Any:
         inside = [_hidden(inner, depth - 1) for inner in value]
     except Exception:
         return f"<{type(value).__name__}>"
-    return tuple(inside) if isinstance(value, tuple) else inside
+    return tuple(inside) if issubclass(kind, tuple) else inside
 
 
 #: Jupyter sets cells flush right, which suits numbers only; said on each cell, since a style sheet is dropped

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["conclude", "keep", "load_failed", "observe", "result_of", "typed", "unpinned"]
 
 _log = logging.getLogger(__name__)
+#: what an author's code raises: a `sys.exit()` somewhere in it is not to end the cell, or the loop
+_AUTHORS = (Exception, SystemExit, GeneratorExit)
 
 
 def typed(frame: Frame, error: BaseException) -> BaseException:
@@ -33,7 +35,7 @@ def typed(frame: Frame, error: BaseException) -> BaseException:
             return error  # told already, by the service in which it happened
     if type(error).__name__ == "CancelledError":
         return frame.cancellation()
-    if not isinstance(error, Exception):
+    if not isinstance(error, _AUTHORS):
         return error
     version = frame.instance.version if frame.instance is not None else record.version
     failure = describe(
@@ -169,7 +171,7 @@ def _parameters(frame: Frame) -> dict[str, Any]:
     given = {**dict(zip(names[1:], frame.args[1:], strict=False)), **frame.kwargs}
     plain = (str, int, float, bool, type(None))
     told = redacted(given)
-    kept = {name for name, value in given.items() if isinstance(value, plain) and told[name] != "'***'"}
+    kept = {name for name, value in given.items() if type(value) in plain and told[name] != "'***'"}
     return {name: value if name in kept else told[name] for name, value in given.items()}
 
 
@@ -184,7 +186,7 @@ def conclude(frame: Frame, raised: BaseException | None) -> BaseException | None
     error = raised
     if isinstance(raised, KeyboardInterrupt) and not isinstance(raised, Interrupted):
         error = Interrupted(f"{frame.title} interrupted{frame.came_to}; the service is still ready")
-    elif not isinstance(raised, GrymError) and isinstance(raised, Exception):
+    elif not isinstance(raised, GrymError) and isinstance(raised, _AUTHORS):
         error = typed(frame, raised)
     if frame.call is None:
         observe(frame, None, error)

@@ -77,7 +77,11 @@ class LoopThread:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
-        loop.run_forever()
+        while True:
+            try:
+                return loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                continue  # asyncio lets them out of the loop; whose task it was has it, and the others go on
     finally:
         loop.close()
 
