@@ -349,11 +349,13 @@ class UnknownName(GrymError, AttributeError):
 class Interrupted(_ThreeLines, KeyboardInterrupt):
     """Ctrl-C in a call: says how far it came, and leaves the service ready."""
 
+    advice: ClassVar[str] = "run it again when you want it after all"
+
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.cause = ""
-        self.hint = hint
+        self.hint = hint or self.advice
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

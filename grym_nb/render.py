@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-__all__ = ["Table", "brief", "redacted", "seconds", "size"]
+__all__ = ["Table", "brief", "is_secret", "redacted", "seconds", "size"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each run, and outputs get committed
 _SECRET = re.compile(r"token|key|secret|passw|credential|authori[sz]ation|bearer", re.IGNORECASE)
@@ -69,6 +69,11 @@ def brief(value: object, *, width: int = 60) -> str:
         return f"<{type(value).__name__}, its repr raised {type(error).__name__}>"
     text = _ADDRESS.sub("", " ".join(text.split()))
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether what bears this name is not to be shown."""
+    return _SECRET.search(name) is not None
 
 
 def redacted(config: Mapping[str, Any]) -> dict[str, str]:

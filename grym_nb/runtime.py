@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import warnings
 from typing import Any, Self
 
 from grym_nb.clock import Clock
-from grym_nb.errors import says_what_it_takes
+from grym_nb.errors import ConfigError, Problem, says_what_it_takes
 from grym_nb.flow import route
+from grym_nb.render import brief
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
 from grym_nb.services.ports import Ports
 from grym_nb.services.spec import Factory
@@ -27,7 +29,12 @@ class Runtime:
     `current()` is the kernel's own. A forgotten one says so with a ResourceWarning.
     """
 
+    @says_what_it_takes
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        given: object = settings
+        if given is not None and not isinstance(given, Settings):
+            problem = Problem("settings", brief(given), "grym.Settings(...)")
+            raise ConfigError("this runtime cannot be made", problems=[problem])
         self._ports = Ports(settings=settings, clock=clock)
         self.settings = self._ports.settings
         self.events = self._ports.events
@@ -82,10 +89,13 @@ class Runtime:
         return f"<Runtime: {'closed' if self._closed else f'{len(self.registry)} services'}>"
 
 
+_log = logging.getLogger(__name__)
+_LAST_SECONDS = 2.0
 _lock = threading.Lock()
 _kernel: Runtime | None = None
 
 
+@says_what_it_takes
 def current() -> Runtime:
     """Return the kernel's own runtime: made at the first call, closed when the kernel ends."""
     global _kernel
@@ -128,5 +138,8 @@ def run(type: str, /, *args: Any, **kwargs: Any) -> Any:
 
 def _close() -> None:
     # The kernel is going: nobody waits half a minute for a call that hangs.
-    if _kernel is not None:
-        _kernel.close(timeout=2.0)
+    if _kernel is not None and not _kernel._closed:
+        going = ", ".join(f"{frame.title} (call {frame.id})" for frame in _kernel.registry.running())
+        _kernel.close(timeout=_LAST_SECONDS)
+        if going and (left := _kernel.registry.running()):
+            _log.warning("the process ends, and with it %d call(s) that still run: %s", len(left), going)

@@ -123,7 +123,8 @@ def test_a_notebook_shows_the_name_and_the_three_lines() -> None:
     shown = GrymError("it went wrong", cause="because", hint="try again")._render_traceback_()
     assert shown == ["\x1b[31mGrymError\x1b[0m: it went wrong", "  because", "→ try again"]
     assert Interrupted("stopped at 3 of 5")._render_traceback_() == [
-        "\x1b[31mInterrupted\x1b[0m: stopped at 3 of 5"
+        "\x1b[31mInterrupted\x1b[0m: stopped at 3 of 5",
+        "→ run it again when you want it after all",
     ]
 
 

@@ -9,6 +9,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -246,3 +247,23 @@ def test_a_call_that_hangs_does_not_keep_the_kernel() -> None:
     done = run(SERVICE + source)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 12
+
+
+def test_a_program_that_ends_says_which_calls_it_ends_with_it(tmp_path: Path) -> None:
+    """A script that submits and forgets to wait: nothing else would say so."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import threading\n"
+        "import grym_nb as grym, grym_nb.runtime\n"
+        "grym_nb.runtime._LAST_SECONDS = 0.1\n"
+        "on = threading.Event()\n"
+        "class Slow(grym.ModelService):\n"
+        "    @grym.task\n"
+        "    def hold(self):\n"
+        "        on.set()\n"
+        "        threading.Event().wait()\n"
+        "grym.register('slow', Slow).hold.submit()\n"
+        "assert on.wait(30)\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert "the process ends, and with it 1 call(s) that still run: slow.hold (call " in ended.stderr

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from grym_nb.clip.files import package
-from grym_nb.errors import Problem, ValidationError
+from grym_nb.errors import AudioError, Problem, ValidationError, says_what_it_takes
 from grym_nb.render import brief
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _TINY = np.float32(1e-20)
 _FRAMES_AT_ONCE = 2048  # frames of the STFT: bounds the memory that an hour takes
 
 
+@says_what_it_takes
 def loudness(clip: Clip, *, block_s: float = 0.4) -> float:
     """Return the integrated loudness in LUFS (ITU-R BS.1770): 0 dBFS of a 997 Hz sine in mono is -3.01.
 
@@ -43,6 +44,7 @@ def loudness(clip: Clip, *, block_s: float = 0.4) -> float:
     right, centre, left surround, right surround, one block long at least. Within 0.05 LU of the standard from
     16 kHz up, 0.2 LU at 8 kHz.
     """
+    _refuse_no_clip(clip, "loudness")
     if not 0 < block_s < float("inf"):
         _refuse([Problem("block_s", brief(block_s), "seconds above 0; the standard says 0.4")])
     clip.checked(what="loudness", min_rate=8000, max_channels=len(_SURROUND), min_seconds=block_s)
@@ -76,6 +78,7 @@ def _k_weighted(channel: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.f
     return passed
 
 
+@says_what_it_takes
 def mel(
     clip: Clip,
     *,
@@ -92,6 +95,7 @@ def mel(
     the ends; Slaney's bands of equal area from `fmin` to `fmax` Hz (half the rate by default), all as
     librosa has it. Power 1 is 0 dB, and nothing is below -100 dB. The clip must fill one window.
     """
+    _refuse_no_clip(clip, "mel")
     top = clip.rate / 2 if fmax is None else fmax
     _refuse_mel(clip.rate, n_mels, n_fft, hop, fmin, top)
     clip.checked(what=f"mel with n_fft={n_fft}", min_seconds=n_fft / clip.rate)
@@ -142,5 +146,12 @@ def _through(bands: Array, samples: Array, n_fft: int, hop: int) -> Array:
     return passed
 
 
-def _refuse(problems: list[Problem], *, hint: str = "") -> NoReturn:
+def _refuse_no_clip(given: object, feature: str) -> None:
+    # By what it can do: a `Clip` of before a reload is a clip still.
+    if not hasattr(given, "checked"):
+        hint = "grym.Clip.read(path), or grym.Clip(samples, rate)"
+        raise AudioError(f"{feature} takes a Clip, not {brief(given)}", hint=hint)
+
+
+def _refuse(problems: list[Problem], *, hint: str | None = None) -> NoReturn:
     raise ValidationError("these parameters do not fit", problems=problems, hint=hint)

@@ -13,12 +13,13 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from grym_nb.errors import AudioError, MissingExtra, StorageError, closest
-from grym_nb.render import seconds, size
+from grym_nb.render import brief, seconds, size
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["BLOCK", "AudioFile", "decode", "encode", "package", "probe", "write"]
+__all__ = ["BLOCK", "AudioFile", "decode", "encode", "package", "probe", "refuse_no_path", "write"]
 
 BLOCK = 1 << 14  # frames; libvorbis puts the first block it is given on the stack
 _UNKNOWN = 1 << 62  # libsndfile's count for a stream that does not say
@@ -77,6 +78,7 @@ def package(name: str, *, purpose: str) -> Any:
 def probe(path: str | os.PathLike[str]) -> AudioFile:
     """Return what a file's header says; AudioError when it is missing, foreign, empty or cut off."""
     sf = package("soundfile", purpose="reading an audio file")
+    refuse_no_path(path)
     where = Path(path).expanduser().absolute()  # a notebook may change its directory before it decodes
     stamp = _stamp(where)
     try:
@@ -90,6 +92,13 @@ def probe(path: str | os.PathLike[str]) -> AudioFile:
         _cut_off(where, f"it breaks off after {seconds(info.frames / info.samplerate)}")
     _refuse_cut_off(where, info.extra_info)
     return AudioFile(where, info.samplerate, info.channels, said, stamp)
+
+
+def refuse_no_path(path: object) -> None:
+    """Raise for what is no path of a file."""
+    if isinstance(path, (str, PathLike)) and str(path):
+        return
+    raise AudioError(f"{brief(path)} is not the path of a file", hint='Clip.read("song.wav")')
 
 
 def decode(file: AudioFile) -> npt.NDArray[np.float32]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.clip import arrays, files, player
 from grym_nb.errors import AudioError, Problem, says_what_it_takes
-from grym_nb.render import seconds
+from grym_nb.render import brief, seconds
 
 if TYPE_CHECKING:
     import os
@@ -89,6 +90,7 @@ class Clip:
         ``.mp3`` lose what is hard to hear. Beyond full scale only wav goes. `subtype` is one of
         soundfile's, such as ``"PCM_16"``.
         """
+        files.refuse_no_path(path)
         clip = self.checked(what="a file", nonempty=False)
         return files.write(path, clip.samples, clip.rate, subtype=subtype)
 
@@ -147,6 +149,7 @@ class Clip:
 
     # What can be made of it.
 
+    @says_what_it_takes
     def mono(self) -> Clip:
         """Return the mean of the channels, ``(n,)``; a mono clip itself."""
         if self.channels == 1:
@@ -173,6 +176,12 @@ class Clip:
 
         Both are rounded to the nearest sample, so cuts that meet in time meet in samples.
         """
+        ends: dict[str, Any] = {"start": start, "end": end}
+        for name, given in ends.items():
+            if type(given) is bool or not (isinstance(given, Real) or (given is None and name == "end")):
+                raise AudioError(
+                    f"the cut has {name}={brief(given)}: seconds are needed", hint="clip.cut(0.5, 2.0)"
+                )
         if not (start >= 0 and start * self._rate <= self.frames + 0.5):
             raise AudioError(
                 f"the cut starts at {start:g} s, outside {self!r}",

@@ -138,7 +138,12 @@ def _compiled(shell: InteractiveShell, tree: ast.Module, body: _Body) -> CodeTyp
     try:
         code: CodeType = compile(tree, body.file, "exec", flags=shell.compile.flags, dont_inherit=True)
         return code
-    except SyntaxError as error:  # such as a `return` outside of a function
+    except (
+        SyntaxError,
+        ValueError,
+        MemoryError,
+        RecursionError,
+    ) as error:  # a `return` outside of a function
         raise _broken(error, body.source) from None
 
 
@@ -173,30 +178,31 @@ def _read(shell: InteractiveShell, first: str, body: str) -> _Body:
     __tracebackhide__ = True
     # With a line in front, the numbers in tracebacks are those that the front end shows beside the cell.
     ipython: Any = shell
-    source = ipython.transform_cell(f"# {first}\n{body}")
-    # The same name as the whole cell has for the debugger. Also when nothing is to be run: IPython has
-    # just put the one line of the magic under that name.
     raw = f"{first}\n{body}".removesuffix("\n")
-    file = ipython.compile.cache(source, _number(shell), raw_code=raw)
+    source = raw
     try:
+        source = ipython.transform_cell(f"# {first}\n{body}")
+        # The same name as the whole cell has for the debugger. Also when nothing is to be run: IPython has
+        # just put the one line of the magic under that name.
+        file = ipython.compile.cache(source, _number(shell), raw_code=raw)
         tree: ast.Module = ipython.compile.ast_parse(source, filename=file)
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise _broken(error, source) from None
     digest = hashlib.blake2b(ast.dump(tree).encode(errors="replace"), digest_size=16).hexdigest()
     return _Body(source, tree, file, digest)
 
 
-def _broken(error: SyntaxError, source: str) -> CommandError:
+def _broken(error: Exception, source: str) -> CommandError:
     """Return the error for a body that does not compile: IPython would show its own frames with Python's."""
-    lines = source.splitlines()
-    line = error.lineno or 0
+    line, message = getattr(error, "lineno", None) or 0, getattr(error, "msg", "") or str(error)
+    lines = source.split("\n")
     code = lines[line - 1].strip() if 0 < line <= len(lines) else ""
     return CommandError(
-        f"the cell does not compile: {error.msg}, line {line}",
+        f"the cell does not compile: {message or type(error).__name__}" + (f", line {line}" if line else ""),
         cause=f"line {line}: {code}" if code else "",
         hint="nothing was changed; mend the line and run the cell again",
         line=line,
-        column=error.offset or 0,
+        column=getattr(error, "offset", None) or 0,
     )
 
 

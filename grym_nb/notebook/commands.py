@@ -59,7 +59,8 @@ def command(name: str, *, cell: bool = False) -> Command:
         )
     if any(known.name == name for known in COMMANDS):
         raise CommandError(
-            f"%grym {name} needs the rest of the cell", hint=f"two % signs: {command(name, cell=True).line}"
+            f"%grym {name} takes the class from the lines below it",
+            hint=f"two % signs, and the class below: {command(name, cell=True).line}",
         )
     near = closest(name, table)
     hint = "%grym help lists the commands"
@@ -289,7 +290,7 @@ COMMANDS: tuple[Command, ...] = (
         "cancel",
         "asks calls to end, by their numbers in %grym calls",
         "CALL... | all",
-        ("%grym cancel 12", "%grym cancel 12 13", "%grym cancel all"),
+        ("%grym cancel 12 13", "%grym cancel $call", "%grym cancel all"),
         _cancel,
         _some_calls,
         ("call",),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from grym_nb.clock import monotonic
 from grym_nb.errors import (
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Provenance", "Task", "TaskResult", "status_of"]
 
-T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _Status = Literal["completed", "failed", "cancelled", "timeout"]
 
 # -- what is asked for, and what came of it --------------------------------------------------------
@@ -63,6 +65,11 @@ class Task:
     id: str = field(default_factory=lambda: f"task-{os.urandom(6).hex()}")
 
     def __post_init__(self) -> None:
+        for name, given in (("params", self.params), ("metadata", self.metadata)):
+            if not isinstance(given, Mapping):
+                raise ValidationError(
+                    "this is no task", problems=[Problem(name, brief(given), "a mapping of names to values")]
+                )
         type: object = self.type
         if not isinstance(type, str):
             problem = Problem("type", brief(type), "a task type such as 'audio.loudness'")
@@ -176,6 +183,9 @@ class Call(Future[Any]):
         self._outcome: TaskResult | None = None
         self._frame: Frame | None = frame
         self._interrupt_seconds = frame.record.ports.settings.interrupt_seconds
+        self._lifecycle = frame.record.lifecycle
+        #: calls that go with it when whoever waits for it presses Ctrl-C
+        self.together: Sequence[Call] = ()
 
     def done(self) -> bool:
         """Tell whether it has ended, in whatever way."""
@@ -201,8 +211,11 @@ class Call(Future[Any]):
         frame, self._frame = self._frame, None
         try:
             if frame is not None:
+                self._told = partial(_bare_result, f"call-{frame.id}")
                 self._told = self._outcome_of(frame)
                 self._observe(frame, value, error)
+        except Exception:  # strangers among the arguments, or a subscriber: the call has ended all the same
+            _log.exception("the end of call %s was not seen in full", self.id)
         finally:  # whatever becomes of that, who waits is told
             with self._mutex:
                 if error is None:
@@ -228,7 +241,7 @@ class Call(Future[Any]):
         frame = self._frame
         if frame is not None:
             computes = frame.place is not None and frame.instance is not None
-            error = frame.timeout("" if computes else frame.record.waited_for(), runs_on=computes)
+            error = frame.timeout("" if computes else frame.record.held_by(), runs_on=computes)
             if self.settle(error=error, on_pulse=on_pulse):
                 self._stop(frame)
 
@@ -305,7 +318,9 @@ class Call(Future[Any]):
         if frame.progress is not None:
             show(frame.progress)
         elif frame.place is None or frame.instance is None:
-            waits.on(frame.record.waited_for())
+            waits.on(frame.record.held_by())
+        if frame.progress is not None or frame.instance is not None:
+            waits.over()  # it runs
 
     def _wait_once(self, frame: Frame | None, until: float | None, mine: float | None) -> None:
         # The one who waits keeps the deadline too: it holds even where no timer runs.
@@ -333,13 +348,15 @@ class Call(Future[Any]):
         """Return how a notebook shows that a cell which awaited this was stopped."""
         frame, title = self._frame, f"{self.service}.{self.task}"
         if frame is None:
-            return Interrupted(f"{title} cancelled; the service is still ready")
+            return Interrupted(f"{title} cancelled; the service is {self._state_of_it()}")
         when = "it ends at its next track() step, or await"
         return Interrupted(f"{title} asked to stop{frame.came_to}; {when}")
 
     def _interrupted(self) -> NoReturn:
         frame = self._frame
         came = frame.came_to if frame is not None else ""
+        for call in self.together:
+            call.cancel()  # before the wait: or the next of them would be let in meanwhile
         self.cancel()
         until = time.monotonic() + self._interrupt_seconds
         with self._mutex:
@@ -347,11 +364,15 @@ class Call(Future[Any]):
                 self._condition.wait(left)
         title = f"{self.service}.{self.task}"
         if self.done():
-            raise Interrupted(f"{title} cancelled{came}; the service is still ready") from None
+            raise Interrupted(f"{title} cancelled{came}; the service is {self._state_of_it()}") from None
         raise Interrupted(
             f"{title} asked to stop{came}; it is still running",
             hint=f"%grym calls shows it; %grym unload {self.service} lets go of it",
         ) from None
+
+    def _state_of_it(self) -> str:
+        state = self._lifecycle.state
+        return "still ready" if state == "ready" else state
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._awaited().__await__()
@@ -380,8 +401,9 @@ class Call(Future[Any]):
             try:
                 return await ended
             except BaseException as error:
-                ended.cancel()
                 self.cancel()
+                with suppress(RuntimeError):  # the loop was closed under it
+                    ended.cancel()
                 if isinstance(error, asyncio.CancelledError):
                     shown_as(error, self._given_up())
                 raise
@@ -423,7 +445,7 @@ class _Ticks:
         if self._armed:
             self.loop.call_later(SHOW_EVERY, self._tick)
         for tell in tuple(self.awaited.values()):
-            tell()
+            self.loop.call_soon(tell)  # one by one, so that none is in another's way
 
 
 class _Here(threading.local):
@@ -431,6 +453,12 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+def _bare_result(id: str, value: Any, error: BaseException | None) -> TaskResult:
+    """Return a result without its provenance, where that could not be told."""
+    told = error if error is None or isinstance(error, GrymError) else CallCancelled(str(error))
+    return TaskResult(id, error is None, status_of(error), value, told.again() if told is not None else None)
 
 
 def _copy(error: BaseException) -> BaseException:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 
-from grym_nb.errors import Problem
+from grym_nb.errors import ConfigError, Problem, says_what_it_takes
 from grym_nb.render import brief, redacted
 
 __all__ = ["Check", "Checker", "not_empty", "one_of", "positive", "within"]
@@ -40,8 +40,13 @@ class Check:
             return False
 
 
+@says_what_it_takes
 def within(low: float, high: float) -> Check:
     """Return a check that a number lies in [low, high]."""
+    ends: tuple[Any, Any] = (low, high)
+    if not (all(isinstance(end, Real) for end in ends) and low <= high):
+        problem = Problem("within", f"{brief(low)} and {brief(high)}", "two numbers, the lower one first")
+        raise ConfigError("this check could never pass", problems=[problem])
     return Check(f"a number from {low:g} to {high:g}", lambda v: low <= v <= high)
 
 
@@ -52,6 +57,8 @@ def positive() -> Check:
 
 def one_of(*choices: Any) -> Check:
     """Return a check that a value is one of `choices`."""
+    if not choices:
+        raise ConfigError("this check could never pass", hint="one_of('fast', 'exact')")
     return Check("one of " + ", ".join(map(repr, choices)), lambda v: v in choices)
 
 
@@ -93,7 +100,11 @@ def _rules(annotation: Any) -> list[Check]:
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         inner, *extra = typing.get_args(annotation)
-        return [*_rules(inner), *(check for check in extra if isinstance(check, Check))]
+        # `positive` for `positive()`: what else could be meant.
+        made = [check() if check in (positive, not_empty) else check for check in extra]
+        if unmade := [check.__name__ for check in made if check in (within, one_of)]:
+            raise ConfigError(f"the check {unmade[0]} says not what it checks", hint=f"{unmade[0]}(...)")
+        return [*_rules(inner), *(check for check in made if isinstance(check, Check))]
     if origin in (Union, types.UnionType):
         options = [_rules(option) for option in typing.get_args(annotation)]
         if not all(options):
@@ -188,13 +199,18 @@ class Checker:
             elif name in given:
                 yield Problem(name, "a value by position and one by name", "one of them")
             elif name not in self.names and not self._open:
-                yield Problem(
-                    name, brief(value), f"no such argument; there are: {', '.join(self.names) or 'none'}"
-                )
+                known = f"no such argument; there are: {', '.join(self.names) or 'none'}"
+                yield Problem(name, redacted({name: value})[name], known)
             given[name] = value
         for name in self.missing(given):
             yield Problem(name, "nothing", "a value: it has no default")
         yield from self._wrong(given)
+
+    def strangers(self, kwargs: Mapping[str, Any]) -> list[Problem]:
+        """Return the keyword arguments that no parameter takes."""
+        if self._open:
+            return []
+        return [p for p in self._misfits((), kwargs) if p.path in kwargs and p.path not in self.names]
 
     def missing(self, given: Mapping[str, Any]) -> list[str]:
         """Return the names without a default that `given` lacks."""
@@ -245,6 +261,10 @@ class _Bare:
 def _bare(annotation: Any) -> Any:
     if annotation is inspect.Parameter.empty:
         return annotation
+    if typing.get_origin(annotation) is Annotated:
+        inner, *checks = typing.get_args(annotation)
+        told = " and ".join(check.expected for check in checks if isinstance(check, Check))
+        return _Bare(f"{_bare(inner)!r} ({told})" if told else repr(_bare(inner)))
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return _Bare(re.sub(r"\b(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)", r"\1", text))
 

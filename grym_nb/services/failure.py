@@ -18,7 +18,7 @@ from itertools import zip_longest
 from types import TracebackType
 from typing import Any
 
-from grym_nb.render import redacted
+from grym_nb.render import is_secret, redacted
 
 __all__ = ["Failure", "LastFailure", "Site", "describe", "sites_of", "to_the_users"]
 
@@ -27,6 +27,9 @@ _LIBRARIES = tuple(
     {os.path.realpath(path) + os.sep for key, path in sysconfig.get_paths().items() if "lib" in key}
 )
 _MOST_SITES = 12
+_MOST_CAUSES = 3
+#: a name, a sign, and the text that it is given: `token="..."`, `"token": "..."`
+_LITERAL = re.compile(r"""(["']?\w+["']?\s*[=:]\s*)(?:"[^"]*"|'[^']*')""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,14 @@ class Failure:
     message: str
     inputs: tuple[str, ...]
     sites: tuple[Site, ...]
+    causes: tuple[str, ...] = ()  # what it was raised from
 
     def text(self) -> str:
         """Return everything there is to say, as lines."""
         told = [f"{self.service}.{self.task} ({self.version}) raised {self.error}: {self.message}"]
         told += [f"  input: {given}" for given in self.inputs]
         told += [site.text() for site in self.sites]
+        told += [f"  raised from {cause}" for cause in self.causes]
         return "\n".join(told)
 
 
@@ -96,12 +101,17 @@ def sites_of(traceback: TracebackType | None) -> tuple[Site, ...]:
         frame, line = traceback.tb_frame, traceback.tb_lineno
         file = frame.f_code.co_filename
         if not _is_ours(file) and not _is_library(file):
-            code = linecache.getline(file, line, frame.f_globals).strip()
+            code = _without_secrets(linecache.getline(file, line, frame.f_globals).strip())
             names = {} if frame.f_code.co_name == "<module>" else frame.f_locals
             values = redacted({name: value for name, value in names.items() if not name.startswith("__")})
             sites.append(Site(_named(file), line, frame.f_code.co_name, code, values))
         traceback = traceback.tb_next
     return tuple(sites[-_MOST_SITES:])
+
+
+def _without_secrets(code: str) -> str:
+    """Return a line of code without the texts that it gives to names of secrets: outputs get committed."""
+    return _LITERAL.sub(lambda found: f"{found[1]}'***'" if is_secret(found[1]) else found[0], code)
 
 
 def to_the_users(traceback: TracebackType | None) -> TracebackType | None:
@@ -153,7 +163,20 @@ def describe(
         message=_words(error),
         inputs=tuple(inputs),
         sites=sites_of(error.__traceback__),
+        causes=_causes_of(error),
     )
+
+
+def _causes_of(error: BaseException) -> tuple[str, ...]:
+    causes: list[str] = []
+    while len(causes) < _MOST_CAUSES:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None:
+            break
+        sites = sites_of(cause.__traceback__)
+        causes.append(f"{type(cause).__name__}: {_words(cause)}" + (f", at {sites[-1]}" if sites else ""))
+        error = cause
+    return tuple(causes)
 
 
 class LastFailure:

@@ -69,11 +69,12 @@ class Options:
             problems.append(Problem("retries", brief(retries), "a whole number from 0"))
         if problems:
             raise ValidationError("these options of a call do not fit", problems=problems)
-        return cls(timeout, priority_of(priority), retries)
+        limit = None if timeout is None else float(min(timeout, threading.TIMEOUT_MAX))
+        return cls(limit, priority_of(priority), retries)
 
 
 PLAIN = Options()
-_RUNS_ON = "it runs on until its next track() step, and others wait meanwhile; more time: with_(timeout=...)"
+_RUNS_ON = "it runs on until its next track() step, or await; others wait. More time: with_(timeout=...)"
 
 
 def limit_of(timeout: float | None) -> float | None:
@@ -81,7 +82,7 @@ def limit_of(timeout: float | None) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, (int, float)) and timeout >= 0:
-        return min(float(timeout), threading.TIMEOUT_MAX)
+        return float(min(timeout, threading.TIMEOUT_MAX))
     problem = Problem("timeout", brief(timeout), "seconds from 0, or None for no limit")
     raise ValidationError("this wait cannot be limited so", problems=[problem])
 

@@ -32,7 +32,9 @@ from grym_nb.errors import (
     Interrupted,
     ServiceClosed,
     StateError,
+    UnknownName,
     ValidationError,
+    closest,
     says_what_it_takes,
 )
 from grym_nb.services.attempts import attempts
@@ -271,17 +273,19 @@ class BoundTask:
         """Return this task with options for the calls made through it."""
         return type(self)(self._record, self.name, Options.of(timeout, priority, retries))
 
-    @property
-    def spec(self) -> TaskSpec:
-        """The task's declaration."""
-        return self._record.task(self.name)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by Python and its tools
+            raise AttributeError(name)
+        mine, near = f"{self._record.name}.{self.name}", closest(name, ("submit", "with_", "options"))
+        hint = f'{mine}(...), .submit(...), .with_(...)(...); {self._record.name}.map("{self.name}", items)'
+        raise UnknownName(f"the task {mine} has no {name!r}.{near}", hint=hint)
 
     def __repr__(self) -> str:
         spec = self._record.known_tasks.get(self.name)
-        if spec is None:
-            return f"<task {self._record.name}.{self.name}>"
-        doc = spec.doc.splitlines()[0] if spec.doc else spec.type
-        return f"<task {self._record.name}.{self.name}{spec.signature}: {doc}>"
+        doc = (
+            "" if spec is None else f"{spec.signature}: {spec.doc.splitlines()[0] if spec.doc else spec.type}"
+        )
+        return f"<task {self._record.name}.{self.name}{doc}>"
 
 
 class ServiceHandle:
@@ -345,31 +349,29 @@ class ServiceHandle:
     @says_what_it_takes
     def run(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a task by method name or type."""
-        return _call(self._record, self._record.task(task), args, kwargs, PLAIN)
+        return _call(self._record, self._named(task), args, kwargs, PLAIN)
 
     @says_what_it_takes
     def submit(self, task: str | Task, /, *args: Any, **kwargs: Any) -> Call:
         """Submit a task by method name, type or `Task`; returns at once with a `Call`."""
         if isinstance(task, Task):
             if args or kwargs:
-                raise ValidationError(
-                    f"{task.id} has its arguments already", hint="they go into Task(type, data, params={...})"
-                )
+                hint = "they go into Task(type, data, params={...})"
+                raise ValidationError(f"{task.id} has its arguments already", hint=hint)
             return _submit(self._of(task))
-        return _submit(_begin(self._record, self._record.task(task), args, kwargs, PLAIN))
+        return _submit(_begin(self._record, self._named(task), args, kwargs, PLAIN))
 
     def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_"):
-            raise StateError(
-                f"{self.name}.{name} cannot be set: a handle only stands for the service",
-                hint=f"config: configure({name}=...); the model itself: with use() as model: ...",
-                service=self.name,
-            )
+            told = f"{self.name}.{name} cannot be set: a handle only stands for the service"
+            hint = f"config: configure({name}=...); the model itself: with use() as model: ..."
+            raise StateError(told, hint=hint, service=self.name)
         super().__setattr__(name, value)
 
     @says_what_it_takes
     def execute(self, task: Task) -> TaskResult:
         """Run a `Task`; a failing one gives a result that says so, it never raises."""
+        task = task if isinstance(task, Task) else Task(task)
         call: Call | None = None
         try:
             call = self.submit(task)
@@ -394,25 +396,25 @@ class ServiceHandle:
         """Call a task once for each item, in order, with progress; returns a list of results.
 
         With `save=` every result is also a line of that JSON file (and is returned as it reads there), and
-        a later call goes on where this one stopped. It asks again what would be answered differently: when
-        the item, the keywords, the config or the code changed, also the code of functions that it calls and
-        of services that it needs. `errors="raise"` stops at the first failure; else failed items are None in
-        the list and explained in its `failed`. Further keywords go to the task.
+        a later call asks only what is not there, or would be answered differently by now (see `mapping`).
+        `errors="raise"` stops at the first failure; else failed items are None, and explained in `failed`.
+        Further keywords go to the task.
         """
         from grym_nb.services.mapping import run_map
 
-        return run_map(self, task, items, save=save, errors=errors, kwargs=kwargs)
+        return run_map(self, self._named(task).method, items, save=save, errors=errors, kwargs=kwargs)
 
+    @says_what_it_takes
     def use(self) -> Use[Any]:
         """Return a context manager that gives the loaded object itself.
 
         It counts as a call: nothing unloads the service meanwhile, and its slot is held.
         """
-
         return Use(lambda: self._record.frame("use"), conclude)
 
     # -- its life ----------------------------------------------------------------------------------
 
+    @says_what_it_takes
     def load(self) -> Self:
         """Load it now (and what it needs), if it is not; returns the handle."""
         try:
@@ -428,12 +430,14 @@ class ServiceHandle:
         self._record.unload(timeout)
         return self
 
+    @says_what_it_takes
     def reload(self) -> Self:
         """Unload and load again, with the code and config in force."""
         self._record.refuse_from_within("reload")
         self._record.unload(reason="reload")
         return self.load()
 
+    @says_what_it_takes
     def configure(self, **changes: Any) -> str:
         """Change the config; returns how it took effect.
 
@@ -449,6 +453,9 @@ class ServiceHandle:
 
     # -- inside ------------------------------------------------------------------------------------
 
+    def _named(self, task: object) -> TaskSpec:
+        return self._record.named(task.name if isinstance(task, BoundTask) else task)
+
     def _of(self, task: Task) -> Frame:
         record = self._record
         kwargs = dict(task.params)
@@ -456,10 +463,8 @@ class ServiceHandle:
         if task.context is not None:
             kwargs["context"] = task.context
         if task.store_results and record.ports.store is None:
-            raise ConfigError(
-                f"{task.id} asks for store_results, and this runtime has no context store",
-                hint="leave store_results out, and keep the result yourself",
-            )
+            told = f"{task.id} asks for store_results, and this runtime has no context store"
+            raise ConfigError(told, hint="leave store_results out, and keep the result yourself")
         args = () if task.data is None else (task.data,)
         frame = _begin(record, spec, args, kwargs, Options.of(task.timeout, task.priority, task.retries))
         frame.stores = task.store_results
@@ -475,6 +480,13 @@ class ServiceHandle:
         # Found at once the next time. It looks its task up at every call, so it never goes stale.
         self.__dict__[name] = bound
         return bound
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # it stands for the service, of which there is one
+
+    def __reduce__(self) -> Any:
+        told = f"{self.name} cannot be pickled: a service lives in its kernel"
+        raise StateError(told, hint=f'there: grym.get("{self.name}")', service=self.name)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._record.known_tasks})

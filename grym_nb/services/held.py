@@ -103,6 +103,11 @@ class Stream(Iterator[Any]):
         self._closed = False
         self._reading = threading.RLock()  # a generator that closes itself may do so
 
+    @property
+    def id(self) -> int:
+        """The number of the call, as `%grym calls` shows it; of one that has not begun, none it shows."""
+        return self._asked.id if self._hold is None else self._hold.frame.id
+
     def _open(self) -> Hold:
         """Enter the service, and make the generator: a call of whoever reads, from now on."""
         asked, record = self._asked, self._asked.record

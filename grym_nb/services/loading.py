@@ -141,7 +141,7 @@ def _construct(record: ServiceRecord, frame: Frame) -> Instance:
         failure = error if isinstance(error, LoadFailed) else load_failed(record, error)
         clean_up(record.name, model)
         raise failure from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failure = load_failed(record, error)
         clean_up(record.name, model)
         raise failure from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ __all__ = ["Mapped", "run_map"]
 _Asked = tuple[int, str, Call | GrymError]
 
 #: how each line of a result file begins
-_BEGINS = '{"key": "'
+_BEGINS = '{"key": '
 
 
 class Mapped(list[Any]):
@@ -75,6 +74,7 @@ def run_map(
     kwargs: Mapping[str, Any],
 ) -> Mapped:
     """Return the results of `task` over `items`; see `ServiceHandle.map`."""
+    __tracebackhide__ = True  # what the source of the items raises is the user's own
     if errors not in ("keep", "raise"):
         raise ValidationError(
             "map does not know what to do with errors",
@@ -86,6 +86,12 @@ def run_map(
             hint=f"one item: handle.{task}(item); several: handle.map({task!r}, [item, ...])",
         )
     spec = handle._record.task(task)
+    if strange := spec.checker.strangers(kwargs):
+        raise ValidationError(
+            f"{handle.name}.{spec.method} does not take these arguments",
+            problems=strange,
+            hint=f"it takes {spec.signature}; map itself takes save= and errors=",
+        )
     mapped = Mapped(f"{handle.name}.{spec.method}")
     window = handle._record.spec.concurrency + 1  # one waits while the others run; memory stays bounded
     total = len(items) if isinstance(items, Sized) else None
@@ -137,6 +143,7 @@ def _collect(mapped: Mapped, waiting: deque[_Asked], book: _Book, errors: str, t
     try:
         if isinstance(call, GrymError):
             raise call
+        call.together = [other for _, _, other in waiting if isinstance(other, Call) and other is not call]
         value = call.result()
     except CallBlocked:
         raise  # no item's fault: none of them could ever run
@@ -155,11 +162,24 @@ def _why(error: GrymError) -> str:
     return " ".join(f"{error.message}: {error.cause}".split()) if error.cause else error.message
 
 
-def _interrupted(mapped: Mapped, waiting: deque[Any], book: _Book) -> Interrupted:
+def _interrupted(mapped: Mapped, waiting: deque[_Asked], book: _Book) -> Interrupted:
+    """Return the error of Ctrl-C, after what had ended meanwhile was put in the file, too."""
+    running = []
     done = len(mapped) - len(waiting)
-    saved = f"; run it again to go on from {book.name}" if book.name else ""
+    for _, key, call in waiting:
+        if not isinstance(call, Call):
+            continue
+        if not call.done():
+            running.append(str(call.id))
+        elif call.outcome is not None and call.outcome.success:
+            book.write(key, result=call.outcome.data)
+            done += 1
+    state = f"call {', '.join(running)} still runs" if running else "the service is still ready"
+    hint = f"run it again to go on from {book.name}" if book.name else ""
+    if running:
+        hint = "; ".join(filter(None, ("%grym calls shows what runs", hint)))
     return Interrupted(
-        f"{mapped.title} interrupted after {done} items; the service is still ready", hint=saved[2:]
+        f"{mapped.title} interrupted after {done} item{'' if done == 1 else 's'}; {state}", hint=hint
     )
 
 
@@ -288,7 +308,7 @@ def _is_ours(line: str) -> bool:
     try:
         entry = json.loads(line)
     except ValueError:
-        return re.match(_BEGINS + "[0-9a-f]*", line) is not None  # as far as a crash let it come
+        return line.startswith(_BEGINS)  # as far as a crash let it come
     return isinstance(entry, dict) and isinstance(entry.get("key"), str) and isinstance(entry.get("ok"), bool)
 
 

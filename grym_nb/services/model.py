@@ -19,7 +19,7 @@ from grym_nb.errors import ConfigError, DependencyError, Problem
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 
-__all__ = ["ModelService", "Needs", "TaskSpec", "clashes", "needs_of", "task", "tasks_of"]
+__all__ = ["ModelService", "Needs", "TaskSpec", "clashes", "needs_of", "task", "tasks_of", "unfit_hooks"]
 
 _MARK = "__grym_task__"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -99,19 +99,23 @@ class TaskSpec:
 @overload
 def task(type: _F) -> _F: ...
 @overload
-def task(type: str, *, replay: bool = True) -> Callable[[_F], _F]: ...
-def task(type: str | _F, *, replay: bool = True) -> _F | Callable[[_F], _F]:
+def task(type: str | None = None, *, replay: bool = True) -> Callable[[_F], _F]: ...
+def task(type: str | _F | None = None, *, replay: bool = True) -> _F | Callable[[_F], _F]:
     """Return the method, declared as a task of type `type` (its own name when used bare).
 
     `replay=False` says that the task has side effects: it is never called again to try new code.
     """
 
     def declare(method: _F, type: str | None) -> _F:
-        setattr(method, _MARK, _Mark(type, replay))
+        try:
+            setattr(method, _MARK, _Mark(type, replay))
+        except AttributeError:
+            problem = Problem("method", brief(method), "a method")
+            raise ConfigError("@task stands above what is no task", problems=[problem]) from None
         return method
 
-    if isinstance(type, str):
-        if not type.strip():
+    if type is None or isinstance(type, str):
+        if type is not None and not type.strip():
             raise ValueError("a task type is a name such as 'audio.loudness'")
         return lambda method: declare(method, type)
     return declare(type, None)
@@ -140,6 +144,24 @@ def needs_of(cls: type | None) -> tuple[str, ...]:
         f"{getattr(cls, '__name__', cls)} does not say what it needs",
         problems=[Problem("needs", brief(needs), "a tuple of names")],
     )
+
+
+def unfit_hooks(cls: type | None) -> list[Problem]:
+    """Return what is wrong with the hooks and tasks of a class as methods: called, they could only fail."""
+    problems = []
+    for name in ("load", "warm_up", "ping", "unload"):
+        hook = getattr(cls, name, None)
+        if not inspect.isfunction(hook):
+            continue
+        if _kind(inspect.unwrap(hook)) != "plain":
+            problems.append(Problem(name, "async, or a generator", "a plain method: nobody awaits it"))
+        elif missing := Checker(hook, method=True).missing({}):
+            problems.append(Problem(name, f"it takes {', '.join(missing)}", "a method without arguments"))
+    for name in tasks_of(cls) if cls is not None else ():
+        static = inspect.getattr_static(cls, name)
+        if inspect.isfunction(static) and not inspect.signature(static).parameters:
+            problems.append(Problem(f"task {name}", "no arguments", f"self first: def {name}(self, ...)"))
+    return problems
 
 
 def clashes(tasks: Mapping[str, TaskSpec]) -> list[Problem]:

@@ -83,7 +83,7 @@ def unpinned(error: BaseException) -> BaseException:
     return error
 
 
-def load_failed(record: ServiceRecord, error: Exception) -> LoadFailed:
+def load_failed(record: ServiceRecord, error: BaseException) -> LoadFailed:
     """Return the typed error of a load that raised, and keep its story."""
     failure = describe(
         error, service=record.name, task="load", version=record.version, kwargs=record.spec.config

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 from grym_nb.clock import Clock, monotonic, wait
@@ -130,9 +131,16 @@ class Wait:
             self._progress.note = f"waits for {what}"
             show(self._progress)
 
+    def over(self) -> None:
+        """Show that it is over, and how long it was; nothing of ours may be locked."""
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.note = progress.note.replace("waits", "waited", 1)
+            show(progress)
+        self._since = inf  # what comes is no wait any more
+
     def __enter__(self) -> Wait:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.note = self._progress.note.replace("waits", "waited", 1)
+        self.over()

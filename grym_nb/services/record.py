@@ -13,13 +13,16 @@ from grym_nb.errors import (
     CallBlocked,
     CallTimeout,
     LoadFailed,
+    Problem,
     ServiceClosed,
     ServiceNotReady,
     StateError,
     TaskNotFound,
+    ValidationError,
     closest,
 )
 from grym_nb.events import ServiceChanged, StateChanged
+from grym_nb.render import brief
 from grym_nb.services.failure import Failure
 from grym_nb.services.frame import PLAIN, Frame, current_frame, limit_of
 from grym_nb.services.instance import Attempt, Instance
@@ -125,6 +128,14 @@ class ServiceRecord:
             service=self.name,
             task=name,
         )
+
+    def named(self, task: object) -> TaskSpec:
+        """Return the task that a caller names by method or type."""
+        if isinstance(task, str):
+            return self.task(task)
+        problem = Problem("task", brief(task), "a method's name, or a task type")
+        hint = f"{self.name} has: {', '.join(self.known_tasks)}; a Task goes to submit or execute"
+        raise ValidationError("this names no task", problems=[problem], hint=hint)
 
     # -- step 6 of a call: in and out --------------------------------------------------------------
 
@@ -300,8 +311,9 @@ class ServiceRecord:
                     if frame.deadline is not None and self.ports.clock() >= frame.deadline:
                         raise frame.timeout(f"{self.name}, which is {self.lifecycle.state}")
                     frame.check()
+                    what = self.waited_for()
                     wait_a_while(self.ports.clock, self.condition, frame.deadline)
-                waits.on(self.waited_for())
+                waits.on(what)
 
     # -- load --------------------------------------------------------------------------------------
 
@@ -439,6 +451,11 @@ class ServiceRecord:
         """Say what a call of this service waits for."""
         state = self.lifecycle.state
         return f"a slot of {self.name}" if state == "ready" else f"{self.name}, which is {state}"
+
+    def held_by(self) -> str:
+        """Say what a call of this service waits for, and which calls are in its way; takes the lock."""
+        inside = self.inside() if self.lifecycle.state == "ready" else ""
+        return f"{self.waited_for()}, held by {inside}" if inside else self.waited_for()
 
     # -- under the condition, and after it ---------------------------------------------------------
 

@@ -22,7 +22,7 @@ from grym_nb.errors import (
 )
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.metrics import Metrics
-from grym_nb.render import redacted
+from grym_nb.render import brief, redacted
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
 from grym_nb.services.model import TaskSpec, clashes
@@ -85,10 +85,12 @@ class ServiceRegistry:
         optional. What is registered is in force: it undoes what `configure` changed since.
         """
         if unknown:
+            shown = redacted(unknown)
+            meant = ", ".join(f"{key!r}: {told}" for key, told in shown.items())
             raise ConfigError(
                 f"{name!r} cannot be registered",
-                problems=[Problem(key, told, _NO_OPTION) for key, told in redacted(unknown).items()],
-                hint=f"config of the service goes into config={unknown!r}; options: {', '.join(_OPTIONS)}",
+                problems=[Problem(key, told, _NO_OPTION) for key, told in shown.items()],
+                hint=f"config of the service goes into config={{{meant}}}; options: {', '.join(_OPTIONS)}",
                 service=str(name),
             )
         spec = ServiceSpec.of(
@@ -186,6 +188,8 @@ class ServiceRegistry:
             return self._handles[name]
         except KeyError:
             pass
+        except TypeError:  # no name at all
+            raise self._not_found(name) from None
         if not self._closed and name in self.discover():
             return self._handles[name]
         raise self._not_found(name)
@@ -193,14 +197,14 @@ class ServiceRegistry:
     @says_what_it_takes
     def get(self, name: str, default: Any = _REFUSE) -> Any:
         """Return the handle of that name; an unknown one raises, or gives `default` if there is one."""
-        if default is not _REFUSE and name not in self._handles:
+        if default is not _REFUSE and name not in tuple(self._handles):
             return default
         return self[name]
 
     def _not_found(self, name: str) -> ServiceNotFound:
         known = sorted(self._handles)
         return ServiceNotFound(
-            f"no service {name!r}.{closest(str(name), known)}",
+            f"no service {brief(name)}.{closest(str(name), known)}",
             hint=f"registered: {', '.join(known) or 'none yet'}",
             service=str(name),
         )

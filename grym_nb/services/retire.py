@@ -153,6 +153,7 @@ def _once_settled(
     """Do something under the lock when nobody else loads or drains; `forced`, also at the deadline."""
     with aside(current_frame()), Wait(title) as waits:
         while True:
+            what = record.waited_for()
             with record.lock:
                 try:
                     settled = record.settled(deadline)
@@ -162,7 +163,7 @@ def _once_settled(
                     settled = True
                 if settled:
                     return act()
-            waits.on(record.waited_for())
+            waits.on(what)
 
 
 def _move(record: ServiceRecord, why: Retirement, drain: Drain) -> Step | None:

@@ -17,7 +17,7 @@ from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 from grym_nb.services.content import code_of
 from grym_nb.services.frame import priority_of
-from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of
+from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
 
@@ -180,7 +180,7 @@ class ServiceSpec:
             needs_of(self.made_class)
         except ConfigError as error:
             problems += error.problems
-        return problems + clashes(self.tasks or {})
+        return problems + unfit_hooks(self.made_class) + clashes(self.tasks or {})
 
     @property
     def full_config(self) -> Mapping[str, Any]:

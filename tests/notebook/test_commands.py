@@ -202,6 +202,8 @@ def test_cancel_all_ends_what_is_under_way(ready: Kernel) -> None:
         "parted = grym.register('parted', Parts)\n"
         "stream = parted.parts(); next(stream)"
     ).checked()
+    assert "parted.parts is cancelled; it has ended" in (ready.run("%grym cancel $stream").result_text or "")
+    ready.run("stream = parted.parts(); next(stream)").checked()
     assert "parted.parts is cancelled; it has ended" in (ready.run("%grym cancel all").result_text or "")
     assert ready.run("%grym cancel all").result_text == "no call is under way"
 
@@ -265,7 +267,7 @@ def test_cancel_all_ends_what_is_under_way(ready: Kernel) -> None:
         ),
         ("%grym unload", "CommandError", [None, "→ usage: %grym unload SERVICE... [--timeout S]"]),
         ("%grym calls now", "CommandError", ["%grym calls does not take 'now'.", "→ usage: %grym calls"]),
-        ("%grym service x", "CommandError", ["%grym service needs the rest of the cell", None]),
+        ("%grym service x", "CommandError", ["%grym service takes the class from the lines below it", None]),
         ("%%grym status\nx", "CommandError", ["%%grym status takes no cell.", None]),
         ("%%grym\nx", "CommandError", ["%%grym: which command?", None]),
         ("%grym help lod", "CommandError", ["there is no command 'lod'. Did you mean 'load'?", None]),

@@ -82,6 +82,32 @@ def test_a_submitted_call_can_be_awaited_in_a_cell(ready: Kernel) -> None:
         ("net.map('answer', grym.Clip([0.0], 8))", "map goes over several items, not over Clip("),
         ("net.map('answer', 'text')", "map goes over several items, not over 'text'"),
         ("net.map('answer', [1], errors='ignore')", "map does not know what to do with errors"),
+        ("net.map(3, [1])", "this names no task"),
+        ("net.map('answer', [1], erors='raise')", "net.answer does not take these arguments"),
+        ("net.map('answer', [1], save=3)", "map cannot save its results there"),
+        ("net.run(grym.Task('answer', 1))", "this names no task"),
+        ("net.execute(3)", "this is no task"),
+        ("net.load(1)", "ServiceHandle.load takes 1 positional argument but 2 were given"),
+        ("net.answer.sbmit(1)", "the task net.answer has no 'sbmit'. Did you mean 'submit'?"),
+        ("net.answer.map([1])", "the task net.answer has no 'map'."),
+        ("import pickle; pickle.dumps(net)", "net cannot be pickled: a service lives in its kernel"),
+        ("grym.get([])", "no service []."),
+        ("grym.Task('answer', 1, params=3)", "this is no task"),
+        ("grym.Runtime('x')", "this runtime cannot be made"),
+        ("grym.current(3)", "current takes 0 positional arguments but 1 was given"),
+        ("grym.Clip.read(3)", "3 is not the path of a file"),
+        ("grym.Clip([0.0], 8).write(None)", "None is not the path of a file"),
+        ("grym.Clip([0.0], 8).cut('a')", "the cut has start='a': seconds are needed"),
+        ("from grym_nb.audio import features; features.loudness('x')", "loudness takes a Clip, not 'x'"),
+        ("from grym_nb.audio import features; features.mel(None)", "mel takes a Clip, not None"),
+        ("features.loudness(grym.Clip([0.0], 8), block_s=-1)", "these parameters do not fit"),
+        ("from grym_nb.audio import synth; synth.tone('a')", "hz is 'a': it must be a number"),
+        ("synth.tone(440.0, second=1)", "Did you mean 'seconds'?"),
+        ("synth.noise(seconds=-1)", "seconds is -1: it must be a number from 0"),
+        ("from grym_nb.services import within, one_of; within('a', 2)", "this check could never pass"),
+        ("within(2, 1)", "this check could never pass"),
+        ("one_of()", "this check could never pass"),
+        ("grym.task(3)", "@task stands above what is no task"),
         ("net.unload(timout=1)", "ServiceHandle.unload got an unexpected keyword argument 'timout'."),
         ("net.answr(1)", "net has no task 'answr'. Did you mean 'answer'?"),
         ("net.answer()", "net.answer does not take these arguments"),
@@ -112,7 +138,8 @@ def test_ctrl_c_in_an_inline_call_leaves_the_service_ready(ready: Kernel) -> Non
     error = ready.wait(timeout=30).error
     assert error is not None
     assert error.ename == "Interrupted"
-    [line] = error.traceback
+    line, hint = error.traceback
+    assert hint == "→ run it again when you want it after all"
     assert line.startswith("Interrupted: net.spin interrupted at ")
     assert line.endswith("/100000; the service is still ready")
     assert ready.run("net.state, net.answer(1), len(loads)").result_text == "('ready', 2, 1)"
@@ -144,7 +171,7 @@ def test_ctrl_c_in_an_await_cancels_the_call(ready: Kernel, code: str) -> None:
     ready.interrupt()
     error = ready.wait(timeout=30).error
     assert error is not None and error.ename == "CancelledError"
-    [line] = error.traceback
+    line, _ = error.traceback
     assert line.startswith("Interrupted: net.spin asked to stop at ") and line.endswith(
         "track() step, or await"
     )

@@ -306,7 +306,7 @@ def test_a_call_that_expires_in_line_ends_there_and_never_runs(
     error = late.exception(WAIT)
     assert isinstance(error, CallTimeout) and isinstance(error, TimeoutError)
     assert error.message == "work.echo timed out after 5 s"
-    assert error.cause == "it was waiting for a slot of work"
+    assert error.cause.startswith("it was waiting for a slot of work, held by work.gated (call ")
     assert slow._record.lane.waiting == 0
     gates.tell("busy may end")
     assert held.result(WAIT) == "busy"
@@ -346,7 +346,7 @@ def test_a_loop_ends_at_its_next_step_once_its_deadline_is_past(
     error = call.exception(WAIT)
     assert isinstance(error, CallTimeout)
     assert error.message == "work.loop timed out after 5 s at 3/1000"
-    assert error.hint.startswith("it runs on until its next track() step, and others wait meanwhile")
+    assert error.hint.startswith("it runs on until its next track() step, or await; others wait")
     gates.tell("it may go on")
     assert is_ready(slow, gates)
     assert [(event.task, event.outcome) for event in seen] == [("loop", "call.timeout"), ("echo", "ok")]
@@ -675,7 +675,7 @@ def test_ctrl_c_in_a_call_in_this_thread_unwinds_at_once(
     ctrl_c(lambda: gates.wait("it"))
     with pytest.raises(Interrupted) as caught:
         work.loop()
-    assert str(caught.value) == "work.loop interrupted at 3/1000; the service is still ready"
+    assert caught.value.message == "work.loop interrupted at 3/1000; the service is still ready"
     assert isinstance(caught.value, KeyboardInterrupt) and not isinstance(caught.value, Exception)
     assert outcomes(work) == {"interrupted": 1}
     assert is_ready(work, gates)
@@ -1031,3 +1031,76 @@ def test_a_call_sees_the_context_of_who_made_it(registry: ServiceRegistry) -> No
         )
     finally:
         in_flight.reset(token)
+
+
+# -- what may go wrong at the end ------------------------------------------------------------------
+
+
+class Unbound:
+    """A proxy that is bound to nothing yet: it raises whatever it is asked."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("not bound")
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("not bound")
+
+
+def test_a_stranger_among_the_arguments_does_not_keep_a_call_from_ending(work: ServiceHandle) -> None:
+    """Neither for who waits nor for who awaits; the result is there as well."""
+
+    async def awaited() -> Any:
+        return await asyncio.wait_for(work.echo.submit(x=Unbound()), WAIT)
+
+    assert type(asyncio.run(awaited())) is Unbound
+    told = work.execute(Task("echo", params={"x": Unbound()}))
+    assert told.success and type(told.data) is Unbound
+
+
+def test_whatever_looking_at_its_end_raises_who_waits_is_told(
+    work: ServiceHandle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The call has ended, and its result says as much as can be said."""
+
+    def broken(frame: Frame) -> Any:
+        raise RuntimeError("cannot look")
+
+    call = work.gated.submit("held")
+    monkeypatch.setattr(call, "_outcome_of", broken)
+    work._record.instance.model.gates.tell("it may end")  # type: ignore[union-attr]
+    work._record.instance.model.gates.tell("held may end")  # type: ignore[union-attr]
+    assert call.result(WAIT) == "held"
+    assert call.outcome is not None and (call.outcome.data, call.outcome.provenance) == ("held", None)
+    assert "was not seen in full" in caplog.text
+
+
+def test_a_loop_that_was_closed_under_an_await_cancels_the_call(work: ServiceHandle, gates: Gates) -> None:
+    """The coroutine is collected after its loop is gone."""
+    loop = asyncio.new_event_loop()
+    call = work.loop.submit()
+    gates.wait("it")
+
+    async def waits() -> None:
+        await call
+
+    task_ = loop.create_task(waits())
+    loop.run_until_complete(asyncio.sleep(0))
+    coroutine = task_.get_coro()
+    assert coroutine is not None
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    coroutine.close()  # type: ignore[union-attr]
+    gates.tell("it may go on")
+    assert isinstance(call.exception(WAIT), CallCancelled)
+
+
+def test_calls_on_two_loops_in_turn_are_told_on_each(work: ServiceHandle) -> None:
+    """What ticks belongs to the loop that runs, not to the one before it."""
+
+    async def three() -> list[Any]:
+        return list(await asyncio.gather(*(work.echo.submit(i) for i in range(3))))
+
+    for _ in range(3):
+        assert asyncio.run(three()) == [0, 1, 2]

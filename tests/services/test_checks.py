@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_nb.clip import Clip
+from grym_nb.errors import ConfigError
 from grym_nb.services import not_empty, one_of, positive, within
 from grym_nb.services.checks import Check, Checker
 
@@ -125,6 +126,40 @@ def test_a_class_is_known_by_its_name_after_it_was_redefined() -> None:
     assert wrong(accepts, module["Clip"]()) == []
     assert wrong(accepts, module["Part"]()) == []
     assert [text.split(", ")[-2] for text in wrong(accepts, module["Clap"]())] == ["expected a Clip"]
+
+
+def test_a_check_without_its_parentheses_is_the_check() -> None:
+    """Nothing else can be meant by `positive`; `within` has to say what."""
+
+    def f(x: Annotated[int, positive], y: Annotated[str, not_empty] = "y") -> None: ...
+
+    assert wrong(f, -1, "") == [
+        "x: found -1, expected a number above 0",
+        "y: found '', expected something that is not empty",
+    ]
+
+    def g(x: Annotated[int, within]) -> None: ...
+
+    with pytest.raises(ConfigError, match="within says not what it checks"):
+        Checker(g)
+
+
+def test_a_signature_shows_checks_in_words() -> None:
+    """And not as objects with addresses."""
+
+    def f(x: Annotated[float, within(0, 2)], y: Annotated[int, "a note"] = 1) -> None: ...
+
+    f.__annotations__ = {"x": Annotated[float, within(0, 2)], "y": Annotated[int, "a note"]}
+    assert Checker(f).signature == "(x: float (a number from 0 to 2), y: int = 1)"
+
+
+def test_a_secret_of_an_unknown_name_is_not_shown() -> None:
+    """Least of all where its name is told as a wrong one."""
+
+    def f() -> None: ...
+
+    [told] = wrong(f, api_token="LEAK")
+    assert told.startswith("api_token: found '***', expected no such argument")
 
 
 # -- what is said ----------------------------------------------------------------------------------

@@ -219,6 +219,32 @@ def test_what_an_async_task_raises_is_told_as_any_failure(loops: ServiceHandle, 
     assert loops.state == "ready"
 
 
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit])
+def test_what_would_end_a_program_fails_a_call(registry: ServiceRegistry, kind: type[BaseException]) -> None:
+    """A `sys.exit()` somewhere inside: neither the cell ends with it nor the loop of the async tasks."""
+
+    class Exits(ModelService):
+        @task
+        def plain(self) -> None:
+            raise kind(3)
+
+        @task
+        async def later(self) -> None:
+            raise kind(3)
+
+        @task
+        async def fine(self) -> int:
+            return 1
+
+    exits = registry.register("exits", Exits)
+    for name in ("plain", "later"):
+        with pytest.raises(TaskFailed, match=f"raised {kind.__name__}: 3"):
+            exits.run(name)
+        with pytest.raises(TaskFailed, match=f"raised {kind.__name__}: 3"):
+            exits.submit(name).result(10)
+    assert exits.fine() == 1
+
+
 def test_async_tasks_ask_one_another_without_blocking_the_loop(
     loops: ServiceHandle, overlap: Overlap
 ) -> None:

@@ -10,6 +10,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -516,3 +517,37 @@ def test_secrets_given_to_a_task_are_in_no_word_of_its_failure(breaks: ServiceHa
         for told in (str(error), error.failure.text(), notes, repr(breaks.status()), repr(error.failure)):
             assert SECRET not in told
     assert "'q'" in str(by_name)
+
+
+def test_texts_given_to_names_of_secrets_are_left_out_of_the_code(tmp_path: Path) -> None:
+    """A line of a notebook is shown as it stands, but for what is written there of a secret."""
+    path = tmp_path / "cell.py"
+    path.write_text(
+        "def login(name, *, password, headers):\n    raise ValueError(name)\n"
+        "login('bob', password='hunter2', headers={'Authorization': 'S3', 'x': 'plain'})\n"
+    )
+    with pytest.raises(ValueError) as caught:
+        exec(compile(path.read_text(), str(path), "exec"), {})
+    told = "\n".join(site.text() for site in sites_of(caught.value.__traceback__))
+    assert "password='***'" in told and "'x': 'plain'" in told
+    assert "hunter2" not in told and "S3" not in told
+
+
+def test_what_an_error_was_raised_from_is_told(registry: ServiceRegistry) -> None:
+    """Nearest first, with the place; what was suppressed is not."""
+
+    class Chained(ModelService):
+        @task
+        def chained(self, quiet: bool) -> None:
+            try:
+                {}["weights"]
+            except KeyError as error:
+                raise OSError("cannot read") from (None if quiet else error)
+
+    chained = registry.register("chained", Chained)
+    with pytest.raises(TaskFailed) as caught:
+        chained.chained(False)
+    assert "raised from KeyError: 'weights', at " in caught.value.failure.text()
+    with pytest.raises(TaskFailed) as caught:
+        chained.chained(True)
+    assert "raised from" not in caught.value.failure.text()

@@ -244,7 +244,7 @@ class TestFile:
         with pytest.raises(KeyboardInterrupt):
             work.map("square", range(10), save=path)
         done = len(lines(path))
-        assert 3 <= done <= 6 and work.state == "ready"
+        assert 3 <= done <= 7 and work.state == "ready"  # what ended meanwhile is kept, too
         scene.stop_at = None
         mapped = work.map("square", range(10), save=path)
         assert mapped == [x * x for x in range(10)] and mapped.resumed == done
@@ -499,7 +499,7 @@ class TestInterrupt:
             scene.gates["on"].set()
 
         pressing = start(press)
-        with pytest.raises(Interrupted, match=r"work\.held interrupted after 0 items"):
+        with pytest.raises(Interrupted, match=r"work\.held interrupted after [012] items?; "):
             work.map("held", range(100))
         outcome(pressing)
         until(lambda: not work.status().running and not work.status().waiting)

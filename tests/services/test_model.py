@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
 
+from grym_nb.errors import ConfigError
 from grym_nb.services import ModelService, ServiceRegistry, task, within
 from grym_nb.services.model import TaskSpec, tasks_of
 
@@ -217,6 +219,36 @@ def test_static_and_class_methods_are_tasks_with_the_decorators_in_either_order(
     assert all(spec.checker.names == ("x",) for spec in tasks_of(Odd).values())
     odd = registry.register("odd", Odd)
     assert [odd.run(name, 4) for name in ("outside", "inside", "c.outside", "c.inside")] == [5, 6, 40, 41]
+
+
+@pytest.mark.parametrize(
+    "body, told",
+    [
+        ("async def load(self): ...", "load: found async, or a generator, expected a plain method"),
+        ("def ping(self): yield", "ping: found async, or a generator"),
+        ("def load(self, path): ...", "load: found it takes path, expected a method without arguments"),
+        ("@task\n    def g(): ...", "task g: found no arguments, expected self first"),
+    ],
+)
+def test_what_could_only_fail_when_it_is_called_is_refused(
+    registry: ServiceRegistry, body: str, told: str
+) -> None:
+    """At registration, in words, and not by a warning that nobody awaited it."""
+    space: dict[str, Any] = {"ModelService": ModelService, "task": task}
+    exec(f"class M(ModelService):\n    {body}\n    @task\n    def f(self): ...", space)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        registry.register("m", space["M"])
+
+
+def test_task_with_empty_parentheses_is_the_bare_one(registry: ServiceRegistry) -> None:
+    """Its type is its name."""
+
+    class M(ModelService):
+        @task()
+        def f(self) -> int:
+            return 1
+
+    assert registry.register("m", M).run("f") == 1
 
 
 def test_a_decorator_that_wraps_shows_the_method_beneath_it(registry: ServiceRegistry) -> None:
