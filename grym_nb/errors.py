@@ -397,6 +397,6 @@ def _misfit(function: Callable[..., Any], words: str) -> ValidationError:
     takes = [p.replace(annotation=p.empty) for p in known]
     strange = re.search(r"unexpected keyword argument '(\w+)'", words)
     near = closest(strange[1], (p.name for p in takes)) if strange else ""
-    told = re.sub(r"^[\w.<>]+\(\) ", "", words)
+    told = re.sub(r"^[\w.<>]+\(\) |\. Did you mean .*$", "", words)  # 3.13 offers a name itself
     shown = signature.replace(parameters=takes, return_annotation=signature.empty)
     return ValidationError(f"{name} {told}.{near}" if near else f"{name} {told}", hint=f"it takes {shown}")

@@ -127,9 +127,15 @@ class EventBus:
 
     def _drop(self, gone: _Subscription) -> None:
         with self._lock:
-            table = {k: tuple(s for s in subs if s is not gone) for k, subs in self._subscribers.items()}
-            self._set({kind: subs for kind, subs in table.items() if subs})
+            self._set(_without(gone, self._subscribers))
 
     def _set(self, table: dict[type[Event], tuple[_Subscription, ...]]) -> None:
         self._subscribers = table
         self.wants_calls = self.wants(CallEnded)
+
+
+def _without(
+    gone: _Subscription, table: dict[type[Event], tuple[_Subscription, ...]]
+) -> dict[type[Event], tuple[_Subscription, ...]]:
+    left = {kind: tuple(one for one in held if one is not gone) for kind, held in table.items()}
+    return {kind: held for kind, held in left.items() if held}

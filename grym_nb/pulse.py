@@ -105,13 +105,14 @@ class Workers:
                 del self._seats[seat.thread]
                 seat.wake.release()
             self._idle.clear()
-            busy = [thread for thread in self._seats if thread is not me and thread not in self._off]
+            busy = set(self._seats) - self._off - {me}
         for thread in idle:
             thread.join(1.0)  # it runs nothing of anybody's any more: this is microseconds
         for thread in busy:
             thread.join(max(0.0, until - time.monotonic()))
         with self._lock:
-            return tuple(thread.name for thread in self._seats if thread is not me)
+            left = list(self._seats)
+        return tuple(thread.name for thread in left if thread is not me)
 
     def __repr__(self) -> str:
         busy = len(self._seats) - len(self._idle)
@@ -264,8 +265,7 @@ class Pulse:
         me = threading.get_ident()
         with self._wake:
             nested = self._stepper == me
-            while self._stepper not in (None, me):
-                self._stepped.wait()
+            self._wait_for_stepper(me)
             self._stepper = me
             now, limit = self._clock(), self._count
         try:
@@ -330,6 +330,10 @@ class Pulse:
     def __repr__(self) -> str:
         scheduled = "closed" if self._closed else f"{len(self._heap) - self._dead} scheduled"
         return f"<Pulse: {scheduled}, {len(self._running)} at work>"
+
+    def _wait_for_stepper(self, me: int) -> None:
+        while self._stepper not in (None, me):
+            self._stepped.wait()
 
     def _schedule(self, due: float, fn: _Job, name: str, seconds: float | None) -> Entry:
         if isnan(due):
@@ -400,13 +404,16 @@ class Pulse:
                 return
             self._dead += 1
             if self._dead > 64 and self._dead * 2 > len(self._heap):
-                self._heap = [item for item in self._heap if item[2]._fn is not None]
-                heapq.heapify(self._heap)
-                self._dead = 0
+                self._tidy()
             nothing_left = self._dead == len(self._heap)
             if nothing_left and self._asleep_until > self._clock() + self._linger:
                 self._purge()
                 self._wake.notify()  # or it would sleep, for nothing, until this entry's time
+
+    def _tidy(self) -> None:
+        self._heap = [item for item in self._heap if item[2]._fn is not None]
+        heapq.heapify(self._heap)
+        self._dead = 0
 
     def _start(self) -> None:
         self._asleep_until = -inf

@@ -125,11 +125,14 @@ class Metrics:
             raise ConfigError("drop() without tags would forget everything", problems=[problem])
         wanted = set(_sorted(tags))
         with self._lock:
-            gone = [key for key in self._series if wanted <= set(key[1])]
-            for key in gone:
-                del self._series[key]
-            left = {name for name, _ in self._series}
-            self._kinds = {name: kind for name, kind in self._kinds.items() if name in left}
+            return self._forget(wanted)
+
+    def _forget(self, wanted: set[tuple[str, str]]) -> int:
+        gone = [key for key in self._series if wanted <= set(key[1])]
+        for key in gone:
+            del self._series[key]
+        left = {name for name, _ in self._series}
+        self._kinds = {name: kind for name, kind in self._kinds.items() if name in left}
         return len(gone)
 
     def __len__(self) -> int:

@@ -39,7 +39,11 @@ def _rest(frame: Frame, pause: float) -> None:
     until = clock() + pause
     lock = threading.Lock()
     condition = threading.Condition(lock)
-    with lock:
+
+    def rest() -> None:
         while clock() < until:
             frame.check()
             wait(clock, condition, until if frame.deadline is None else min(until, frame.deadline))
+
+    with lock:
+        rest()

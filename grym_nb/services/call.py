@@ -352,6 +352,10 @@ class Call(Future[Any]):
         when = "it ends at its next track() step, or await"
         return Interrupted(f"{title} asked to stop{frame.came_to}; {when}")
 
+    def _wait_till(self, until: float) -> None:
+        while not self.done() and (left := until - time.monotonic()) > 0:
+            self._condition.wait(left)
+
     def _interrupted(self) -> NoReturn:
         frame = self._frame
         came = frame.came_to if frame is not None else ""
@@ -360,8 +364,7 @@ class Call(Future[Any]):
         self.cancel()
         until = time.monotonic() + self._interrupt_seconds
         with self._mutex:
-            while not self.done() and (left := until - time.monotonic()) > 0:
-                self._condition.wait(left)
+            self._wait_till(until)
         title = f"{self.service}.{self.task}"
         if self.done():
             raise Interrupted(f"{title} cancelled{came}; the service is {self._state_of_it()}") from None

@@ -282,18 +282,19 @@ class Lane:
             if ticket.dead or (ticket.place is not None and ticket.granted is not None):
                 return False
             ticket.dead = True
-            ready: list[Ticket] = []
-            if ticket.place is not None:
-                ready = self._vacate(ticket.place, ticket.frame, gone=True)
-            else:
-                for shared in self.places:
-                    if ticket in shared.waiting:
-                        shared.waiting = tuple(t for t in shared.waiting if t is not ticket)
-                        ready = self._vacate(shared, ticket.frame, gone=True)
-                        break
+            place = ticket.place or self._asked_to_ride(ticket)
+            ready = self._vacate(place, ticket.frame, gone=True) if place is not None else []
             ready += self._grant()
         self.start(ready)
         return True
+
+    def _asked_to_ride(self, ticket: Ticket) -> Place | None:
+        """Take a ticket out of those that wait to ride; return the place in which they do."""
+        for place in self.places:
+            if ticket in place.waiting:
+                place.waiting = tuple(t for t in place.waiting if t is not ticket)
+                return place
+        return None
 
     def renew(self) -> list[Ticket]:
         """Forget the places of an instance that is no longer served (held); its calls end on their own.
@@ -318,10 +319,13 @@ class Lane:
             self.slots = slots
             self._free += (new := [Place(self) for _ in range(slots - len(self.places))])
             self.places += new
-            while self._free and len(self.places) > slots:
-                self.places.remove(self._free.pop())  # those in use go when they are given back
+            self._drop_places()
             ready = self._grant()
         self.start(ready)
+
+    def _drop_places(self) -> None:
+        while self._free and len(self.places) > self.slots:
+            self.places.remove(self._free.pop())  # those in use go when they are given back
 
     def start(self, tickets: list[Ticket], after: Frame | None = None) -> None:
         """Set granted jobs going; takes no lock of ours."""
@@ -352,18 +356,19 @@ class Lane:
         """Return a generator or a `use()` that is open in this thread and holds a slot, if there is one."""
         here = threading.get_ident()
         with self.lock:
-            owners = [place.owner for place in self.places if place.owner is not None]
-        return next((owner for owner in owners if owner.suspended == here), None)
+            owners = [place.owner for place in self.places]
+        return next((owner for owner in owners if owner is not None and owner.suspended == here), None)
 
     def refuse_endless_wait(self, frame: Frame) -> None:
         """Raise when every slot is held by something that only this very thread could end."""
         here = threading.get_ident()
         lent = set(stack(CURRENT.get()))  # what this thread's own calls hold is their chain's meanwhile
         with self.lock:
-            holders = [place.owner for place in self.places if place.owner is not None]
-            mine = [owner for owner in holders if owner.suspended == here and owner not in lent]
-            if self._free or not mine or len(mine) < len(holders) or frame.place is not None:
-                return
+            owners, free = [place.owner for place in self.places], bool(self._free)
+        holders = [owner for owner in owners if owner is not None]
+        mine = [owner for owner in holders if owner.suspended == here and owner not in lent]
+        if free or not mine or len(mine) < len(holders) or frame.place is not None:
+            return
         holder = mine[0]
         raise CallBlocked(
             f"{frame.title} would wait for ever: {holder.title} is open in this thread and holds the slot",
@@ -468,6 +473,14 @@ class Lane:
         elif place.riders:
             *place.riders, place.owner = place.riders
 
+    def _sleep_until_placed(self, ticket: Ticket) -> None:
+        frame = ticket.frame
+        while ticket.place is None:
+            if frame.deadline is not None and self._clock() >= frame.deadline:
+                raise frame.timeout(f"a slot of {self.name} ({self.slots} in use)")
+            frame.check()
+            wait(self._clock, self.condition, frame.deadline)
+
     def _sleep(self, ticket: Ticket) -> None:
         frame = ticket.frame
         try:
@@ -475,11 +488,7 @@ class Lane:
             self.refuse_endless_wait(frame)
             me = frame.parent if frame.inline else frame
             with frame.waiting(), aside(me, ticket), self.lock:
-                while ticket.place is None:
-                    if frame.deadline is not None and self._clock() >= frame.deadline:
-                        raise frame.timeout(f"a slot of {self.name} ({self.slots} in use)")
-                    frame.check()
-                    wait(self._clock, self.condition, frame.deadline)
+                self._sleep_until_placed(ticket)
         except BaseException:
             ticket.withdraw()
             frame.place = None

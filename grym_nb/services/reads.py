@@ -89,10 +89,14 @@ def watches(value: Any) -> bool:
 
 def _unwatch(model: Any) -> None:
     with _lock:
-        for kind, watched in list(_watched.items()):
-            if watched.pop(id(model), None) is not None and not watched:
-                del _watched[kind]
-                delattr(kind, "__getattribute__")
+        _forget(model)
+
+
+def _forget(model: Any) -> None:
+    for kind, watched in list(_watched.items()):
+        if watched.pop(id(model), None) is not None and not watched:
+            del _watched[kind]
+            delattr(kind, "__getattribute__")
 
 
 def _slotted(model: Any) -> bool:

@@ -158,7 +158,7 @@ class ServiceRegistry:
         with self._lock:
             if self._handles.get(name) is None or self._handles[name]._record is not record:
                 raise self._not_found(name)
-            needed_by = [n for n, h in self._handles.items() if name in h._record.spec.needs]
+            needed_by = self._needed_by(name)
             if needed_by:
                 raise DependencyError(
                     f"{name} is needed by {', '.join(needed_by)}",
@@ -180,6 +180,9 @@ class ServiceRegistry:
                     self.ports.metrics.drop(service=name)
             if closed:
                 self.ports.events.publish(ServiceRemoved(name, self.ports.clock()))
+
+    def _needed_by(self, name: str) -> list[str]:
+        return [n for n, h in self._handles.items() if name in h._record.spec.needs]
 
     # -- finding -----------------------------------------------------------------------------------
 

@@ -65,10 +65,14 @@ class Drain:
     def gives_way(self, circle: Sequence[Awaited]) -> bool:
         """Let in the calls for which it waits itself: they wait for it, and could wait for ever."""
         with self.record.lock:
-            mine = [frame for frame in self.waiting if frame in circle or frame.parent in circle]
-            for frame in mine:
-                frame.awaited = True
+            there = self._let_in(circle)
             self.record.condition.notify_all()
+        return there
+
+    def _let_in(self, circle: Sequence[Awaited]) -> bool:
+        mine = [frame for frame in self.waiting if frame in circle or frame.parent in circle]
+        for frame in mine:
+            frame.awaited = True
         return bool(mine)
 
 

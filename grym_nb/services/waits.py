@@ -17,7 +17,7 @@ from grym_nb.services.frame import Frame
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Awaited
-    from grym_nb.services.lane import Ticket
+    from grym_nb.services.lane import Place, Ticket
 
 __all__ = [
     "Gate",
@@ -94,9 +94,13 @@ def aside(frame: Frame | None, on: Awaited | None = None) -> Iterator[None]:
             elif gave and (place := waiting.place) is not None:
                 waiting.lent -= 1
                 with place.lane.lock:
-                    while place.occupant is not None:
-                        place.lane.condition.wait()
+                    _wait_until_free(place)
                     place.occupant = waiting
+
+
+def _wait_until_free(place: Place) -> None:
+    while place.occupant is not None:
+        place.lane.condition.wait()
 
 
 def stack(frame: Frame | None) -> Iterator[Frame]:
@@ -184,12 +188,15 @@ class Gate:
         """Wait for the gate, for the load `frame`; without `blocking` tell whether it was free."""
         # Who holds it is an attribute, set without a call: so Ctrl-C cannot leave it locked by nobody.
         with self._lock:
-            while self.holder is not None:
-                if not blocking:
-                    return False
-                self._free.wait()
+            if self.holder is not None and not blocking:
+                return False
+            self._wait_until_free()
             self.holder = frame
         return True
+
+    def _wait_until_free(self) -> None:
+        while self.holder is not None:
+            self._free.wait()
 
     def release(self, frame: Frame) -> None:
         """Let the next one construct, if it is `frame` that holds the gate."""

@@ -37,19 +37,23 @@ class FakeClock:
             raise ValueError(f"time does not go back: {seconds!r}")
         with self._lock:
             self._now += seconds
-            due = [
-                (ticket, condition)
-                for ticket, (condition, deadline) in self._waiting.items()
-                if deadline is not None and deadline <= self._now
-            ]
-            for ticket, _ in due:
-                del self._waiting[ticket]
+            due = self._take_due()
             now = self._now
         # Without our lock: whoever is about to wait holds its condition and asks for our lock.
         for condition in {id(condition): condition for _, condition in due}.values():
             with condition:
                 condition.notify_all()
         return now
+
+    def _take_due(self) -> list[tuple[object, threading.Condition]]:
+        due = [
+            (ticket, condition)
+            for ticket, (condition, deadline) in self._waiting.items()
+            if deadline is not None and deadline <= self._now
+        ]
+        for ticket, _ in due:
+            del self._waiting[ticket]
+        return due
 
     def wait(self, condition: threading.Condition, deadline: float | None) -> None:
         """Wait on `condition`, which is held, until it is notified or the time is `deadline`."""
