@@ -53,6 +53,12 @@ if TYPE_CHECKING:
         Interrupted as Interrupted,
     )
     from grym_nb.errors import (
+        ItemConflict as ItemConflict,
+    )
+    from grym_nb.errors import (
+        ItemNotFound as ItemNotFound,
+    )
+    from grym_nb.errors import (
         LoadFailed as LoadFailed,
     )
     from grym_nb.errors import (
@@ -123,10 +129,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError DependencyError "
-    "GrymError Interrupted LoadFailed MissingExtra QueueFull ResourceExhausted RoutingError ServiceClosed "
-    "ServiceError ServiceNotFound ServiceNotReady StateError StorageError TaskFailed TaskNotFound "
-    "UnknownName ValidationError"
+    "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError "
+    "DependencyError GrymError Interrupted ItemConflict ItemNotFound LoadFailed MissingExtra "
+    "QueueFull ResourceExhausted RoutingError ServiceClosed ServiceError ServiceNotFound "
+    "ServiceNotReady StateError StorageError TaskFailed TaskNotFound UnknownName ValidationError"
 )
 
 #: where each public name lives

@@ -16,6 +16,8 @@
         │   └── DependencyError     needs that are missing, circular, or still in use
         ├── CallTimeout             also a TimeoutError
         ├── CallCancelled
+        ├── ItemNotFound            also a KeyError; no context item, or not any more
+        ├── ItemConflict            somebody wrote the item meanwhile; both sides
         ├── BreakerOpen             refused fast, because the service is failing
         ├── ResourceExhausted       limit and use
         │   └── QueueFull
@@ -54,6 +56,8 @@ __all__ = [
     "DependencyError",
     "GrymError",
     "Interrupted",
+    "ItemConflict",
+    "ItemNotFound",
     "LoadFailed",
     "MissingExtra",
     "Problem",
@@ -242,6 +246,34 @@ class CallCancelled(GrymError):
 
     code = "call.cancelled"
     advice = "the service is still ready: call it again when you want it after all"
+
+
+class ItemNotFound(GrymError, KeyError):
+    """No item of context is there under that id, or not any more."""
+
+    code = "context.not_found"
+
+    # KeyError would show the repr of its argument.
+    def __str__(self) -> str:
+        return GrymError.__str__(self)
+
+
+class ItemConflict(GrymError):
+    """An item was written by somebody else meanwhile; `details` has `theirs` and `yours`."""
+
+    code = "context.conflict"
+    can_change = True
+
+    @classmethod
+    def of(cls, theirs: Any, expected: int, yours: Any) -> ItemConflict:
+        """Return the error for an item that is not at the version that was expected."""
+        return cls(
+            f"{theirs.id} is at version {theirs.version}, not {expected}: somebody wrote it meanwhile",
+            hint="read it again and decide, or leave expect out; details has both sides",
+            id=theirs.id,
+            theirs=theirs,
+            yours=yours,
+        )
 
 
 class BreakerOpen(GrymError):

@@ -30,6 +30,7 @@ FLOORS: dict[str, float] = {
     "clock": 1,
     "devices": 1,
     "clip": 1,
+    "priority": 1,
     "settings": 1,
     "pulse": 2,
     "metrics": 3,

@@ -292,7 +292,12 @@ class Call(Future[Any]):
         try:
             with aside(me, frame):
                 self._wait_here(me, None if timeout is None else time.monotonic() + timeout)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            # A RuntimeError where Ctrl-C has cut `Condition.wait` short before it could take the lock back.
+            if not isinstance(error, KeyboardInterrupt) and not isinstance(
+                error.__context__, KeyboardInterrupt
+            ):
+                raise
             self._interrupted()
 
     def _wait_here(self, me: Frame | None, until: float | None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grym_nb.errors import CallCancelled, CallTimeout, Problem, ValidationError
+from grym_nb.priority import priority_of
 from grym_nb.render import brief, seconds
 
 if TYPE_CHECKING:
@@ -32,23 +33,7 @@ __all__ = [
     "Options",
     "current_frame",
     "limit_of",
-    "priority_of",
 ]
-
-_PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
-
-
-def priority_of(value: str | int) -> int:
-    """Return a priority as 0 (low), 1 (normal), 2 (high) or 3 (critical); numbers are clamped."""
-    if isinstance(value, str):
-        if value in _PRIORITIES:
-            return _PRIORITIES[value]
-    elif isinstance(value, int) and not isinstance(value, bool):
-        return min(max(value, 0), 3)
-    raise ValidationError(
-        "unknown priority",
-        problems=[Problem("priority", brief(value), f"{', '.join(_PRIORITIES)}, or 0 to 3")],
-    )
 
 
 @dataclass(frozen=True, slots=True)

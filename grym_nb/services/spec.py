@@ -13,10 +13,10 @@ from typing import Any
 
 from grym_nb.devices import parse_size
 from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
+from grym_nb.priority import priority_of
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 from grym_nb.services.content import code_of
-from grym_nb.services.frame import priority_of
 from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]

@@ -25,8 +25,9 @@ from grym_nb.errors import (
     ValidationError,
 )
 from grym_nb.events import CallEnded
+from grym_nb.priority import priority_of
 from grym_nb.services import Call, ModelService, ServiceHandle, ServiceRegistry, Task, TaskResult, task, track
-from grym_nb.services.frame import CURRENT, Frame, Options, current_frame, priority_of
+from grym_nb.services.frame import CURRENT, Frame, Options, current_frame
 from grym_nb.services.progress import Progress, on_progress
 from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
@@ -1104,3 +1105,27 @@ def test_calls_on_two_loops_in_turn_are_told_on_each(work: ServiceHandle) -> Non
 
     for _ in range(3):
         assert asyncio.run(three()) == [0, 1, 2]
+
+
+def test_ctrl_c_in_the_middle_of_pythons_own_wait_is_ctrl_c(
+    slow: ServiceHandle, gates: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two steps of `Condition.wait` it leaves the lock, and the `with` around it says so instead."""
+
+    class Cut(threading.Condition):
+        cut = False
+
+        def wait(self, timeout: float | None = None) -> bool:
+            if self.cut:
+                return super().wait(timeout)
+            self.cut = True
+            self._release_save()  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    call = slow.loop.submit()
+    gates.wait("it")
+    monkeypatch.setattr(call, "_condition", Cut(call._mutex))
+    gates.tell("it may go on")
+    with pytest.raises(Interrupted, match=r"work\.loop cancelled at \d+/1000; the service is still ready"):
+        call.result()
+    assert is_ready(slow, gates)

@@ -1,0 +1,102 @@
+"""What a store may hold, and what goes first when that is too much: the least important, least used."""
+
+from __future__ import annotations
+
+import heapq
+
+from grym_nb.context.index import Entry
+from grym_nb.errors import ResourceExhausted
+from grym_nb.priority import PRIORITIES
+from grym_nb.render import size as in_words
+
+__all__ = ["Budget"]
+
+_Waiting = tuple[int, int, Entry]
+
+
+class Budget:
+    """Bytes and items in use. Pinned and critical items stay; of the others the least important goes first.
+
+    Of equal ones that goes which was not used for longest. Each stands in a heap with the use that it had
+    when it was put there, and is put back when it was used since: so a use costs nothing but a number.
+    """
+
+    def __init__(self, max_bytes: int | None, max_items: int | None) -> None:
+        self.limits = (max_bytes, max_items)
+        self.used = [0, 0]  # bytes and items
+        self._staying = [0, 0]
+        self._heaps: tuple[list[_Waiting], ...] = tuple([] for _ in PRIORITIES)
+        self._count = 0
+        self._bounded = max_bytes is not None or max_items is not None
+
+    def add(self, entry: Entry) -> None:
+        """Count an entry in."""
+        used = self.used
+        used[0] += entry.size
+        used[1] += 1
+        if entry.stays:
+            self._staying[0] += entry.size
+            self._staying[1] += 1
+        elif self._bounded:
+            self._line_up(entry)
+
+    def remove(self, entry: Entry) -> None:
+        """Count an entry out."""
+        for counted in (self.used, self._staying) if entry.stays else (self.used,):
+            counted[0] -= entry.size
+            counted[1] -= 1
+        entry.turn = 0
+
+    def _line_up(self, entry: Entry) -> None:
+        self._count += 1
+        entry.turn = self._count
+        heapq.heappush(self._heaps[entry.item.priority], (entry.used, self._count, entry))
+
+    def make_room(self, size: int, priority: int, *, stays: bool, freed: int = 0) -> list[Entry]:
+        """Return what has to go before an item of `size` bytes can come, where `freed` bytes go anyway.
+
+        Raises before anything goes where that would not do: nothing more important goes for it.
+        """
+        if not self._bounded:
+            return []
+        asked = (size - freed, 0 if freed else 1)
+        over = [
+            0 if limit is None else used + more - limit
+            for limit, used, more in zip(self.limits, self.used, asked, strict=True)
+        ]
+        if max(over) <= 0:
+            return []
+        going: list[Entry] = []
+        for rank in range(priority + 1 if not stays else len(PRIORITIES)):
+            while max(over) > 0 and (entry := self._least_used(rank)) is not None:
+                going.append(entry)
+                over = [over[0] - entry.size, over[1] - 1]
+        if max(over) > 0:
+            for entry in going:  # nothing has happened to them
+                self._line_up(entry)
+            raise self._refusal(size)
+        return going
+
+    def _least_used(self, rank: int) -> Entry | None:
+        heap = self._heaps[rank]
+        while heap:
+            used, turn, entry = heapq.heappop(heap)
+            if turn != entry.turn:
+                continue  # gone, or put in anew
+            if used == entry.used:
+                return entry
+            heapq.heappush(heap, (entry.used, turn, entry))
+        return None
+
+    def _refusal(self, size: int) -> ResourceExhausted:
+        max_bytes, max_items = self.limits
+        limits = [in_words(max_bytes)] if max_bytes is not None else []
+        limits += [f"{max_items} items"] if max_items is not None else []
+        stay = f"{in_words(self._staying[0])} in {self._staying[1]} pinned or critical ones"
+        return ResourceExhausted(
+            f"an item of {in_words(size)} does not fit into a store of {' and '.join(limits)}",
+            cause=f"in use: {in_words(self.used[0])} in {self.used[1]} items; {stay} stay",
+            hint="delete or unpin something, give it a higher priority, or make max_bytes larger",
+            limit=max_bytes,
+            use=self.used[0],
+        )

@@ -1,0 +1,99 @@
+"""What may be said of an item, and asked of a store: checked, with everything that is wrong at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from grym_nb.context.index import Order, Wanted
+from grym_nb.errors import GrymError, Problem, ValidationError, closest
+from grym_nb.priority import RANKS, priority_of
+from grym_nb.render import brief
+
+__all__ = ["FILTERS", "said", "wanted_of"]
+
+#: what a query may name
+FILTERS = ("type", "key", "tags", "any_tags", "min_priority", "source", "workflow", "task", "since", "until")
+_NAMES = ("key", "source", "workflow", "task")
+_ORDERS: tuple[Order, ...] = ("newest", "oldest", "priority")
+
+
+def said(
+    *, type: Any, names: tuple[Any, ...], priority: Any, ttl: Any, tags: Any, metadata: Any
+) -> tuple[float | None, int, tuple[str, ...]]:
+    """Return the seconds an item holds, its priority as a number, its tags; raise for what does not fit."""
+    rank = RANKS.get(priority) if priority.__class__ in (str, int) else None
+    if (  # the usual case, without a list of problems
+        rank is not None
+        and tags.__class__ is tuple
+        and type.__class__ is str
+        and type
+        and metadata is None
+        and (ttl is None or (ttl.__class__ in (int, float) and ttl > 0))
+        and all(value is None or value.__class__ is str for value in names)
+        and all(tag.__class__ is str for tag in tags)
+        and len(set(tags)) == len(tags)
+    ):
+        return ttl, rank, tags
+    problems: list[Problem] = []
+    if not isinstance(type, str) or not type.strip():
+        problems.append(Problem("type", brief(type), "text such as 'tempo'"))
+    for name, value in zip(_NAMES, names, strict=False):
+        if value is not None and not isinstance(value, str):
+            problems.append(Problem(name, brief(value), "text, or None"))
+    number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
+    if ttl is not None and not (number and ttl > 0):
+        problems.append(Problem("ttl", brief(ttl), "seconds above 0, or None for ever"))
+    rank = _rank("priority", priority, problems)
+    told = _tags("tags", tags, problems)
+    if metadata is not None and not isinstance(metadata, Mapping):
+        problems.append(Problem("metadata", brief(metadata), "a mapping"))
+    if problems:
+        raise ValidationError("this item cannot be kept", problems=problems)
+    return (None if ttl is None else float(ttl)), rank, told
+
+
+def wanted_of(filters: Mapping[str, Any]) -> Wanted:
+    """Return what a query asks for; an unknown filter is told with the closest."""
+    problems: list[Problem] = []
+    asked = dict(filters)
+    order: Order = asked.pop("order", None) or "newest"
+    if order not in _ORDERS:
+        problems.append(Problem("order", brief(order), f"one of {', '.join(_ORDERS)}"))
+    for name in asked.keys() - set(FILTERS):
+        near = closest(name, (*FILTERS, "limit", "order"))
+        problems.append(Problem(name, brief(asked.pop(name)), f"a filter: {', '.join(FILTERS)}.{near}"))
+    type = asked.get("type")
+    for name in ("type", *_NAMES):
+        if asked.get(name) is not None and not isinstance(asked[name], str):
+            problems.append(Problem(name, brief(asked[name]), "text"))
+    names = [(name, asked[name]) for name in _NAMES if asked.get(name) is not None]
+    names += [("tag", tag) for tag in _tags("tags", asked.get("tags") or (), problems)]
+    any_tags = frozenset(_tags("any_tags", asked.get("any_tags") or (), problems))
+    least = asked.get("min_priority")
+    rank = 0 if least is None else _rank("min_priority", least, problems)
+    for name in ("since", "until"):
+        if asked.get(name) is not None and not isinstance(asked[name], (int, float)):
+            problems.append(Problem(name, brief(asked[name]), "seconds since 1970"))
+    if problems:
+        raise ValidationError("the store cannot be asked so", problems=problems)
+    return Wanted(type, tuple(names), any_tags, rank, asked.get("since"), asked.get("until"), order)
+
+
+def _rank(name: str, value: Any, problems: list[Problem]) -> int:
+    try:
+        return priority_of(value)
+    except GrymError as error:
+        problems += [Problem(name, p.found, p.expected) for p in getattr(error, "problems", ())]
+        return 0
+
+
+def _tags(name: str, tags: Any, problems: list[Problem]) -> tuple[str, ...]:
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        problems.append(Problem(name, brief(tags), f"several texts: {name}=({brief(tags)},)"))
+        return ()
+    told = tuple(dict.fromkeys(tags))
+    if not all(isinstance(tag, str) for tag in told):
+        problems.append(Problem(name, brief(told), "texts"))
+        return ()
+    return told

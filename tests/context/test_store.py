@@ -1,0 +1,500 @@
+"""The context store against a plain dict: whatever is done in whatever order, both say the same."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grym_nb.context import ContextItem, ContextStore, timeline
+from grym_nb.errors import ItemConflict, ItemNotFound, ResourceExhausted, StateError, ValidationError
+from tests.services.crowd import all_at_once, outcome, start
+
+# -- a model of it ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """An item as a person would write it down."""
+
+    content: Any
+    type: str
+    key: str | None
+    priority: int
+    tags: tuple[str, ...]
+    source: str | None
+    ttl: float | None
+    updated: float
+    expires: float | None
+    version: int
+    pinned: bool
+    order: int
+
+
+@dataclass
+class Model:
+    """Items in a dict, looked through one by one."""
+
+    items: dict[str, Told] = field(default_factory=dict)
+    order: Any = field(default_factory=itertools.count)
+
+    def live(self, now: float) -> dict[str, Told]:
+        return {id: it for id, it in self.items.items() if it.expires is None or it.expires > now}
+
+    def query(self, now: float, **asked: Any) -> list[str]:
+        order = asked.pop("order", "newest")
+        limit = asked.pop("limit", None)
+        found = [(id, it) for id, it in self.live(now).items() if fits(it, **asked)]
+        found.sort(key=lambda pair: pair[1].order, reverse=order != "oldest")
+        if order == "priority":
+            found.sort(key=lambda pair: -pair[1].priority)
+        return [id for id, _ in found][:limit]
+
+
+def fits(it: Told, **asked: Any) -> bool:
+    return (
+        asked.get("type") in (None, it.type)
+        and asked.get("key") in (None, it.key)
+        and asked.get("source") in (None, it.source)
+        and set(asked.get("tags", ())) <= set(it.tags)
+        and (not asked.get("any_tags") or bool(set(asked["any_tags"]) & set(it.tags)))
+        and it.priority >= asked.get("min_priority", 0)
+        and (asked.get("since") is None or it.updated >= asked["since"])
+        and (asked.get("until") is None or it.updated <= asked["until"])
+    )
+
+
+# -- what is done to both --------------------------------------------------------------------------
+
+types, keys, sources = (
+    st.sampled_from("ab"),
+    st.sampled_from([None, "k1", "k2"]),
+    st.sampled_from([None, "s"]),
+)
+tags = st.lists(st.sampled_from("xyz"), max_size=3, unique=True).map(tuple)
+ranks, ttls = st.integers(0, 3), st.sampled_from([None, 1.0, 5.0, 20.0])
+which = st.integers(0, 30)
+filters = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": types,
+        "key": st.sampled_from(["k1", "k2"]),
+        "source": st.just("s"),
+        "tags": tags,
+        "any_tags": tags,
+        "min_priority": ranks,
+        "since": st.sampled_from([990.0, 1001.0, 1007.0]),
+        "until": st.sampled_from([995.0, 1003.0, 1010.0]),
+        "order": st.sampled_from(["newest", "oldest", "priority"]),
+        "limit": st.integers(0, 3),
+    },
+)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), types, keys, ranks, tags, sources, ttls, st.booleans()),
+        st.tuples(st.just("update"), which, st.one_of(st.none(), ranks), st.one_of(st.just("same"), ttls)),
+        st.tuples(st.just("delete"), which),
+        st.tuples(st.just("touch"), which),
+        st.tuples(st.just("pin"), which, st.booleans()),
+        st.tuples(st.just("advance"), st.sampled_from([0.5, 1.0, 4.0, 15.0, -3.0])),
+        st.tuples(st.just("later"), st.sampled_from([0.5, 1.0, 4.0, 15.0])),
+        st.tuples(st.just("clear"), filters),
+        st.tuples(st.just("query"), filters),
+    ),
+    min_size=15,
+    max_size=40,
+)
+
+
+class Both:
+    """A store and its model, to which the same is done."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.store = ContextStore(clock=self.clock)
+        self.model = Model()
+        self.ids: list[str] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def do(self, step: tuple[Any, ...]) -> None:
+        getattr(self, step[0])(*step[1:])
+        self.compare()
+
+    def id(self, which: int) -> str:
+        return self.ids[which % len(self.ids)] if self.ids else "nobody"
+
+    def put(self, type: str, key: Any, rank: int, tags: Any, source: Any, ttl: Any, pinned: bool) -> None:
+        now = self.clock()
+        content = {"n": len(self.ids)}
+        item = self.store.put(
+            content, type=type, key=key, priority=rank, tags=tags, source=source, ttl=ttl, pinned=pinned
+        )
+        content["n"] = -1  # the store keeps what it was
+        expires = None if ttl is None else now + ttl
+        self.ids.append(item.id)
+        self.model.items[item.id] = Told(
+            {"n": len(self.ids) - 1}, type, key, rank, tags, source, ttl, now, expires, 1, pinned,
+            next(self.model.order),
+        )  # fmt: skip
+
+    def update(self, which: int, rank: int | None, ttl: Any) -> None:
+        id, now = self.id(which), self.clock()
+        told = self.model.live(now).get(id)
+        options = ({} if rank is None else {"priority": rank}) | ({} if ttl == "same" else {"ttl": ttl})
+        if told is None:
+            with pytest.raises(ItemNotFound):
+                self.store.update(id, {"n": 0}, **options)
+            return
+        with pytest.raises(ItemConflict):
+            self.store.update(id, 0, expect=told.version + 1)
+        self.store.update(id, {"new": which}, expect=told.version, **options)
+        expires = told.expires if ttl == "same" else None if ttl is None else now + ttl
+        self.model.items[id] = replace(
+            told,
+            content={"new": which},
+            priority=told.priority if rank is None else rank,
+            ttl=told.ttl if ttl == "same" else ttl,
+            updated=now,
+            expires=expires,
+            version=told.version + 1,
+            order=next(self.model.order),
+        )
+
+    def delete(self, which: int) -> None:
+        id = self.id(which)
+        if id in self.model.live(self.clock()):
+            self.store.delete(id)
+            del self.model.items[id]
+        else:
+            with pytest.raises(ItemNotFound):
+                self.store.delete(id)
+
+    def touch(self, which: int) -> None:
+        id, now = self.id(which), self.clock()
+        if (told := self.model.live(now).get(id)) is not None:
+            self.store.touch(id)
+            self.model.items[id] = replace(told, expires=None if told.ttl is None else now + told.ttl)
+
+    def pin(self, which: int, pinned: bool) -> None:
+        id = self.id(which)
+        if (told := self.model.live(self.clock()).get(id)) is not None:
+            self.store.pin(id, pinned)
+            self.model.items[id] = replace(told, pinned=pinned)
+
+    def advance(self, by: float) -> None:
+        self.now += by  # back, too: wall clocks are set
+
+    def later(self, by: float) -> None:
+        self.now += by
+        gone = len(self.model.items) - len(self.model.live(self.clock()))
+        assert self.store.sweep() == gone
+        self.model.items = self.model.live(self.clock())
+
+    def clear(self, asked: dict[str, Any]) -> None:
+        asked = {name: value for name, value in asked.items() if name not in ("limit", "order")}
+        found = self.model.query(self.clock(), **asked)
+        assert self.store.clear(**asked) == len(found)
+        for id in found:
+            del self.model.items[id]
+
+    def query(self, asked: dict[str, Any]) -> None:
+        assert [item.id for item in self.store.query(**asked)] == self.model.query(self.clock(), **asked)
+
+    def compare(self) -> None:
+        live = self.model.live(self.clock())
+        assert len(self.store) == len(live)
+        for id, told in live.items():
+            item = self.store.get(id)
+            assert (item.content, item.version, item.expires, item.pinned, item.priority) == (
+                told.content, told.version, told.expires, told.pinned, told.priority,
+            )  # fmt: skip
+        assert [item.id for item in self.store.query()] == self.model.query(self.clock())
+
+
+@pytest.mark.parametrize("block", [1, 512], ids=["many blocks", "one block"])
+@settings(max_examples=200, deadline=None)
+@given(steps=steps)
+def test_whatever_is_done_the_store_says_what_a_dict_would(block: int, steps: list[tuple[Any, ...]]) -> None:
+    """Puts, updates, deletes, time that goes on and back, sweeps, and every filter in every order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timeline, "_LONGEST", block)  # small ones are split and emptied all the time
+        both = Both()
+        for step in steps:
+            both.do(step)
+
+
+# -- what is said when it does not fit -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"type": ""}, "type"),
+        ({"type": 3}, "type"),
+        ({"key": 3}, "key"),
+        ({"ttl": 0}, "ttl"),
+        ({"ttl": -1.0}, "ttl"),
+        ({"ttl": float("nan")}, "ttl"),
+        ({"ttl": "60"}, "ttl"),
+        ({"ttl": True}, "ttl"),
+        ({"priority": "urgent"}, "priority"),
+        ({"priority": 1.5}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"tags": "song"}, "tags"),
+        ({"tags": ("a", 3)}, "tags"),
+        ({"metadata": 3}, "metadata"),
+    ],
+)
+def test_an_item_that_makes_no_sense_is_refused_and_nothing_is_kept(wrong: dict[str, Any], path: str) -> None:
+    """Each problem by its name; all of them at once."""
+    with ContextStore() as store:
+        with pytest.raises(ValidationError) as caught:
+            store.put(1, **{"type": "a"} | wrong)
+        assert [problem.path for problem in caught.value.problems] == [path]
+        assert len(store) == 0 and store.stats().puts == 0
+
+
+def test_everything_that_is_wrong_with_an_item_is_said_at_once() -> None:
+    with ContextStore() as store, pytest.raises(ValidationError) as caught:
+        store.put(1, type="", ttl=-1, priority="urgent", tags="x")
+    assert [problem.path for problem in caught.value.problems] == ["type", "ttl", "priority", "tags"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"typ": "a"}, "Did you mean 'type'?"),
+        ({"order": "best"}, "one of newest, oldest, priority"),
+        ({"tags": "a"}, "several texts"),
+        ({"min_priority": "much"}, "low, normal, high, critical"),
+        ({"since": "yesterday"}, "seconds since 1970"),
+        ({"key": 3}, "expected text"),
+        ({"limit": -1}, "a whole number from 0"),
+        ({"limit": 1.5}, "a whole number from 0"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused(wrong: dict[str, Any], told: str) -> None:
+    """An unknown filter would else find everything."""
+    with ContextStore() as store:
+        store.put(1, type="a")
+        with pytest.raises(ValidationError, match=re.escape(told)):
+            store.query(**wrong)
+        assert len(store) == 1
+
+
+def test_what_is_gone_says_how_it_went() -> None:
+    """Never there, deleted, expired before or after a sweep, evicted: a KeyError, too."""
+    now = [1000.0]
+    with ContextStore(clock=lambda: now[0], max_items=2) as store:
+        with pytest.raises(ItemNotFound, match=r"there is no item 'nobody'") as caught:
+            store.get("nobody")
+        assert isinstance(caught.value, KeyError) and "none yet" in caught.value.hint
+        item = store.put(1, type="a", ttl=1)
+        now[0] += 1
+        for _ in range(2):
+            with pytest.raises(ItemNotFound, match=f"{item.id} (has|was) expired"):
+                store.get(item.id)
+            store.sweep()
+        first = store.put(1, type="a")
+        store.put(2, type="a")
+        store.put(3, type="a")
+        with pytest.raises(ItemNotFound, match=f"{first.id} was evicted"):
+            store.get(first.id)
+        with pytest.raises(ItemNotFound, match=r"nothing of type 'b' with key 'k'") as caught:
+            store.latest("b", "k")
+        assert "types in the store: a" in caught.value.hint
+
+
+def test_a_closed_store_says_so() -> None:
+    store = ContextStore()
+    item = store.put(1, type="a")
+    store.close()
+    store.close()
+    for asked in (lambda: store.get(item.id), lambda: store.put(1, type="a"), lambda: store.query()):
+        with pytest.raises(StateError, match="this context store is closed"):
+            asked()
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+def test_what_is_put_is_what_is_read_whatever_becomes_of_it_outside() -> None:
+    """Containers and arrays are copied, nested ones too; what the store hands out cannot be written to."""
+    array, inner = np.arange(3.0), [1, {"x": {2}}]
+    content = {"array": array, "inner": inner, "same": inner}
+    with ContextStore() as store:
+        item = store.put(content, type="a")
+        array[0], inner[1], content["new"] = 9.0, None, 1
+        kept = store.get(item.id).content
+        assert list(kept) == ["array", "inner", "same"]
+        assert kept["array"].tolist() == [0.0, 1.0, 2.0] and kept["inner"] == [1, {"x": {2}}]
+        assert kept["same"] is kept["inner"]
+        with pytest.raises(ValueError, match="read-only"):
+            kept["array"][0] = 1.0
+
+
+def test_what_contains_itself_is_refused() -> None:
+    content: list[Any] = [1]
+    content.append(content)
+    with ContextStore() as store:
+        with pytest.raises(ValidationError, match="contains itself"):
+            store.put(content, type="a")
+        assert len(store) == 0
+
+
+def test_an_update_merges_metadata_replaces_content_and_keeps_the_expiry() -> None:
+    now = [1000.0]
+    with ContextStore(clock=lambda: now[0]) as store:
+        item = store.put({"a": 1}, type="a", ttl=10, metadata={"x": 1, "y": 1}, tags=["old"])
+        now[0] += 3
+        new = store.update(item.id, {"b": 2}, metadata={"y": 2})
+        assert (new.content, dict(new.metadata)) == ({"b": 2}, {"x": 1, "y": 2})
+        assert (new.version, new.expires, new.created, new.updated) == (2, 1010.0, 1000.0, 1003.0)
+        assert store.update(item.id, ttl=10, tags=["new"]).expires == 1013.0
+        assert [i.id for i in store.query(tags=["new"])] == [item.id] and store.query(tags=["old"]) == []
+        assert store.update(item.id, ttl=None).expires is None
+
+
+def test_earlier_versions_can_be_seen_and_brought_back() -> None:
+    with ContextStore(history=2) as store:
+        item = store.put("first", type="a")
+        for content in ("second", "third", "fourth"):
+            store.update(item.id, content)
+        assert [i.content for i in store.history(item.id)] == ["second", "third", "fourth"]
+        back = store.rollback(item.id, 2)
+        assert (back.content, back.version) == ("second", 5)
+        with pytest.raises(ItemNotFound, match="has no version 1 any more") as caught:
+            store.rollback(item.id, 1)
+        assert caught.value.hint == "kept are 3, 4, 5"
+
+
+# -- the budget ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), ranks, st.booleans(), st.integers(0, 60)),
+            st.tuples(st.just("use"), which),
+            st.tuples(st.just("pin"), which, st.booleans()),
+            st.tuples(st.just("grow"), which, st.integers(0, 60)),
+        ),
+        min_size=10,
+        max_size=40,
+    )
+)
+def test_the_least_important_and_least_used_goes_first(steps: list[tuple[Any, ...]]) -> None:
+    """Never more than the budget; pinned, critical and more important ones stay; a refusal moves nothing."""
+    limit = 400  # three or four of them
+    with ContextStore(max_bytes=limit) as store:
+        ids: list[str] = []
+        used: dict[str, int] = {}
+        count = itertools.count()
+
+        def refused_or_evicted(before: dict[str, ContextItem], rank: int, new: str | None) -> None:
+            gone = [before[id] for id in before if id not in store]
+            assert all(not item.pinned and item.priority < 3 and item.priority <= rank for item in gone)
+            stay = [
+                i
+                for i in before.values()
+                if i.id in store and not i.pinned and i.priority < 3 and i.id != new
+            ]
+            order = [(item.priority, used[item.id]) for item in gone]
+            assert not order or not stay or max(order) < min((i.priority, used[i.id]) for i in stay)
+
+        for step in steps:
+            before = {id: entry.item for id, entry in store._entries.items()}  # without using them
+            if step[0] == "put":
+                _, rank, pinned, size = step
+                try:
+                    item = store.put("x" * size, type="a", priority=rank, pinned=pinned)
+                except ResourceExhausted as error:
+                    assert "does not fit into a store of 400 B" in error.message
+                    assert all(id in store for id in before)
+                    continue
+                ids.append(item.id)
+                used[item.id] = next(count)
+                refused_or_evicted(before, 3 if pinned else rank, item.id)
+            elif ids and (id := ids[step[1] % len(ids)]) in before:
+                if step[0] == "use":
+                    store.get(id)
+                elif step[0] == "pin":
+                    store.pin(id, step[2])
+                else:
+                    try:
+                        store.update(id, "x" * step[2])
+                    except ResourceExhausted:
+                        assert all(one in store for one in before)
+                        continue
+                    refused_or_evicted(before, 3 if before[id].pinned else before[id].priority, id)
+                used[id] = next(count)
+            assert store.stats().bytes <= limit
+
+
+def test_an_eviction_is_told_with_its_reason() -> None:
+    with ContextStore(max_items=1) as store:
+        first = store.put(1, type="a", key="k")
+        store.put(2, type="a")
+        [went] = store.stats().went
+        assert (went.id, went.type, went.key, went.why) == (first.id, "a", "k", "evicted")
+        with pytest.raises(ResourceExhausted) as caught:
+            store.put(3, type="a", priority="low")
+        assert "does not fit into a store of 1 items" in caught.value.message
+
+
+# -- several at once -------------------------------------------------------------------------------
+
+
+def test_eight_threads_lose_no_update_and_no_item() -> None:
+    """Compare-and-set counts to the end; puts, deletes and sweeps beside it add up."""
+    with ContextStore() as store:
+        counter = store.put(0, type="count")
+
+        def work(i: int) -> int:
+            mine = 0
+            for n in range(200):
+                while True:
+                    now = store.get(counter.id)
+                    try:
+                        store.update(counter.id, now.content + 1, expect=now.version)
+                        break
+                    except ItemConflict as conflict:
+                        assert conflict.details["theirs"].version != now.version
+                item = store.put(n, type="work", key=f"{i}-{n}", tags=[f"t{n % 3}"])
+                if n % 2:
+                    store.delete(item.id)
+                else:
+                    mine += 1
+                store.query(type="work", tags=["t1"], limit=3)
+                store.sweep(0.001)
+            return mine
+
+        told = all_at_once(8, work)
+        assert told == [100] * 8
+        assert (store.get(counter.id).content, store.get(counter.id).version) == (1600, 1601)
+        assert len(store.query(type="work")) == 800
+
+
+def test_a_sweep_of_many_gives_way_all_the_time() -> None:
+    """A hundred thousand due at once: nobody waits for the lock for as long as that takes."""
+    now = [1000.0]
+    with ContextStore(clock=lambda: now[0]) as store:
+        for n in range(20_000):
+            store.put(n, type="a", ttl=1)
+        stays = store.put(0, type="b")
+        now[0] += 1
+        sweeping = start(store.sweep)
+        seen = 0
+        while not sweeping.done():
+            assert store.get(stays.id).content == 0
+            seen += 1
+        assert outcome(sweeping) == 20_000 and seen and len(store) == 1
