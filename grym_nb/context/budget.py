@@ -52,14 +52,16 @@ class Budget:
         entry.turn = self._count
         heapq.heappush(self._heaps[entry.item.priority], (entry.used, self._count, entry))
 
-    def make_room(self, size: int, priority: int, *, stays: bool, freed: int = 0) -> list[Entry]:
-        """Return what has to go before an item of `size` bytes can come, where `freed` bytes go anyway.
+    def make_room(
+        self, size: int, priority: int, *, stays: bool, instead_of: Entry | None = None
+    ) -> list[Entry]:
+        """Return what has to go before an item of `size` bytes can come, maybe in the place of another.
 
         Raises before anything goes where that would not do: nothing more important goes for it.
         """
         if not self._bounded:
             return []
-        asked = (size - freed, 0 if freed else 1)
+        asked = (size, 1) if instead_of is None else (size - instead_of.size, 0)
         over = [
             0 if limit is None else used + more - limit
             for limit, used, more in zip(self.limits, self.used, asked, strict=True)
@@ -70,12 +72,13 @@ class Budget:
         for rank in range(priority + 1 if not stays else len(PRIORITIES)):
             while max(over) > 0 and (entry := self._least_used(rank)) is not None:
                 going.append(entry)
-                over = [over[0] - entry.size, over[1] - 1]
+                if entry is not instead_of:  # that one goes anyway
+                    over = [over[0] - entry.size, over[1] - 1]
         if max(over) > 0:
             for entry in going:  # nothing has happened to them
                 self._line_up(entry)
             raise self._refusal(size)
-        return going
+        return [entry for entry in going if entry is not instead_of]
 
     def _least_used(self, rank: int) -> Entry | None:
         heap = self._heaps[rank]

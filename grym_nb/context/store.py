@@ -197,10 +197,9 @@ class ContextStore:
                 return False
             size = entry.size if size is None else size
             stays = Entry(after, size, 0).stays
-            going = self._budget.make_room(size, after.priority, stays=stays, freed=entry.size)
+            going = self._budget.make_room(size, after.priority, stays=stays, instead_of=entry)
             for least in going:
-                if least is not entry:
-                    self._take_out(least, "evicted", after.updated)
+                self._take_out(least, "evicted", after.updated)
             self._index.remove(entry)
             self._budget.remove(entry)
             if self._history:
