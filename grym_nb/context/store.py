@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 from grym_nb.clock import Clock, monotonic
 from grym_nb.context.budget import Budget
 from grym_nb.context.expiry import Expiry
-from grym_nb.context.index import Entry, Index
+from grym_nb.context.index import Entry, Index, Wanted
 from grym_nb.context.item import NOTHING, ContextItem, kept
 from grym_nb.context.query import said, wanted_of
 from grym_nb.errors import ItemConflict, ItemNotFound, StateError, ValidationError
@@ -261,10 +261,13 @@ class ContextStore:
         wanted = wanted_of(filters)
         with self._lock:
             self._refuse_closed()
-            now = self._clock()
-            found = [entry for entry in self._index.find(wanted) if not self._has_expired(entry, now)]
-            for entry in found:
-                self._take_out(entry, "deleted", now)
+            return self._clear(wanted)
+
+    def _clear(self, wanted: Wanted) -> int:
+        now = self._clock()
+        found = [entry for entry in self._index.find(wanted) if not self._has_expired(entry, now)]
+        for entry in found:
+            self._take_out(entry, "deleted", now)
         return len(found)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -341,13 +344,16 @@ class ContextStore:
                 return swept
 
     def _sweep_step(self) -> int:
-        now, until, swept = self._clock(), monotonic() + _STEP_SECONDS, 0
         with self._lock:
-            while (entry := self._expiry.next(now)) is not None:
-                self._take_out(entry, "expired", now)
-                swept += 1
-                if monotonic() >= until:
-                    break
+            return self._sweep_for(_STEP_SECONDS)
+
+    def _sweep_for(self, seconds: float) -> int:
+        now, until, swept = self._clock(), monotonic() + seconds, 0
+        while (entry := self._expiry.next(now)) is not None:
+            self._take_out(entry, "expired", now)
+            swept += 1
+            if monotonic() >= until:
+                break
         return swept
 
     # -- about it -----------------------------------------------------------------------------------
