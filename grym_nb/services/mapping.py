@@ -19,6 +19,7 @@ from grym_nb.services.progress import is_several, track
 
 if TYPE_CHECKING:
     from grym_nb.services.handle import ServiceHandle
+    from grym_nb.services.model import TaskSpec
 
 __all__ = ["Mapped", "run_map"]
 
@@ -75,23 +76,7 @@ def run_map(
 ) -> Mapped:
     """Return the results of `task` over `items`; see `ServiceHandle.map`."""
     __tracebackhide__ = True  # what the source of the items raises is the user's own
-    if errors not in ("keep", "raise"):
-        raise ValidationError(
-            "map does not know what to do with errors",
-            problems=[Problem("errors", brief(errors), "'keep' or 'raise'")],
-        )
-    if isinstance(items, (str, bytes)) or not is_several(items):
-        raise ValidationError(
-            f"map goes over several items, not over {brief(items)}",
-            hint=f"one item: handle.{task}(item); several: handle.map({task!r}, [item, ...])",
-        )
-    spec = handle._record.task(task)
-    if strange := spec.checker.strangers(kwargs):
-        raise ValidationError(
-            f"{handle.name}.{spec.method} does not take these arguments",
-            problems=strange,
-            hint=f"it takes {spec.signature}; map itself takes save= and errors=",
-        )
+    spec = _checked(handle, task, items, errors, kwargs)
     mapped = Mapped(f"{handle.name}.{spec.method}")
     window = handle._record.spec.concurrency + 1  # one waits while the others run; memory stays bounded
     total = len(items) if isinstance(items, Sized) else None
@@ -111,7 +96,7 @@ def run_map(
                 mapped.resumed += known is not None
                 if known is not None:
                     next(ticks, None)
-                if known is None:
+                else:
                     waiting.append((index, key, _asked(handle, spec.method, item, kwargs)))
                 while len(waiting) >= window:
                     _collect(mapped, waiting, book, errors, ticks)
@@ -128,6 +113,30 @@ def run_map(
                 raise _interrupted(mapped, waiting, book) from None
             raise
     return mapped
+
+
+def _checked(
+    handle: ServiceHandle, task: str, items: object, errors: str, kwargs: Mapping[str, Any]
+) -> TaskSpec:
+    """Return the task, or raise for what would fail every item."""
+    if errors not in ("keep", "raise"):
+        raise ValidationError(
+            "map does not know what to do with errors",
+            problems=[Problem("errors", brief(errors), "'keep' or 'raise'")],
+        )
+    if isinstance(items, (str, bytes)) or not is_several(items):
+        raise ValidationError(
+            f"map goes over several items, not over {brief(items)}",
+            hint=f"one item: handle.{task}(item); several: handle.map({task!r}, [item, ...])",
+        )
+    spec = handle._record.task(task)
+    if strange := spec.checker.strangers(kwargs):
+        raise ValidationError(
+            f"{handle.name}.{spec.method} does not take these arguments",
+            problems=strange,
+            hint=f"it takes {spec.signature}; map itself takes save= and errors=",
+        )
+    return spec
 
 
 def _asked(handle: ServiceHandle, task: str, item: Any, kwargs: Mapping[str, Any]) -> Call | GrymError:

@@ -152,21 +152,47 @@ def test_it_is_silent_where_nobody_looks(kernel: bool, environ: dict[str, str], 
     assert (displays_for(shell, environ) is not None) == shown
 
 
+#: a kernel that shows progress at once
+SHOWING = """
+%load_ext grym_nb
+import threading, time, grym_nb as grym, grym_nb.runtime as r
+r._kernel = grym.Runtime(grym.Settings(progress_after_seconds=0))
+"""
+
+COUNTS = """
+class Slow(grym.ModelService):
+    @grym.task
+    def count(self, n):
+        for i in grym.track(range(n), title='counting'):
+            time.sleep(0.02)  # as work would: longer than a tick of 0.25 s in all
+        return n
+slow = grym.register('slow', Slow)
+"""
+
+WAITS = """
+class Slow(grym.ModelService):
+    def load(self):
+        go.wait(30)
+    @grym.task
+    def hold(self):
+        on.set()
+        go.wait(30)
+on, go = threading.Event(), threading.Event()
+slow = grym.register('slow', Slow)
+def soon():
+    threading.Timer(0.6, go.set).start()  # longer than two ticks of 0.25 s
+def hold():
+    global held
+    go.set(); slow.load(); go.clear(); on.clear()
+    held = slow.hold.submit()
+    on.wait(30)
+"""
+
+
 def test_in_a_kernel_a_cell_keeps_one_display_with_the_final_figure() -> None:
     """Inline and on a worker: shown in the cell that waits, and updated in place."""
     with Kernel(env={"GRYM_PROGRESS": "on"}) as kernel:
-        kernel.run(
-            "%load_ext grym_nb\n"
-            "import time, grym_nb as grym, grym_nb.runtime as r\n"
-            "r._kernel = grym.Runtime(grym.Settings(progress_after_seconds=0))\n"
-            "class Slow(grym.ModelService):\n"
-            "    @grym.task\n"
-            "    def count(self, n):\n"
-            "        for i in grym.track(range(n), title='counting'):\n"
-            "            time.sleep(0.02)  # longer than a tick of 0.25 s in all\n"
-            "        return n\n"
-            "slow = grym.register('slow', Slow)"
-        ).checked()
+        kernel.run(SHOWING + COUNTS).checked()
         for call in ("slow.count(30)", "slow.count.submit(30).result()"):
             reply = kernel.run(call).checked()
             [display] = reply.displays
@@ -179,34 +205,17 @@ def test_in_a_kernel_a_cell_keeps_one_display_with_the_final_figure() -> None:
 
 
 def test_in_a_kernel_a_wait_says_what_it_waits_for() -> None:
-    """A cell that only waits is not silent: for a slot, for running calls, for a load."""
+    """A cell that only waits is not silent: for a load, for a slot, for running calls; a short wait is."""
     with Kernel(env={"GRYM_PROGRESS": "on"}) as kernel:
-        kernel.run(
-            "%load_ext grym_nb\n"
-            "import threading, grym_nb as grym, grym_nb.runtime as r\n"
-            "r._kernel = grym.Runtime(grym.Settings(progress_after_seconds=0))\n"
-            "class Slow(grym.ModelService):\n"
-            "    def load(self):\n"
-            "        go.wait(30)\n"
-            "    @grym.task\n"
-            "    def hold(self):\n"
-            "        on.set()\n"
-            "        go.wait(30)\n"
-            "on, go = threading.Event(), threading.Event()\n"
-            "slow = grym.register('slow', Slow)\n"
-            "def soon():\n"
-            "    threading.Timer(0.6, go.set).start()\n"  # longer than two ticks of 0.25 s
-        ).checked()
-        waits = {
-            "slow.hold.with_(timeout=30)()": "slow.hold waited for slow, which is loading, ",
-            "slow.hold()": "slow.hold waited for a slot of slow, ",
-            "await slow.hold.submit()": "slow.hold waited for a slot of slow, ",
+        kernel.run(SHOWING + WAITS).checked()
+        loading = kernel.run("soon(); slow.hold.with_(timeout=30)()").checked()
+        assert loading.displays[-1]["text/plain"].startswith("slow.hold waited for slow, which is loading, ")
+        for code, told in {
+            "slow.hold()": "slow.hold waited for a slot of slow, held by slow.hold (call ",
+            "await slow.hold.submit()": "slow.hold waited for a slot of slow, held by slow.hold (call ",
             "slow.unload()": "unload of slow waited for slow.hold (call ",
-            "slow.configure()": None,
-        }
-        for code, told in waits.items():
-            prepare = "go.set(); slow.load(); go.clear(); on.clear(); held = slow.hold.submit(); on.wait(30)"
-            kernel.run("go.clear()" if "loading" in (told or "") else prepare).checked()
+        }.items():
+            kernel.run("hold()").checked()
             displays = kernel.run(f"soon(); {code}").checked().displays
-            assert [d["text/plain"] for d in displays if told is None] == []
-            assert told is None or displays[-1]["text/plain"].startswith(told)
+            assert displays[-1]["text/plain"].startswith(told)
+        assert kernel.run("slow.load(); slow.unload()").checked().displays == []

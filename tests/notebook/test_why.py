@@ -142,31 +142,36 @@ def test_there_is_nothing_to_debug_without_live_frames(runtime: Runtime, shell: 
         debug(shell, runtime.registry)
 
 
-def test_the_debugger_stands_in_the_users_frame(
-    runtime: Runtime, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the frame that raised, with its locals."""
-    _fail(runtime)
-    seen: list[Any] = []
+@pytest.fixture
+def innermost(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The locals of the frame in which each debugger that is opened stands."""
+    seen: list[dict[str, Any]] = []
 
     class Debugger:
         botframe: Any = None
 
-        def reset(self) -> None:
-            seen.append("reset")
+        def reset(self) -> None: ...
 
         def interaction(self, frame: object, traceback: Any) -> None:
             while traceback.tb_next is not None:
                 traceback = traceback.tb_next
-            seen.append(traceback.tb_frame.f_locals["scale"])
+            seen.append(traceback.tb_frame.f_locals)
 
     monkeypatch.setattr(type(shell), "debugger_cls", Debugger)
+    return seen
+
+
+def test_the_debugger_stands_in_the_users_frame(
+    runtime: Runtime, shell: InteractiveShell, innermost: list[dict[str, Any]]
+) -> None:
+    """In the frame that raised, with its locals."""
+    _fail(runtime)
     debug(shell, runtime.registry)
-    assert seen == ["reset", [1, 2, 3]]
+    assert [frame["scale"] for frame in innermost] == [[1, 2, 3]]
 
 
 def test_the_debugger_never_stands_in_our_own_frames(
-    runtime: Runtime, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, shell: InteractiveShell, innermost: list[dict[str, Any]]
 ) -> None:
     """A call into the package raised: the user's line is the place to look."""
 
@@ -178,21 +183,8 @@ def test_the_debugger_never_stands_in_our_own_frames(
 
     with pytest.raises(ServiceNotFound):
         runtime.registry.register("asks", Asks).ask()
-    seen: list[Any] = []
-
-    class Debugger:
-        botframe: Any = None
-
-        def reset(self) -> None: ...
-
-        def interaction(self, frame: object, traceback: Any) -> None:
-            while traceback.tb_next is not None:
-                traceback = traceback.tb_next
-            seen.append(traceback.tb_frame.f_locals["wanted"])
-
-    monkeypatch.setattr(type(shell), "debugger_cls", Debugger)
     debug(shell, runtime.registry)
-    assert seen == ["nobody"]
+    assert [frame["wanted"] for frame in innermost] == ["nobody"]
 
 
 def test_in_a_kernel_why_shows_the_users_frames(kernel: Kernel) -> None:
