@@ -12,7 +12,14 @@ __all__ = [
     "CallEnded",
     "Event",
     "EventBus",
+    "ItemDeleted",
+    "ItemEvent",
+    "ItemEvicted",
+    "ItemExpired",
+    "ItemPut",
+    "ItemUpdated",
     "ServiceChanged",
+    "ServiceEvent",
     "ServiceRegistered",
     "ServiceRemoved",
     "StateChanged",
@@ -23,21 +30,30 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to `service` at `at` (seconds of the runtime's clock)."""
+    """Something that happened at `at`, in seconds of the clock of what it happened to."""
 
-    service: str
     at: float
 
 
+# -- to a service ----------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class ServiceRegistered(Event):
+class ServiceEvent(Event):
+    """Something that happened to `service`."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRegistered(ServiceEvent):
     """A name got a service; nothing is loaded yet."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceChanged(Event):
+class ServiceChanged(ServiceEvent):
     """A registered service got a new spec under the same handle; `what` names the parts that differ."""
 
     version: str
@@ -45,12 +61,12 @@ class ServiceChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceRemoved(Event):
+class ServiceRemoved(ServiceEvent):
     """The service is gone, and its handle is closed."""
 
 
 @dataclass(frozen=True, slots=True)
-class StateChanged(Event):
+class StateChanged(ServiceEvent):
     """The service's state moved."""
 
     before: str
@@ -59,7 +75,7 @@ class StateChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CallEnded(Event):
+class CallEnded(ServiceEvent):
     """A call ended, in whatever way; `outcome` is ``"ok"`` or the error's code."""
 
     task: str
@@ -67,6 +83,60 @@ class CallEnded(Event):
     call: str
     outcome: str
     seconds: float
+
+
+# -- to what models share --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEvent(Event):
+    """Something that happened to an item of context; `item` is the item as it was then."""
+
+    item: Any
+
+    @property
+    def id(self) -> str:
+        """The item's id."""
+        return str(self.item.id)
+
+    @property
+    def key(self) -> str | None:
+        """The item's key."""
+        key: str | None = self.item.key
+        return key
+
+    @property
+    def age(self) -> float:
+        """How many seconds before it was first put."""
+        return self.at - float(self.item.created)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPut(ItemEvent):
+    """A new item is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemUpdated(ItemEvent):
+    """An item was written anew, or holds for another time, or is pinned or no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDeleted(ItemEvent):
+    """An item was taken out by somebody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemExpired(ItemEvent):
+    """An item's time was up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEvicted(ItemEvent):
+    """An item had to make room for another; with a file it is still there."""
+
+
+# -- the bus ---------------------------------------------------------------------------------------
 
 
 class _Subscription:
@@ -88,16 +158,17 @@ class EventBus:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Replaced as a whole, never changed in place: publishing takes no lock.
-        self._subscribers: dict[type[Event], tuple[_Subscription, ...]] = {}
+        self._subscribers: dict[type, tuple[_Subscription, ...]] = {}
         #: ``wants(CallEnded)``, kept ready: it is asked at every call
         self.wants_calls = False
 
     def subscribe(self, subscriber: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]:
-        """Call `subscriber` once with every event of `kinds` (all when none is named).
+        """Call `subscriber` once with every event of `kinds` and their subclasses (all when none is named).
 
         Returns a function that ends this subscription; calling it again does nothing.
         """
-        wanted = (Event,) if not kinds or Event in kinds else dict.fromkeys(kinds)
+        named = dict.fromkeys(kinds or (Event,))
+        wanted = [kind for kind in named if not any(base in named for base in kind.__mro__[1:])]
         subscription = _Subscription(subscriber)
         with self._lock:
             table = dict(self._subscribers)
@@ -109,16 +180,14 @@ class EventBus:
     def wants(self, kind: type[Event]) -> bool:
         """Tell whether anybody listens to `kind`, so that a hot path need not build the event."""
         table = self._subscribers
-        return bool(table) and (kind in table or Event in table)
+        return bool(table) and any(base in table for base in kind.__mro__)
 
     def publish(self, event: Event) -> None:
-        """Hand `event` to whoever asked for its kind or for all."""
+        """Hand `event` to whoever asked for its kind, or for one that it is a kind of."""
         table = self._subscribers
         if not table:
             return
-        kind = type(event)
-        own = table.get(kind, ()) if kind is not Event else ()
-        for subscription in (*own, *table.get(Event, ())):
+        for subscription in [one for kind in type(event).__mro__ for one in table.get(kind, ())]:
             try:
                 subscription.call(event)
             except Exception:
@@ -129,13 +198,13 @@ class EventBus:
         with self._lock:
             self._set(_without(gone, self._subscribers))
 
-    def _set(self, table: dict[type[Event], tuple[_Subscription, ...]]) -> None:
+    def _set(self, table: dict[type, tuple[_Subscription, ...]]) -> None:
         self._subscribers = table
         self.wants_calls = self.wants(CallEnded)
 
 
 def _without(
-    gone: _Subscription, table: dict[type[Event], tuple[_Subscription, ...]]
-) -> dict[type[Event], tuple[_Subscription, ...]]:
+    gone: _Subscription, table: dict[type, tuple[_Subscription, ...]]
+) -> dict[type, tuple[_Subscription, ...]]:
     left = {kind: tuple(one for one in held if one is not gone) for kind, held in table.items()}
     return {kind: held for kind, held in left.items() if held}

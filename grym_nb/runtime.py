@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import logging
 import threading
 import warnings
-from typing import Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
 from grym_nb.clock import Clock
-from grym_nb.errors import ConfigError, Problem, says_what_it_takes
+from grym_nb.errors import ConfigError, Problem, StateError, says_what_it_takes
 from grym_nb.flow import route
 from grym_nb.render import brief
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
@@ -17,10 +19,16 @@ from grym_nb.services.ports import Ports
 from grym_nb.services.spec import Factory
 from grym_nb.settings import Settings
 
+if TYPE_CHECKING:
+    from grym_nb.context import ContextItem, ContextStore
+    from grym_nb.services.frame import Frame
+
 __all__ = ["Runtime", "current", "get", "register", "run", "submit"]
 
 #: services that come with the package, registered unloaded and imported at their first use
 _BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
+_SWEEP_SECONDS = 0.5
+_SWEEP_STEP = 0.01  # seconds between two steps of one sweep, for everything else
 
 
 class Runtime:
@@ -40,9 +48,87 @@ class Runtime:
         self.events = self._ports.events
         self.metrics = self._ports.metrics
         self.registry = ServiceRegistry(self._ports)
+        self._ports.context = self._context_for
+        self._ports.store = self._keep_result
+        self._context: ContextStore | None = None
+        self._context_lock = threading.Lock()
         self._closed = False
         for name, factory in _BUILT_IN.items():
             self.registry.register(name, factory)
+
+    # -- what models share -------------------------------------------------------------------------
+
+    @property
+    def context(self) -> ContextStore:
+        """The context store: what models share, with time and priority; made when it is first asked for."""
+        if self._context is None:
+            with self._context_lock:
+                self._make_context()
+        assert self._context is not None
+        return self._context
+
+    def _make_context(self) -> None:
+        if self._context is not None:
+            return
+        if self._closed:
+            raise StateError("this runtime is closed", hint="grym.current() is the kernel's own")
+        from grym_nb.context import ContextStore  # most kernels never ask for it
+
+        settings, clock = self.settings, self._ports.given_clock
+        context = ContextStore(
+            settings.context_path, clock=clock, max_bytes=settings.context_bytes, events=self.events
+        )
+        context.own_adapter = self._own_adapter
+        if settings.context_path is None:  # one with a file has a thread that sees to that
+            self._ports.pulse.every(_SWEEP_SECONDS, self._sweep, name="sweep of the context")
+        self._context = context
+
+    def _sweep(self) -> None:
+        """Take out what has expired, a millisecond's worth; the rest very soon."""
+        if self._context is not None and self._context.sweep(0.0) and not self._closed:
+            self._ports.pulse.after(_SWEEP_STEP, self._sweep, name="sweep of the context")
+
+    def _context_for(self, frame: Frame) -> list[ContextItem] | None:
+        """Return what a task is given as `context`: the most important and newest, as its model takes it."""
+        if self._context is None and self.settings.context_path is None:
+            return None  # nobody has put anything
+        return self.context.for_model(frame.record.name, limit=self.settings.context_items) or None
+
+    def _keep_result(self, frame: Frame, value: Any) -> None:
+        """Put the result of a task that asked for it into the context, with where it came from."""
+        spec, record = frame.spec, frame.record
+        if spec is not None:
+            self.context.put(
+                value,
+                type=spec.type,
+                source=record.name,
+                tags=("result", record.name),
+                priority=frame.options.priority,
+                metadata={
+                    "version": frame.instance.version if frame.instance is not None else record.version
+                },
+                **(frame.stores or {}),
+            )
+
+    def _own_adapter(self, model: str) -> Callable[[ContextItem], Any] | None:
+        """Return the `adapt_context` of a service: of what is loaded, else of an object that is not."""
+        handle = self.registry.get(model, None)
+        if handle is None:
+            return None
+        record = handle._record
+        own: Callable[[ContextItem], Any] | None
+        if record.instance is not None:
+            own = getattr(record.instance.model, "adapt_context", None)
+            return own
+        made = record.spec.made_class
+        if made is None or not hasattr(made, "adapt_context"):
+            return None
+        # A method is asked of an object that is made and not loaded.
+        method = inspect.isfunction(inspect.getattr_static(made, "adapt_context"))
+        own = (record.spec.callable(**record.spec.config) if method else made).adapt_context
+        return own
+
+    # -- tasks by type -----------------------------------------------------------------------------
 
     @says_what_it_takes
     def submit(self, task: str | Task, /, *args: Any, **kwargs: Any) -> Call:
@@ -71,7 +157,12 @@ class Runtime:
         except BaseException:
             self._closed = False  # interrupted, or asked by one of its own tasks
             raise
-        return self._ports.close()
+        try:
+            if self._context is not None:
+                self._context.close()
+        finally:
+            left = self._ports.close()
+        return left
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from typing import Any, Self
@@ -20,6 +21,14 @@ def _number(default: int, about: str, *, least: int) -> Any:
     return field(default=default, metadata={"about": about, "least": least, "kind": int})
 
 
+def _path(about: str) -> Any:
+    return field(default=None, metadata={"about": about, "least": 0, "kind": _text})
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else os.fspath(value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
     """How a runtime behaves. Durations are seconds; `fields(Settings)` has each one's meaning as `about`.
@@ -34,6 +43,9 @@ class Settings:
     work_threads: int = _number(4, "how many pings, recoveries and reloads run at a time", least=1)
     story_length: int = _number(100, "how many changes of state are kept for each service", least=1)
     calls_kept: int = _number(200, "how many calls `%grym calls` can show", least=0)
+    context_path: str | None = _path("the file in which context outlives the kernel; None: only in memory")
+    context_bytes: int = _number(256_000_000, "how many bytes of context are held in memory", least=1)
+    context_items: int = _number(100, "how many items of context a task is given at most", least=0)
     progress_after_seconds: float = _seconds(2.0, "how long a call runs before its progress is shown")
 
     def __post_init__(self) -> None:
@@ -75,8 +87,11 @@ def _problems(values: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
-def _misfit(value: object, kind: type, least: float) -> str:
+def _misfit(value: object, kind: Callable[[Any], Any], least: float) -> str:
     """Return what was expected instead of `value`, an empty string when it fits."""
+    if kind is _text:
+        fits = value is None or (isinstance(value, (str, os.PathLike)) and isinstance(_text(value), str))
+        return "" if fits and value != "" else "a path, or None"
     if kind is int:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return "" if fits else f"a whole number, {least} or more"

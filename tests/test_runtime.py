@@ -15,8 +15,9 @@ import pytest
 
 import grym_nb as grym
 from grym_nb import runtime as home
-from grym_nb.errors import ConfigError, Interrupted, ServiceClosed, StateError
-from grym_nb.events import CallEnded
+from grym_nb.context import ContextItem
+from grym_nb.errors import ConfigError, Interrupted, ServiceClosed, StateError, ValidationError
+from grym_nb.events import CallEnded, ItemExpired
 from grym_nb.runtime import Runtime, current
 from grym_nb.services import ModelService, Task, task
 from grym_nb.settings import Settings
@@ -181,6 +182,118 @@ class TestRuntime:
 
 
 @pytest.mark.usefixtures("kernel")
+class Finder(ModelService):
+    """Finds a tempo, and says so to whoever may need it."""
+
+    @task("audio.tempo")
+    def tempo(self, text: str) -> dict[str, float]:
+        return {"tempo": float(text)}
+
+
+class Maker(ModelService):
+    """Takes what is in the context, in a form of its own."""
+
+    def __init__(self, *, unit: str = "bpm") -> None:
+        self.unit = unit
+
+    def load(self) -> None:
+        self.loaded = True
+
+    def adapt_context(self, item: ContextItem) -> str:
+        return f"{item.content['tempo']:g} {self.unit}"
+
+    @task("audio.make")
+    def make(self, context: list[ContextItem] | None = None) -> list[str] | None:
+        return None if context is None else [item.content for item in context]
+
+
+class TestContext:
+    def test_what_one_service_finds_another_is_given_in_its_own_form(self) -> None:
+        """Stored by the task that asked; found, put in order and adapted for the one that takes it."""
+        with Runtime() as runtime:
+            runtime.registry.register("finder", Finder)
+            make = runtime.registry.register("maker", Maker)
+            assert make.make() is None
+            asked = Task(
+                "audio.tempo", "120", priority="high", store_results=True, metadata={"workflow": "w"}
+            )
+            assert runtime.submit(asked).result() == {"tempo": 120.0}
+            runtime.run("audio.tempo", "99")  # did not ask for it
+            [item] = runtime.context.query(type="audio.tempo")
+            assert (item.content, item.source, item.priority) == ({"tempo": 120.0}, "finder", 2)
+            assert (item.tags, item.task, item.workflow) == (("result", "finder"), asked.id, "w")
+            assert item.metadata["version"] == runtime.registry["finder"].version
+            runtime.context.put({"tempo": 90}, type="audio.tempo", priority="critical")
+            assert make.make() == ["90 bpm", "120 bpm"]
+            assert make.make(context=None) is None and make.make(context=[item]) == [{"tempo": 120.0}]
+            runtime.context.clear()
+            assert make.make() is None
+
+    def test_a_service_adapts_before_it_is_loaded_and_after(self) -> None:
+        with Runtime() as runtime:
+            maker = runtime.registry.register("maker", Maker, config={"unit": "beats"})
+            item = runtime.context.put({"tempo": 60}, type="tempo")
+            assert [i.content for i in runtime.context.for_model("maker")] == ["60 beats"]
+            assert maker.state == "registered"
+            maker.load()
+            assert runtime.context.for_model("maker", key=None)[0] == item._replace(content="60 beats")
+            assert runtime.context.for_model("nobody")[0] == item
+
+    def test_a_context_that_does_not_fit_the_model_fails_the_call_with_all_that_is_wrong(self) -> None:
+        with Runtime() as runtime:
+            maker = runtime.registry.register("maker", Maker)
+            items = [runtime.context.put({"bpm": n}, type="tempo") for n in range(2)]
+            with pytest.raises(ValidationError) as caught:
+                maker.make()
+            assert all(item.id in str(caught.value.problems) for item in items)
+            assert runtime.submit("audio.make", context=None).result() is None
+
+    def test_a_task_is_given_the_most_important_ones_up_to_a_number(self) -> None:
+        with Runtime(Settings(context_items=2)) as runtime:
+            maker = runtime.registry.register("maker", Maker)
+            for n, priority in enumerate(("low", "high", "normal", "low")):
+                runtime.context.put({"tempo": n}, type="tempo", priority=priority)
+            assert maker.make() == ["1 bpm", "2 bpm"]
+
+    def test_what_has_expired_goes_by_itself_and_is_announced_on_the_bus(self) -> None:
+        clock = FakeClock(1000.0)
+        runtime = Runtime(clock=clock)
+        expired: list[ItemExpired] = []
+        runtime.events.subscribe(expired.append, ItemExpired)
+        for n in range(500):
+            runtime.context.put(n, type="a", ttl=2)
+        clock.advance(2.0)
+        while runtime.context.stats().items:  # a millisecond's worth at a time
+            clock.until_waiting()
+            clock.advance(0.5)
+        assert len(expired) == 500 and runtime.close() == ()
+
+    def test_one_with_a_file_outlives_its_runtime(self, tmp_path: Path) -> None:
+        settings = Settings(context_path=str(tmp_path / "context.db"))
+        with Runtime(settings) as runtime:
+            runtime.context.put(1, type="a")
+        with Runtime(settings) as runtime:
+            assert runtime.context.latest("a").content == 1
+        with pytest.raises(StateError, match="closed"):
+            runtime.context.put(1, type="a")
+
+    def test_nothing_is_made_before_it_is_asked_for(self, tmp_path: Path) -> None:
+        path = tmp_path / "context.db"
+        runtime = Runtime(Settings(context_path=str(path)))
+        runtime.close()
+        assert not path.exists()
+        with pytest.raises(StateError, match="this runtime is closed"):
+            _ = runtime.context
+
+    def test_a_hook_that_could_not_be_called_is_refused(self) -> None:
+        class Wrong(Maker):
+            def adapt_context(self) -> str:  # type: ignore[override]
+                return ""
+
+        with Runtime() as runtime, pytest.raises(ConfigError, match="adapt_context"):
+            runtime.registry.register("wrong", Wrong)
+
+
 class TestKernels:
     def test_the_kernel_has_one_of_its_own_whoever_asks_first(self) -> None:
         made = all_at_once(8, lambda _: current())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ DEFAULTS: dict[str, Any] = {
     "work_threads": 4,
     "story_length": 100,
     "calls_kept": 200,
+    "context_path": None,
+    "context_bytes": 256_000_000,
+    "context_items": 100,
     "progress_after_seconds": 2.0,
 }
 
@@ -106,13 +110,27 @@ def test_positions_mean_nothing() -> None:
         Settings(30.0)  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("value", [3, "", b"bytes", True])
+def test_what_is_no_path_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="a path, or None"):
+        Settings(context_path=value)
+
+
+def test_a_path_is_kept_as_text() -> None:
+    assert Settings(context_path=Path("/a/b.db")).context_path == "/a/b.db"  # type: ignore[arg-type]
+
+
+_STRATEGIES: dict[type, Any] = {
+    int: st.integers(1, 1000),
+    float: st.floats(0.01, 1e6),
+    type(None): st.one_of(st.none(), st.text(min_size=1)),
+}
+
+
 @given(
     st.fixed_dictionaries(
         {},
-        optional={
-            name: st.integers(1, 1000) if isinstance(default, int) else st.floats(0.01, 1e6)
-            for name, default in DEFAULTS.items()
-        },
+        optional={name: _STRATEGIES[type(default)] for name, default in DEFAULTS.items()},
     )
 )
 def test_what_fits_survives_the_way_through_a_mapping_and_a_repr(values: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class Budget:
         self._staying = [0, 0]
         self._heaps: tuple[list[_Waiting], ...] = tuple([] for _ in PRIORITIES)
         self._count = 0
-        self._bounded = max_bytes is not None or max_items is not None
+        self.bounded = max_bytes is not None or max_items is not None
 
     def add(self, entry: Entry) -> None:
         """Count an entry in."""
@@ -37,7 +37,7 @@ class Budget:
         if entry.stays:
             self._staying[0] += entry.size
             self._staying[1] += 1
-        elif self._bounded:
+        elif self.bounded:
             self._line_up(entry)
 
     def remove(self, entry: Entry) -> None:
@@ -59,7 +59,7 @@ class Budget:
 
         Raises before anything goes where that would not do: nothing more important goes for it.
         """
-        if not self._bounded:
+        if not self.bounded:
             return []
         asked = (size, 1) if instead_of is None else (size - instead_of.size, 0)
         over = [

@@ -17,13 +17,20 @@ class Expiry:
         self._count = 0
         self._dead = 0  # notes in the heap that say nothing any more
 
+    @property
+    def soonest(self) -> float:
+        """A time before which nothing is due."""
+        heap = self._heap
+        return heap[0][0] if heap else float("inf")
+
     def note(self, entry: Entry) -> None:
         """Note when an entry expires, if it does, and sooner than was noted."""
         expires = entry.item.expires
         if expires is None:
             return
-        if entry.due is not None:
-            if entry.due <= expires:
+        due = entry.due
+        if due is not None:
+            if due <= expires:
                 return
             self._drop(entry)
         entry.due = expires

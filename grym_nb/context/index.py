@@ -25,6 +25,8 @@ __all__ = ["Entry", "Index", "Order", "Wanted"]
 #: entries by the order of their writing, for each priority; None where there was none yet
 _Levels = list["dict[int, Entry] | None"]
 _Walk: TypeAlias = "dict_values[int, Entry]"  # such a view of a dict can be walked backwards, too
+_NAMES = ("type", "key", "source", "workflow", "task")
+_TAGS = len(_NAMES)
 Order = Literal["newest", "oldest", "priority"]
 
 
@@ -40,9 +42,13 @@ class Wanted:
     until: float | None = None
     order: Order = "newest"
 
-    def fits(self, entry: Entry) -> bool:
-        """Tell whether an entry is what is asked for."""
-        item = entry.item
+    @property
+    def is_one_list(self) -> bool:
+        """Whether all that stands in the one list it names is what is asked for."""
+        return len(self.names) <= 1 and not self.any_tags and self.since is None and self.until is None
+
+    def fits(self, item: ContextItem) -> bool:
+        """Tell whether an item is what is asked for."""
         if item.priority < self.min_priority or (self.type is not None and item.type != self.type):
             return False
         if self.since is not None and item.updated < self.since:
@@ -56,21 +62,27 @@ class Wanted:
             for field, value in self.names
         )
 
+    def among(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Return those entries whose item fits."""
+        fits = self.fits
+        return (entry for entry in entries if fits(entry.item))
+
 
 class Entry:
     """An item in a store, with what the store itself knows of it."""
 
-    __slots__ = ("due", "item", "order", "past", "size", "stays", "turn", "used")
+    __slots__ = ("due", "item", "order", "own", "past", "reads", "size", "stays", "turn", "used")
 
     def __init__(self, item: ContextItem, size: int, order: int) -> None:
         self.item = item
-        self.size = size
+        self.size = self.own = size  # with its earlier versions, and its content alone
         self.order = order  # of writing: the last written has the highest
         self.used = order  # when it was read or written last, in the same count
         self.stays = item.pinned or item.priority == CRITICAL
         self.due: float | None = None  # the time at which its expiry is looked at
         self.turn = 0  # its place in the line of those that go first, if it has one
-        self.past: tuple[ContextItem, ...] = ()  # its earlier versions, oldest first
+        self.reads = 0
+        self.past: tuple[tuple[ContextItem, int], ...] = ()  # its earlier versions and their sizes
 
     def write(self, item: ContextItem, size: int, order: int) -> None:
         """Make `item` the one that stands here."""
@@ -81,24 +93,24 @@ class Entry:
 
 
 class _Lists:
-    """The lists of one type."""
+    """The lists of one type: for each field by value, all of them under the type's own name."""
 
-    __slots__ = ("all", "key", "source", "tag", "task", "workflow")
+    __slots__ = ("tables", "tag")
 
     def __init__(self) -> None:
-        self.all: dict[None, _Levels] = {}
-        self.key: dict[str, _Levels] = {}
-        self.source: dict[str, _Levels] = {}
-        self.workflow: dict[str, _Levels] = {}
-        self.task: dict[str, _Levels] = {}
         self.tag: dict[str, _Levels] = {}
+        self.tables: tuple[dict[str, _Levels], ...] = tuple({} for _ in _NAMES)
+
+    def of(self, field: str, value: str) -> _Levels | None:
+        """Return the lists of what has that value in a field."""
+        return (self.tag if field == "tag" else self.tables[_NAMES.index(field)]).get(value)
 
     def places(self, item: ContextItem) -> Iterator[tuple[dict[str, _Levels], str]]:
         """Yield where an item stands: the table, and its place in it."""
-        for name in ("key", "source", "workflow", "task"):
-            value = getattr(item, name)
+        values = (item.type, item.key, item.source, item.workflow, item.task)
+        for table, value in zip(self.tables, values, strict=True):
             if value is not None:
-                yield getattr(self, name), value
+                yield table, value
         for tag in item.tags:
             yield self.tag, tag
 
@@ -108,7 +120,7 @@ class Index:
 
     def __init__(self) -> None:
         self._types: dict[str, _Lists] = {}
-        self._times: Timeline[Entry] = Timeline()
+        self._times = Timeline()
         self._latest = float("-inf")
         self._straight = True  # as long as the clock is never set back, later is what was written later
 
@@ -119,20 +131,19 @@ class Index:
         lists = self._types.get(item.type)
         if lists is None:
             lists = self._types[item.type] = _Lists()
-        # One by one: this is most of what a `put` costs.
-        _put(lists.all, None, rank, order, entry)
-        if item.key is not None:
-            _put(lists.key, item.key, rank, order, entry)
-        if item.source is not None:
-            _put(lists.source, item.source, rank, order, entry)
-        if item.workflow is not None:
-            _put(lists.workflow, item.workflow, rank, order, entry)
-        if item.task is not None:
-            _put(lists.task, item.task, rank, order, entry)
-        for tag in item.tags:
-            _put(lists.tag, tag, rank, order, entry)
+        # Straight on, without a call for each: this is most of what a `put` costs.
+        tables = lists.tables
+        said = (item.type, item.key, item.source, item.workflow, item.task, *item.tags)
+        for at, value in enumerate(said):
+            if value is not None:
+                table = tables[at] if at < _TAGS else lists.tag
+                levels = table.get(value)
+                if levels is None or (level := levels[rank]) is None:
+                    _put(table, value, rank, order, entry)
+                else:
+                    level[order] = entry
         updated = item.updated
-        self._times.add(updated, order, entry)
+        self._times.add(entry)
         if updated < self._latest:
             self._straight = False
         self._latest = updated
@@ -140,37 +151,34 @@ class Index:
     def remove(self, entry: Entry) -> None:
         """Let an entry be found no more."""
         item, order = entry.item, entry.order
-        self._times.remove(item.updated, order)
+        self._times.remove(entry)
         lists = self._types[item.type]
-        _take(lists.all, None, item.priority, order)
         for table, value in lists.places(item):
             _take(table, value, item.priority, order)
-        if not lists.all:
+        if not any(lists.tables):
             del self._types[item.type]
 
     def find(self, wanted: Wanted) -> Iterator[Entry]:
-        """Yield the entries that fit, in the order asked for; what has expired is among them."""
-        lists = self._shortest(wanted)
+        """Return the entries that fit, in the order asked for; what has expired is among them."""
         walks = [
             (level.values(), rank)
-            for levels in lists
+            for levels in self._shortest(wanted)
             for rank, level in enumerate(levels)
             if level and rank >= wanted.min_priority
         ]
-        few = sum(len(walk) for walk, _ in walks)
-        if (wanted.since is not None or wanted.until is not None) and (
-            self._times.between(wanted.since, wanted.until) < few
-        ):
-            found: Iterable[Entry] = filter(wanted.fits, self._times.newest_first(wanted.since, wanted.until))
-            if not self._straight:
-                found = sorted(found, key=lambda entry: -entry.order)
-            yield from _sorted(found, wanted.order)
-            return
-        last = None
-        for entry in filter(wanted.fits, _merged(walks, wanted.order)):
-            if entry is not last:  # one that has two of the tags of which any will do
-                yield entry
-            last = entry
+        if wanted.since is not None or wanted.until is not None:
+            few = sum([len(walk) for walk, _ in walks])
+            if self._times.between(wanted.since, wanted.until) < few:
+                return self._in_time(wanted)
+        elif wanted.is_one_list:
+            return _merged(walks, wanted.order)
+        return _without_twins(wanted.among(_merged(walks, wanted.order)))
+
+    def _in_time(self, wanted: Wanted) -> Iterator[Entry]:
+        found: Iterable[Entry] = wanted.among(self._times.newest_first(wanted.since, wanted.until))
+        if not self._straight:
+            found = sorted(found, key=lambda entry: -entry.order)
+        return iter(_sorted(found, wanted.order))
 
     def types(self) -> list[str]:
         """Return the types that there are; needs no lock."""
@@ -178,11 +186,11 @@ class Index:
 
     def _shortest(self, wanted: Wanted) -> list[_Levels]:
         """Return the lists, one for each type and name, in which everything that fits must be."""
-        groups: list[list[tuple[str, str | None]]] = [[name] for name in wanted.names]
+        groups: list[list[tuple[str, str] | None]] = [[name] for name in wanted.names]
         groups += [[("tag", tag) for tag in wanted.any_tags]] if wanted.any_tags else []
         best: list[_Levels] = []
         least = -1
-        for names in groups or [[("all", None)]]:
+        for names in groups or [[None]]:  # which is all of a type
             lists = [found for name in names for found in self._of(name, wanted.type)]
             length = sum(len(level) for levels in lists for level in levels[wanted.min_priority :] if level)
             if not length:
@@ -191,13 +199,21 @@ class Index:
                 best, least = lists, length
         return best
 
-    def _of(self, name: tuple[str, str | None], type: str | None) -> Iterator[_Levels]:
-        field, value = name
+    def _of(self, name: tuple[str, str] | None, type: str | None) -> Iterator[_Levels]:
         for one in self._types if type is None else (type,):
             lists = self._types.get(one)
-            found = getattr(lists, field).get(value) if lists is not None else None
+            found = lists.of(*(name or ("type", one))) if lists is not None else None
             if found is not None:
                 yield found
+
+
+def _without_twins(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield each entry once: one that has two of the tags of which any will do comes twice in a row."""
+    last = None
+    for entry in entries:
+        if entry is not last:
+            yield entry
+        last = entry
 
 
 def _put(table: dict[Any, _Levels], value: Any, rank: int, order: int, entry: Entry) -> None:

@@ -71,7 +71,16 @@ def kept(content: Any) -> tuple[Any, int]:
     in passing are kept as they are.
     """
     size = _SCALARS.get(type(content))
-    return (content, size) if size is not None else _kept(content, {})
+    if size is not None:
+        return content, size
+    try:
+        return _kept(content, {})
+    except RecursionError:
+        raise _unfit("containers hundreds deep", "fewer") from None
+
+
+def _unfit(found: str, expected: str) -> ValidationError:
+    return ValidationError("this content cannot be kept", problems=[Problem("content", found, expected)])
 
 
 def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
@@ -85,10 +94,7 @@ def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
         before = known.get(id(value))
         if before is not None:
             if before is _UNDER_WAY:
-                raise ValidationError(
-                    "this content cannot be kept",
-                    problems=[Problem("content", f"a {kind.__name__} that contains itself", "one that ends")],
-                )
+                raise _unfit(f"a {kind.__name__} that contains itself", "one that ends")
             return before[0], 8  # counted where it was met first
         known[id(value)] = _UNDER_WAY
         known[id(value)] = copied = _copied(value, kind, known)

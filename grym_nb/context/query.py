@@ -7,34 +7,46 @@ from typing import Any
 
 from grym_nb.context.index import Order, Wanted
 from grym_nb.errors import GrymError, Problem, ValidationError, closest
+from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, ItemPut, ItemUpdated
 from grym_nb.priority import RANKS, priority_of
 from grym_nb.render import brief
 
-__all__ = ["FILTERS", "said", "wanted_of"]
+__all__ = ["FILTERS", "KINDS", "said", "wanted_of", "watched_of"]
 
 #: what a query may name
 FILTERS = ("type", "key", "tags", "any_tags", "min_priority", "source", "workflow", "task", "since", "until")
+#: what may happen to an item
+KINDS: dict[str, type[ItemEvent]] = {
+    "put": ItemPut,
+    "updated": ItemUpdated,
+    "deleted": ItemDeleted,
+    "expired": ItemExpired,
+    "evicted": ItemEvicted,
+}
+_TEXT, _NAMED = frozenset((str,)), frozenset((str, type(None)))
+_RANKED, _NUMBERS = frozenset((str, int)), frozenset((int, float))
+_kind = type  # in here `type` is what is said of an item
+_FILTERS = frozenset(FILTERS)
 _NAMES = ("key", "source", "workflow", "task")
 _ORDERS: tuple[Order, ...] = ("newest", "oldest", "priority")
 
 
 def said(
-    *, type: Any, names: tuple[Any, ...], priority: Any, ttl: Any, tags: Any, metadata: Any
+    type: Any, names: tuple[Any, ...], priority: Any, ttl: Any, tags: Any, metadata: Any
 ) -> tuple[float | None, int, tuple[str, ...]]:
     """Return the seconds an item holds, its priority as a number, its tags; raise for what does not fit."""
-    rank = RANKS.get(priority) if priority.__class__ in (str, int) else None
     if (  # the usual case, without a list of problems
-        rank is not None
+        _kind(priority) in _RANKED
+        and priority in RANKS
         and tags.__class__ is tuple
+        and (not tags or (_TEXT.issuperset(map(_kind, tags)) and len(set(tags)) == len(tags)))
         and type.__class__ is str
         and type
         and metadata is None
-        and (ttl is None or (ttl.__class__ in (int, float) and ttl > 0))
-        and all(value is None or value.__class__ is str for value in names)
-        and all(tag.__class__ is str for tag in tags)
-        and len(set(tags)) == len(tags)
+        and (ttl is None or (_kind(ttl) in _NUMBERS and ttl > 0))
+        and _NAMED.issuperset(map(_kind, names))
     ):
-        return ttl, rank, tags
+        return ttl, RANKS[priority], tags
     problems: list[Problem] = []
     if not isinstance(type, str) or not type.strip():
         problems.append(Problem("type", brief(type), "text such as 'tempo'"))
@@ -60,7 +72,7 @@ def wanted_of(filters: Mapping[str, Any]) -> Wanted:
     order: Order = asked.pop("order", None) or "newest"
     if order not in _ORDERS:
         problems.append(Problem("order", brief(order), f"one of {', '.join(_ORDERS)}"))
-    for name in asked.keys() - set(FILTERS):
+    for name in () if asked.keys() <= _FILTERS else sorted(asked.keys() - _FILTERS):
         near = closest(name, (*FILTERS, "limit", "order"))
         problems.append(Problem(name, brief(asked.pop(name)), f"a filter: {', '.join(FILTERS)}.{near}"))
     type = asked.get("type")
@@ -78,6 +90,25 @@ def wanted_of(filters: Mapping[str, Any]) -> Wanted:
     if problems:
         raise ValidationError("the store cannot be asked so", problems=problems)
     return Wanted(type, tuple(names), any_tags, rank, asked.get("since"), asked.get("until"), order)
+
+
+def watched_of(
+    filters: Mapping[str, Any], kinds: Iterable[str]
+) -> tuple[Wanted, tuple[type[ItemEvent], ...]]:
+    """Return which items and which events are watched for."""
+    problems = [
+        Problem(name, brief(filters[name]), "no such filter: what is watched for is yet to happen")
+        for name in ("since", "until", "order", "limit")
+        if name in filters
+    ]
+    named = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in named:
+        if kind not in KINDS:
+            near = closest(str(kind), KINDS)
+            problems.append(Problem("kinds", brief(kind), f"some of {', '.join(KINDS)}.{near}"))
+    if problems:
+        raise ValidationError("the store cannot be watched so", problems=problems)
+    return wanted_of(filters), tuple(KINDS[kind] for kind in named or KINDS)
 
 
 def _rank(name: str, value: Any, problems: list[Problem]) -> int:

@@ -8,89 +8,100 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import os
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import EllipsisType, TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.context.budget import Budget
-from grym_nb.context.expiry import Expiry
-from grym_nb.context.index import Entry, Index, Wanted
+from grym_nb.context.index import Entry
 from grym_nb.context.item import NOTHING, ContextItem, kept
-from grym_nb.context.query import said, wanted_of
-from grym_nb.errors import ItemConflict, ItemNotFound, StateError, ValidationError
+from grym_nb.context.query import said, wanted_of, watched_of
+from grym_nb.context.shelf import Shelf, has_expired
+from grym_nb.context.stats import Stats, table_of
+from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, InMemory, Storage, Writing
+from grym_nb.context.telling import Telling
+from grym_nb.context.versions import SAME, Said, changed, compared, picked, touched
+from grym_nb.context.watch import Watch
+from grym_nb.devices import parse_size
+from grym_nb.errors import ItemConflict, ItemNotFound, ValidationError, says_what_it_takes
+from grym_nb.events import EventBus
+from grym_nb.render import Table
+from grym_nb.render import size as in_words
 
-__all__ = ["DEFAULT_TTL", "ContextStore", "Stats", "Went"]
+if TYPE_CHECKING:
+    from grym_nb.context.difference import Difference
+
+__all__ = ["DEFAULT_TTL", "ContextStore"]
 
 #: seconds that an item holds when neither it nor its type says how long
 DEFAULT_TTL = 3600.0
-_STEP_SECONDS = 0.001  # for which a sweep holds the lock at a time
-_WENT_KEPT = 100
-_SAME: Any = ...
+_STEP_SECONDS = 0.001  # a sweep's, after which others get their turn
+_SWEPT_AT_ONCE = 16
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-class Went(NamedTuple):
-    """An item that went without anybody asking for it: which, when, and why (`expired`, `evicted`)."""
-
-    id: str
-    type: str
-    key: str | None
-    priority: int
-    size: int
-    at: float
-    why: str
-
-
-class Stats(NamedTuple):
-    """What is in a store, and what went through it."""
-
-    items: int
-    bytes: int
-    max_bytes: int | None
-    max_items: int | None
-    puts: int
-    expired: int
-    evicted: int
-    deleted: int
-    went: tuple[Went, ...]
-
-
+@says_what_it_takes
 class ContextStore:
     """Items by id, found again by what was said of them; each for as long as it holds.
 
-    Times are seconds since 1970 on `clock`. All methods may be called from any thread; what is read is what
-    was written last. `ttls` has the seconds for which items of a type hold, unless they say otherwise;
-    `history` how many earlier versions of an item are kept.
+    Without a `path` they live in memory; with one also in that file, which outlives the kernel and may be
+    shared by several of them. All methods may be called from any thread; what is read is what was written
+    last. Times are seconds since 1970 on `clock`.
+
+    `max_bytes` ("200MB") and `max_items` bound what is held in memory; `ttls` has the seconds for which items
+    of a type hold unless they say otherwise; `history` is how many earlier versions of an item are kept.
+    With `full_sync` what is acknowledged survives the loss of power, too; `busy_seconds` is how long the file
+    is waited for while another program keeps it locked.
     """
 
     def __init__(
         self,
+        path: str | os.PathLike[str] | None = None,
         *,
         clock: Clock | None = None,
-        max_bytes: int | None = None,
+        max_bytes: int | str | None = None,
         max_items: int | None = None,
         ttls: Mapping[str, float | None] = NOTHING,
         history: int = 10,
+        full_sync: bool = False,
+        busy_seconds: float = 5.0,
+        events: EventBus | None = None,
     ) -> None:
         self._clock: Clock = clock or time.time
         self._ttls = dict(ttls)
-        self._history = history
-        self._lock = threading.Lock()
-        self._entries: dict[str, Entry] = {}
-        self._index = Index()
-        self._expiry = Expiry()
-        self._budget = Budget(max_bytes, max_items)
-        self._prefix = f"ctx-{os.urandom(4).hex()}-"
+        self._prefix = f"ctx-{os.urandom(6).hex()}-"
         self._ids = itertools.count(1)
-        self._uses = itertools.count(1)
-        self._went: deque[Went] = deque(maxlen=_WENT_KEPT)
-        self._counts: Counter[str] = Counter()
-        self._closed = False
+        self._telling = Telling(EventBus() if events is None else events)
+        budget = Budget(None if max_bytes is None else parse_size(max_bytes), max_items)
+        self._shelf = Shelf(budget, self._telling, history=history, keeps=path is not None)
+        #: f(model) -> what that model itself adapts with, or None; set where there are services
+        self.own_adapter: Callable[[str], Callable[[ContextItem], Any] | None] | None = None
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._storage: Storage = InMemory()
+        self._where = "" if path is None else f" in {os.fspath(path)}"
+        if path is not None:
+            from grym_nb.context.sqlite import SqliteFile
+
+            file = SqliteFile(
+                path,
+                take_in=self._take_in,
+                tick=self._tick,
+                history=history,
+                full_sync=full_sync,
+                busy_seconds=busy_seconds,
+            )
+            self._storage = file
+            self._take_in(file.load(), lambda items: [], False)
+            # At the end of the process, too: what is not in the file yet is written then.
+            self._end = weakref.finalize(self, file.let_go)
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -108,38 +119,41 @@ class ContextStore:
         task: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         pinned: bool = False,
+        durable: bool = False,
     ) -> ContextItem:
         """Keep `content` and return the item that holds it; the content is copied as far as it can change.
 
-        `ttl` is how many seconds it holds: left out, what its type has; None, for ever.
+        `ttl` is how many seconds it holds: left out, what its type has; None, for ever. With `durable` it is
+        in the file when this returns; else it will be a little later.
         """
-        names = (key, source, workflow, task)
         holds = self._ttls.get(type, DEFAULT_TTL) if ttl is ... else ttl
-        seconds, rank, told = said(
-            type=type, names=names, priority=priority, ttl=holds, tags=tags, metadata=metadata
-        )
+        seconds, rank, told = said(type, (key, source, workflow, task), priority, holds, tags, metadata)
         copy, size = kept(content)
         more = NOTHING if not metadata else kept(dict(metadata))[0]
         now = self._clock()
         expires = None if seconds is None else now + seconds
-        item = ContextItem(
+        # As `ContextItem(...)`, which passes so many arguments on one by one.
+        item = tuple.__new__(ContextItem, (
             f"{self._prefix}{next(self._ids)}", type, key, copy, more, source, rank, told, workflow, task,
-            seconds, now, now, expires, 1, bool(pinned), False, NOTHING,
-        )  # fmt: skip
-        with self._lock:
-            self._refuse_closed()
-            entry = Entry(item, size, next(self._uses))
-            for least in self._budget.make_room(size, rank, stays=entry.stays):
-                self._take_out(least, "evicted", now)
-            self._entries[item.id] = entry
-            self._put_in(entry)
-            self._counts["puts"] += 1
+            seconds, now, now, expires, 1, bool(pinned), bool(durable), NOTHING,
+        ))  # fmt: skip
+        shelf = self._shelf
+        if shelf.keeps:
+            prepared = self._storage.prepare(copy)
+            self._storage.add(item, size, prepared, lambda: shelf.add(item, size))
+        elif durable:
+            told_so = "a store in memory cannot keep an item for longer than its kernel"
+            raise ValidationError(told_so, hint='ContextStore("context.db"), or leave durable out')
+        else:
+            shelf.add(item, size)
+        if self._telling.waiting:
+            self._telling.tell()
         return item
 
     def update(
         self,
         id: str,
-        content: Any = _SAME,
+        content: Any = SAME,
         *,
         metadata: Mapping[str, Any] | None = None,
         priority: str | int | EllipsisType = ...,
@@ -147,150 +161,114 @@ class ContextStore:
         tags: Iterable[str] | EllipsisType = ...,
         pinned: bool | EllipsisType = ...,
         expect: int | None = None,
+        merge: str | Callable[[list[ContextItem]], Any] | None = None,
     ) -> ContextItem:
         """Write an item anew under its id: content is replaced, metadata merged, the rest as said.
 
         It expires when it did, unless `ttl` is given. With `expect`, only if that is still its version; else
-        `ItemConflict`, which carries both sides.
+        `ItemConflict`, which carries both sides, or with `merge` (see `for_model`) both are made into one.
         """
-        copy, size = (_SAME, 0) if content is _SAME else kept(content)
-        while True:
-            before = self.get(id)
+        given = Said(metadata, priority, ttl, tags, pinned)
+        try:
+            return self._update(id, content, NOTHING, given, expect)
+        except ItemConflict as conflict:
+            if merge is None or content is SAME:
+                raise
+            theirs = conflict.details["theirs"]
+        from grym_nb.context.merging import reconciled
+
+        while True:  # what makes one of both is the user's own, and runs without a lock of ours
+            both, provenance = reconciled(theirs, changed(theirs, content, given, self._clock()), merge)
+            try:
+                return self._update(id, both, provenance, given, theirs.version)
+            except ItemConflict as conflict:
+                theirs = conflict.details["theirs"]
+
+    def _update(
+        self, id: str, content: Any, provenance: Mapping[str, Any], given: Said, expect: int | None
+    ) -> ContextItem:
+        copy, size = (SAME, None) if content is SAME else kept(content)
+        prepared = None if content is SAME else self._storage.prepare(copy, at_once=True)
+
+        def write(file: Writing) -> tuple[Entry, ContextItem, int]:
+            entry = self._shelf.present(id, self._clock())
+            before = _whole(entry.item, file)
             if expect is not None and before.version != expect:
                 raise ItemConflict.of(before, expect, content)
-            after = self._changed(before, copy, metadata, priority, ttl, tags, pinned)
-            if self._replace(before, after, size if copy is not _SAME else None):
-                return after
+            after = changed(before, copy, given, self._clock())
+            after = after._replace(provenance=provenance) if provenance else after
+            own = entry.own if size is None else size
+            file.update(before, after, own, prepared)
+            return entry, after, own
 
-    def _changed(
-        self, before: ContextItem, copy: Any, metadata: Any, priority: Any, ttl: Any, tags: Any, pinned: Any
-    ) -> ContextItem:
-        holds = before.ttl if ttl is ... else ttl
-        seconds, rank, told = said(
-            type=before.type,
-            names=(),
-            priority=before.priority if priority is ... else priority,
-            ttl=holds,
-            tags=before.tags if tags is ... else tags,
-            metadata=metadata,
-        )
-        now = self._clock()
-        expires = before.expires if ttl is ... else None if seconds is None else now + seconds
-        return before._replace(
-            content=before.content if copy is _SAME else copy,
-            metadata={**before.metadata, **kept(dict(metadata))[0]} if metadata else before.metadata,
-            priority=rank,
-            tags=told,
-            ttl=seconds,
-            updated=now,
-            expires=expires,
-            version=before.version + 1,
-            pinned=before.pinned if pinned is ... else bool(pinned),
-        )
-
-    def _replace(self, before: ContextItem, after: ContextItem, size: int | None) -> bool:
-        """Put `after` where `before` stands; False when it stands there no more."""
-        with self._lock:
-            self._refuse_closed()
-            entry = self._entries.get(after.id)
-            if entry is None or entry.item is not before:
-                return False
-            size = entry.size if size is None else size
-            stays = Entry(after, size, 0).stays
-            going = self._budget.make_room(size, after.priority, stays=stays, instead_of=entry)
-            for least in going:
-                self._take_out(least, "evicted", after.updated)
-            self._index.remove(entry)
-            self._budget.remove(entry)
-            if self._history:
-                entry.past = (*entry.past, before)[-self._history :]
-            entry.write(after, size, next(self._uses))
-            self._put_in(entry)
-            self._counts["updates"] += 1
-        return True
+        return self._change(write, lambda told: self._shelf.write(*told))
 
     def touch(self, id: str, ttl: float | EllipsisType | None = ...) -> ContextItem:
         """Let an item hold anew from now on, for as long as it did or for `ttl` seconds; no new version."""
-        while True:
-            before = self.get(id)
-            seconds = (
-                before.ttl
-                if ttl is ...
-                else said(type=before.type, names=(), priority=0, ttl=ttl, tags=(), metadata=None)[0]
-            )
-            now = self._clock()
-            after = before._replace(ttl=seconds, expires=None if seconds is None else now + seconds)
-            if self._amend(before, after):
-                return after
+
+        return self._amend(id, lambda before: touched(before, ttl, self._clock()))
 
     def pin(self, id: str, pinned: bool = True) -> ContextItem:
         """Let an item stay whatever the budget (it still expires), or, with False, no more."""
-        while True:
-            before = self.get(id)
-            after = before._replace(pinned=bool(pinned))
-            if self._amend(before, after):
-                return after
+        return self._amend(id, lambda before: before._replace(pinned=bool(pinned)))
 
-    def _amend(self, before: ContextItem, after: ContextItem) -> bool:
-        """Put `after` where `before` stands, as no new version of it."""
-        with self._lock:
-            self._refuse_closed()
-            entry = self._entries.get(after.id)
-            if entry is None or entry.item is not before:
-                return False
-            self._budget.remove(entry)
-            entry.write(after, entry.size, entry.order)
-            entry.used = next(self._uses)
-            self._budget.add(entry)
-            self._expiry.note(entry)
-        return True
+    def _amend(self, id: str, amended: Callable[[ContextItem], ContextItem]) -> ContextItem:
+        """Alter what is no new version of an item."""
+
+        def write(file: Writing) -> tuple[Entry, ContextItem, int]:
+            entry = self._shelf.present(id, self._clock())
+            before = _whole(entry.item, file)
+            after = amended(before)
+            file.update(before, after, entry.own, None)
+            return entry, after, entry.own
+
+        return self._change(write, lambda told: self._shelf.write(*told))
 
     def delete(self, id: str) -> ContextItem:
         """Take an item out and return it as it was."""
-        with self._lock:
-            self._refuse_closed()
-            entry = self._entries.get(id)
-            if entry is None or self._has_expired(entry, self._clock()):
-                raise self._not_found(id)
-            item = entry.item
-            self._take_out(entry, "deleted", 0.0)
-        return item
+
+        def write(file: Writing) -> tuple[ContextItem, list[str]]:
+            item = _whole(self._shelf.present(id, self._clock()).item, file)
+            return item, file.delete([id], "deleted", self._clock())
+
+        def apply(told: tuple[ContextItem, list[str]]) -> ContextItem:
+            self._shelf.take_out(told[1], "deleted", self._clock())
+            return told[0]
+
+        return self._change(write, apply)
 
     def clear(self, **filters: Any) -> int:
         """Take out what a query with these filters would find (everything without any); return how many."""
         wanted = wanted_of(filters)
-        with self._lock:
-            self._refuse_closed()
-            return self._clear(wanted)
 
-    def _clear(self, wanted: Wanted) -> int:
-        now = self._clock()
-        found = [entry for entry in self._index.find(wanted) if not self._has_expired(entry, now)]
-        for entry in found:
-            self._take_out(entry, "deleted", now)
-        return len(found)
+        def write(file: Writing) -> list[str]:
+            now = self._clock()
+            return file.delete([item.id for item in self._shelf.find(wanted, now)], "deleted", now)
+
+        return self._change(write, lambda ids: self._shelf.take_out(ids, "deleted", self._clock()))
 
     # -- reading -----------------------------------------------------------------------------------
 
     def get(self, id: str) -> ContextItem:
         """Return the item of that id; `ItemNotFound` when there is none, or it has expired."""
         try:
-            entry = self._entries[id]
+            entry = self._shelf.entries[id]
         except (KeyError, TypeError):
-            raise self._not_found(id) from None
+            raise self._shelf.not_found(id) from None
         item = entry.item
         expires = item.expires
         if expires is not None and expires <= self._clock():
-            raise self._not_found(id, item)
-        entry.used = next(self._uses)
-        return item
+            raise self._shelf.not_found(id)
+        entry.used = next(self._shelf.uses)
+        entry.reads += 1
+        return item if item.content is not ELSEWHERE else self._read_through(id)
 
     def latest(self, type: str, key: str | None = None) -> ContextItem:
         """Return what was written last of that type (and key)."""
         found = self.query(type=type, key=key, limit=1)
         if not found:
             named = f"{type!r}" if key is None else f"{type!r} with key {key!r}"
-            raise ItemNotFound(f"nothing of type {named} is in the store", hint=self._types_in_words())
+            raise ItemNotFound(f"nothing of type {named} is in the store", hint=self._shelf.types_in_words())
         return found[0]
 
     def query(self, *, limit: int | None = None, **filters: Any) -> list[ContextItem]:
@@ -303,32 +281,75 @@ class ContextStore:
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
             raise ValidationError(f"the limit of a query is a whole number from 0, not {limit!r}")
         wanted = wanted_of(filters)
-        with self._lock:
-            self._refuse_closed()
-            now = self._clock()
-            live = (entry for entry in self._index.find(wanted) if not self._has_expired(entry, now))
-            found = list(itertools.islice(live, limit))
-            for entry in found:
-                entry.used = next(self._uses)
-            return [entry.item for entry in found]
+        found = self._shelf.find(wanted, self._clock(), limit)
+        if self._shelf.keeps and any(item.content is ELSEWHERE for item in found):
+            # Anew, since what others wrote is taken in first.
+            return self._storage.look(
+                lambda contents: self._filled(self._shelf.find(wanted, self._clock(), limit), contents)
+            )
+        return found
+
+    def for_model(
+        self,
+        model: str,
+        *,
+        limit: int | None = None,
+        max_bytes: int | str | None = None,
+        max_tokens: int | None = None,
+        merge: str | Callable[[list[ContextItem]], Any] | None = None,
+        count_tokens: Callable[[str], int] | None = None,
+        **query: Any,
+    ) -> list[ContextItem]:
+        """Return what a query finds, in the form that `model` takes: highest priority first, then the newest.
+
+        `limit`, `max_bytes` and `max_tokens` are how much of it; what does not fit in the rest is left out.
+        With `merge` ("newest", "highest_priority", "weighted", "union", or a function of the items) it is one
+        item, whose `provenance` says where each field came from.
+        """
+        from grym_nb.context.adapters import adapted
+        from grym_nb.context.merging import merged
+        from grym_nb.context.portion import Limits, portion
+
+        limits = Limits.of(limit, max_bytes, max_tokens, count_tokens, query.pop("order", None))
+        found = self.query(order="priority", **query)
+        own = None if self.own_adapter is None else self.own_adapter(model)
+        if merge is not None and found:
+            found = [merged(found, merge, id=f"{self._prefix}{next(self._ids)}")]
+        return portion(found, limits, lambda items: adapted(items, model, own))
 
     def history(self, id: str) -> tuple[ContextItem, ...]:
         """Return the versions of an item that are kept, the oldest first, the present one last."""
         item = self.get(id)
-        entry = self._entries.get(id)
-        return (*(entry.past if entry is not None else ()), item)
+        entry = self._shelf.entries.get(id)
+        if self._shelf.keeps:
+            return (*self._storage.history(item), item)
+        return (*(old for old, _ in (entry.past if entry is not None else ())), item)
 
     def rollback(self, id: str, version: int) -> ContextItem:
         """Write an earlier version of an item anew, as its newest one."""
-        for item in self.history(id):
-            if item.version == version:
-                return self.update(
-                    id, item.content, metadata=item.metadata, priority=item.priority, tags=item.tags
-                )
-        kept_ones = ", ".join(str(item.version) for item in self.history(id))
-        raise ItemNotFound(f"{id} has no version {version} any more", hint=f"kept are {kept_ones}", id=id)
+        old = picked(self.history(id), version)
+        return self.update(id, old.content, metadata=old.metadata, priority=old.priority, tags=old.tags)
 
-    # -- time ---------------------------------------------------------------------------------------
+    def diff(self, id: str, before: int | None = None, after: int | None = None) -> tuple[Difference, ...]:
+        """Return what differs between two versions of an item: by default the last one and the present."""
+        return compared(self.history(id), before, after)
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def watch(
+        self, tell: Callable[[Any], object] | None = None, *, kinds: Iterable[str] = (), **filters: Any
+    ) -> Watch:
+        """Return what happens to items that fit, from now on: to be read, or told to a function.
+
+        ``for event in store.watch(type="tempo")`` and ``async for`` wait for each event; ``store.watch(f)``
+        calls ``f(event)`` until the watch that it returns is closed. `kinds`: "put", "updated", "deleted",
+        "expired", "evicted" (all by default); the filters are those of a query, without times.
+        """
+        self._shelf.refuse_closed()
+        wanted, classes = watched_of(filters, kinds)
+        watch = Watch(self._telling.bus, wanted, tell, classes)
+        self._watches.add(watch)
+        return watch
 
     def sweep(self, seconds: float | None = None) -> int:
         """Take out what has expired, in steps of at most a millisecond each; return how many it was.
@@ -344,57 +365,73 @@ class ContextStore:
                 return swept
 
     def _sweep_step(self) -> int:
-        with self._lock:
-            return self._sweep_for(_STEP_SECONDS)
+        until, swept = monotonic() + _STEP_SECONDS, 0
+        while True:
+            some = self._sweep_some()
+            swept += some
+            if some < _SWEPT_AT_ONCE or monotonic() >= until:
+                return swept
 
-    def _sweep_for(self, seconds: float) -> int:
-        now, until, swept = self._clock(), monotonic() + seconds, 0
-        while (entry := self._expiry.next(now)) is not None:
-            self._take_out(entry, "expired", now)
-            swept += 1
-            if monotonic() >= until:
-                break
-        return swept
+    def _sweep_some(self) -> int:
+        now = self._clock()
+        due: list[Entry] = []
+        if not self._shelf.is_due(now):
+            return 0
+
+        def write(file: Writing) -> list[str]:
+            due.extend(self._shelf.due(now, _SWEPT_AT_ONCE))
+            return file.delete([entry.item.id for entry in due], "expired", now)
+
+        try:
+            return self._change(write, lambda ids: self._shelf.take_out(ids, "expired", now))
+        finally:
+            self._shelf.undo(due)
 
     # -- about it -----------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
         """Return what is in the store, and what went through it."""
-        with self._lock:
-            counts = self._counts
-            return Stats(
-                items=self._budget.used[1],
-                bytes=self._budget.used[0],
-                max_bytes=self._budget.limits[0],
-                max_items=self._budget.limits[1],
-                puts=counts["puts"],
-                expired=counts["expired"],
-                evicted=counts["evicted"],
-                deleted=counts["deleted"],
-                went=tuple(self._went),
-            )
+        return self._shelf.stats(self._storage.stats())
+
+    def uses(self) -> dict[str, int]:
+        """Return how often each item was read, by id: what `ranked` calls frequency."""
+        return {entry.item.id: entry.reads for entry in self._shelf.live(self._clock())}
+
+    def table(self, **filters: Any) -> Table:
+        """Return the items that a query would find, the newest first, as a table; their contents stay put."""
+        now = self._clock()
+        live = self._shelf.live(now, wanted_of(filters))
+        return table_of(live, now, f"context: {len(live)} items")
+
+    def __repr__(self) -> str:
+        if self._shelf.closed:
+            return "<ContextStore: closed>"
+        used = in_words(self._shelf.budget.used[0])
+        return f"<ContextStore{self._where}: {len(self)} items, {used} in memory>"
+
+    def _repr_html_(self) -> str:
+        return self.table().html() if not self._shelf.closed else f"<p>{html.escape(repr(self))}</p>"
 
     def __len__(self) -> int:
         """How many items there are that still hold."""
-        now = self._clock()
-        with self._lock:
-            return sum(not self._has_expired(entry, now) for entry in self._entries.values())
+        return len(self._shelf.live(self._clock()))
 
     def __contains__(self, id: object) -> bool:
-        entry = self._entries.get(id) if isinstance(id, str) else None
-        return entry is not None and not self._has_expired(entry, self._clock())
+        entry = self._shelf.entries.get(id) if isinstance(id, str) else None
+        return entry is not None and not has_expired(entry.item, self._clock())
 
     def __iter__(self) -> Iterator[ContextItem]:
         return iter(self.query())
 
     def close(self) -> None:
-        """Let go of everything; what is asked from now on raises."""
-        with self._lock:
-            self._closed = True
-            self._entries.clear()
-            self._index = Index()
-            self._expiry = Expiry()
-            self._budget = Budget(*self._budget.limits)
+        """Write what is to be kept, and let go of everything; what is asked from now on raises.
+
+        When not all can be written, it raises and stays open.
+        """
+        self._storage.close()
+        for watch in list(self._watches):
+            watch.close()
+        self._shelf.close()
 
     def __enter__(self) -> Self:
         return self
@@ -404,41 +441,49 @@ class ContextStore:
     ) -> None:
         self.close()
 
-    # -- inside (the lock is held) -----------------------------------------------------------------
+    def __del__(self) -> None:
+        end = getattr(self, "_end", None)  # what writes the rest to the file, where there is one
+        if end is not None and end.alive and not self._shelf.closed:
+            told = "a context store with a file was forgotten; close() it"
+            warnings.warn(told, ResourceWarning, stacklevel=2)
 
-    def _put_in(self, entry: Entry) -> None:
-        self._index.add(entry)
-        self._expiry.note(entry)
-        self._budget.add(entry)
+    # -- inside ------------------------------------------------------------------------------------
 
-    def _take_out(self, entry: Entry, why: str, now: float) -> None:
-        item = entry.item
-        del self._entries[item.id]
-        self._index.remove(entry)
-        self._expiry.forget(entry)
-        self._budget.remove(entry)
-        self._counts[why] += 1
-        if why != "deleted":
-            self._went.append(Went(item.id, item.type, item.key, item.priority, entry.size, now, why))
+    def _change(self, write: Callable[[Writing], T], apply: Callable[[T], R]) -> R:
+        """Write, let memory follow, and let it be known."""
+        self._shelf.refuse_closed()
+        told = self._storage.change(write, apply)
+        if self._telling.waiting:
+            self._telling.tell()
+        return told
 
-    @staticmethod
-    def _has_expired(entry: Entry, now: float) -> bool:
-        expires = entry.item.expires
-        return expires is not None and expires <= now
+    def _read_through(self, id: str) -> ContextItem:
+        """Return an item with the content that is in the file."""
+        return self._storage.look(
+            lambda contents: self._filled([self._shelf.present(id, self._clock()).item], contents)
+        )[0]
 
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise StateError("this context store is closed", hint="make another: ContextStore()")
+    def _filled(self, items: list[ContextItem], contents_of: ContentsOf) -> list[ContextItem]:
+        """Return items with the contents that are in the file, and let them be in memory again."""
+        missing = [item for item in items if item.content is ELSEWHERE]
+        found = iter(self._shelf.fill(missing, contents_of(missing), self._clock()))
+        return [next(found) if item.content is ELSEWHERE else item for item in items]
 
-    def _not_found(self, id: object, item: ContextItem | None = None) -> ItemNotFound:
-        self._refuse_closed()
-        if item is not None:
-            return ItemNotFound(f"{id} has expired", hint="put it again, or give it a longer ttl", id=id)
-        for went in tuple(self._went):
-            if went.id == id:
-                return ItemNotFound(f"{id} was {went.why}", hint="stats().went says when", id=id)
-        return ItemNotFound(f"there is no item {id!r}", hint=self._types_in_words(), id=id)
+    def _tick(self) -> None:
+        """What the thread of a file does besides: sweep, and let be known what others did."""
+        if self._shelf.is_due(self._clock()):
+            self.sweep()
+        if self._telling.waiting:
+            self._telling.tell()
 
-    def _types_in_words(self) -> str:
-        types = self._index.types()
-        return f"types in the store: {', '.join(types) or 'none yet'}"
+    def _take_in(self, changes: list[Change], contents_of: ContentsOf, whole: bool) -> None:
+        """Bring to memory what is in the file, and was written by others."""
+        if whole:
+            here = {change.id for change in changes}
+            changes += [Change(id, None, 0, "deleted") for id in list(self._shelf.entries) if id not in here]
+        self._shelf.take_in(changes, contents_of, self._clock())
+
+
+def _whole(item: ContextItem, file: Writing) -> ContextItem:
+    """Return an item with its content, wherever that is."""
+    return item if item.content is not ELSEWHERE else item._replace(content=file.contents_of([item])[0])

@@ -4,70 +4,83 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grym_nb.context.index import Entry
 
 __all__ = ["Timeline"]
 
-T = TypeVar("T")
 _Point = tuple[float, int]
 _LONGEST = 512  # of a block: what a change in the middle moves
 
 
-class Timeline(Generic[T]):
-    """Entries sorted by ``(time, order)``, in blocks; each order is higher than all before it."""
+def _point(entry: Entry) -> _Point:
+    return entry.item.updated, entry.order
+
+
+def _time(entry: Entry) -> float:
+    return entry.item.updated
+
+
+class Timeline:
+    """Entries sorted by when they were written, in blocks; of one time, in the order of writing.
+
+    An entry's time and order stay what they are for as long as it is in here.
+    """
 
     def __init__(self) -> None:
-        self._blocks: list[list[tuple[float, int, T]]] = []
+        self._blocks: list[list[Entry]] = []
         self._firsts: list[_Point] = []
 
-    def add(self, time: float, order: int, entry: T) -> None:
-        """Put an entry at its time: last as a rule, and quick then."""
-        if self._blocks and (last := self._blocks[-1])[-1][0] <= time and len(last) < _LONGEST:
-            last.append((time, order, entry))
+    def add(self, entry: Entry) -> None:
+        """Put an entry at its time: last as a rule, and quick then. Its order is higher than all in here."""
+        blocks = self._blocks
+        if blocks and (last := blocks[-1])[-1].item.updated <= entry.item.updated and len(last) < _LONGEST:
+            last.append(entry)
             return
-        at = self._block_of(time, order)
+        point = _point(entry)
+        at = bisect_right(self._firsts, point) - 1
         if at < 0:
-            self._blocks.insert(0, [(time, order, entry)])
-            self._firsts.insert(0, (time, order))
+            self._insert(0, [entry])
             return
-        block = self._blocks[at]
-        if block[-1][:2] < (time, order):
-            if len(block) >= _LONGEST and at == len(self._blocks) - 1:
-                self._blocks.append([(time, order, entry)])
-                self._firsts.append((time, order))
-                return
-            block.append((time, order, entry))
-        else:
-            block.insert(bisect_left(block, (time, order)), (time, order, entry))
+        block = blocks[at]
+        if at == len(blocks) - 1 and len(block) >= _LONGEST and _point(block[-1]) < point:
+            self._insert(at + 1, [entry])
+            return
+        block.insert(bisect_right(block, point, key=_point), entry)
         if len(block) > 2 * _LONGEST:
-            self._blocks.insert(at + 1, block[_LONGEST:])
-            self._firsts.insert(at + 1, block[_LONGEST][:2])
+            self._insert(at + 1, block[_LONGEST:])
             del block[_LONGEST:]
 
-    def remove(self, time: float, order: int) -> None:
-        """Take out the entry of that time and order, which is there."""
-        at = self._block_of(time, order)
+    def _insert(self, at: int, block: list[Entry]) -> None:
+        self._blocks.insert(at, block)
+        self._firsts.insert(at, _point(block[0]))
+
+    def remove(self, entry: Entry) -> None:
+        """Take out an entry, which is there."""
+        point = _point(entry)
+        at = bisect_right(self._firsts, point) - 1
         block = self._blocks[at]
-        place = bisect_left(block, (time, order))
-        assert block[place][:2] == (time, order)
+        place = bisect_left(block, point, key=_point)
+        assert block[place] is entry
         del block[place]
         if not block:
             del self._blocks[at], self._firsts[at]
         elif not place:
-            self._firsts[at] = block[0][:2]
+            self._firsts[at] = _point(block[0])
 
-    def newest_first(self, since: float | None = None, until: float | None = None) -> Iterator[T]:
+    def newest_first(self, since: float | None = None, until: float | None = None) -> Iterator[Entry]:
         """Yield what is between two times, both included, from the last to the first."""
-        least = (since,) if since is not None else ()
         at = len(self._blocks) - 1
         if until is not None:
             at = bisect_right(self._firsts, (until, float("inf"))) - 1
         while at >= 0:
             block = self._blocks[at]
-            stop = len(block) if until is None else bisect_right(block, (until, float("inf")))
-            start = bisect_left(block, least)
+            stop = len(block) if until is None else bisect_right(block, until, key=_time)
+            start = 0 if since is None else bisect_left(block, since, key=_time)
             for place in range(stop - 1, start - 1, -1):
-                yield block[place][2]
+                yield block[place]
             if start:
                 return
             at -= 1
@@ -77,6 +90,3 @@ class Timeline(Generic[T]):
         first = 0 if since is None else max(0, bisect_right(self._firsts, (since,)) - 1)
         last = len(self._blocks) if until is None else bisect_right(self._firsts, (until, float("inf")))
         return max(0, last - first) * _LONGEST
-
-    def _block_of(self, time: float, order: int) -> int:
-        return bisect_right(self._firsts, (time, order)) - 1

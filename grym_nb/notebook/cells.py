@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CommandError, ConfigError, Problem
+from grym_nb.events import ServiceEvent
 from grym_nb.notebook.typed import keyword, value_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from grym_nb.events import Event
     from grym_nb.services import ServiceHandle
 
 __all__ = ["Defined", "Names", "define"]
@@ -108,8 +108,8 @@ def define(shell: InteractiveShell, given: Namespace) -> Defined:
     own: dict[str, Any] = {}
     if made is None or not _is_as_it_was(shell, made, body):
         made, own = _run(shell, body, given.name)
-    events: list[Event] = []
-    unsubscribe = registry.ports.events.subscribe(events.append)
+    events: list[ServiceEvent] = []
+    unsubscribe = registry.ports.events.subscribe(events.append, ServiceEvent)
     try:
         handle = registry.register(given.name, made, **options)
     finally:
@@ -272,7 +272,7 @@ def _the_class(own: Mapping[str, Any], variables: Mapping[str, Any], service: st
     )
 
 
-def _told(handle: ServiceHandle, events: list[Event]) -> Defined:
+def _told(handle: ServiceHandle, events: list[ServiceEvent]) -> Defined:
     from grym_nb.events import ServiceChanged, ServiceRegistered
 
     name = f"{handle.name} {handle.version}"

@@ -222,6 +222,14 @@ class Checker:
             and p.name not in given
         ]
 
+    def takes(self, count: int) -> bool:
+        """Tell whether it can be called with that many arguments by position, whatever they are."""
+        try:
+            self._signature.bind(*range(count))
+        except TypeError:
+            return False
+        return True
+
     def names_after(self, taken: int) -> list[str]:
         """Return the parameters that can be given by name, after the first `taken` by position."""
         parameters = self._signature.parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -111,7 +111,7 @@ class Frame:
     # What most calls never touch is the class's; what every call reads is set on the instance, which is
     # how it is read fastest.
     ended = False
-    stores = False  # its result goes into the context
+    stores: Mapping[str, Any] | None = None  # what is said of its result where that goes into the context
     lent = 0  # in how many waits its place is its chain's
     progress: Progress | None = None
     call: Call | None = None

@@ -467,7 +467,8 @@ class ServiceHandle:
             raise ConfigError(told, hint="leave store_results out, and keep the result yourself")
         args = () if task.data is None else (task.data,)
         frame = _begin(record, spec, args, kwargs, Options.of(task.timeout, task.priority, task.retries))
-        frame.stores = task.store_results
+        if task.store_results:
+            frame.stores = {"task": task.id, "workflow": task.metadata.get("workflow")}
         return frame
 
     def __getattr__(self, name: str) -> BoundTask:

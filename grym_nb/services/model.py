@@ -24,6 +24,8 @@ __all__ = ["ModelService", "Needs", "TaskSpec", "clashes", "needs_of", "task", "
 _MARK = "__grym_task__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+#: methods that are called by us, with how many arguments
+_HOOKS = {"load": 0, "warm_up": 0, "ping": 0, "unload": 0, "adapt_context": 1}
 _Kind = Literal["plain", "async", "generator", "async generator"]
 
 
@@ -47,6 +49,9 @@ class ModelService:
 
     def ping(self) -> None:
         """Raise when something is wrong; cheap, never loads anything."""
+
+    # `adapt_context(self, item)`, where a class has it, returns the content of an item of context in the form
+    # that its tasks take; it may be asked of an object that is not loaded.
 
     def unload(self) -> None:
         """Release what garbage collection would not (files, processes, caches); also after a failed load."""
@@ -149,14 +154,16 @@ def needs_of(cls: type | None) -> tuple[str, ...]:
 def unfit_hooks(cls: type | None) -> list[Problem]:
     """Return what is wrong with the hooks and tasks of a class as methods: called, they could only fail."""
     problems = []
-    for name in ("load", "warm_up", "ping", "unload"):
+    for name, given in _HOOKS.items():
         hook = getattr(cls, name, None)
         if not inspect.isfunction(hook):
             continue
+        checker = Checker(hook, method=not isinstance(inspect.getattr_static(cls, name), staticmethod))
         if _kind(inspect.unwrap(hook)) != "plain":
             problems.append(Problem(name, "async, or a generator", "a plain method: nobody awaits it"))
-        elif missing := Checker(hook, method=True).missing({}):
-            problems.append(Problem(name, f"it takes {', '.join(missing)}", "a method without arguments"))
+        elif not checker.takes(given):
+            expected = f"a method of {given} argument" if given else "a method without arguments"
+            problems.append(Problem(name, f"it takes {checker.signature}", expected))
     for name in tasks_of(cls) if cls is not None else ():
         static = inspect.getattr_static(cls, name)
         if inspect.isfunction(static) and not inspect.signature(static).parameters:

@@ -216,6 +216,6 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     version = instance.version if instance is not None else record.version
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
     if ports.events.wants_calls:
-        ports.events.publish(CallEnded(record.name, now, task, version, f"call-{frame.id}", outcome, took))
+        ports.events.publish(CallEnded(now, record.name, task, version, f"call-{frame.id}", outcome, took))
     if error is None and (ports.tape is not None or frame.stores):
         keep(frame, value, fresh=outcome == "ok" and not frame.what)

@@ -81,6 +81,7 @@ class Ports:
         self.tape: Callable[[Frame, Any], None] | None = None
 
         self.settings = settings or Settings()
+        self.given_clock = clock  # None: each part has the one that suits it
         self.clock = clock or monotonic
         self.events = EventBus()
         self.metrics = Metrics()

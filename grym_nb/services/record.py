@@ -360,7 +360,7 @@ class ServiceRecord:
                 self.adopt(spec)
         if "concurrency" in what:
             self.lane.resize(spec.concurrency)
-        self.ports.events.publish(ServiceChanged(self.name, self.ports.clock(), self.version, what))
+        self.ports.events.publish(ServiceChanged(self.ports.clock(), self.name, self.version, what))
 
     def configure(self, spec: ServiceSpec, base: ServiceSpec | None = None) -> str | None:
         """Take a new config: in place where `load` does not depend on it, else by unloading.
@@ -468,7 +468,7 @@ class ServiceRecord:
     def tell(self, step: Step | None) -> None:
         """Publish a move that was made."""
         if step is not None:
-            self.ports.events.publish(StateChanged(self.name, step.at, step.before, step.after, step.reason))
+            self.ports.events.publish(StateChanged(step.at, self.name, step.before, step.after, step.reason))
 
     def closed(self) -> ServiceClosed:
         """Return the error for whoever calls a closed service."""

@@ -121,7 +121,7 @@ class ServiceRegistry:
                 what = handle._record.spec.differs(spec)
         record = handle._record
         if what is None:
-            self.ports.events.publish(ServiceRegistered(name, self.ports.clock(), record.version))
+            self.ports.events.publish(ServiceRegistered(self.ports.clock(), name, record.version))
         elif what:
             record.respec(spec, what)
             self._arm(record)
@@ -179,7 +179,7 @@ class ServiceRegistry:
                 elif name not in self._handles:
                     self.ports.metrics.drop(service=name)
             if closed:
-                self.ports.events.publish(ServiceRemoved(name, self.ports.clock()))
+                self.ports.events.publish(ServiceRemoved(self.ports.clock(), name))
 
     def _needed_by(self, name: str) -> list[str]:
         return [n for n, h in self._handles.items() if name in h._record.spec.needs]

@@ -30,8 +30,8 @@ __all__ = [
     "write",
 ]
 
-Unit = Literal["ns", "us", "ms", "s"]
-_SCALE: Mapping[Unit, float] = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1.0}
+Unit = Literal["ns", "us", "ms", "s", "B"]
+_SCALE: Mapping[Unit, float] = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1.0, "B": 1.0}
 
 #: Something to time: a callable, or a statement and the names it uses (which saves the call of a callable).
 Work = Callable[[], object] | tuple[str, Mapping[str, Any]]
@@ -39,7 +39,7 @@ Work = Callable[[], object] | tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One piece of work: what it costs here and at a peer, in seconds; None where `note` says why."""
+    """One piece of work: what it costs here and at a peer, in seconds or bytes; None where `note` says."""
 
     work: str
     ours_seconds: float | None

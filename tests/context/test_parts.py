@@ -18,11 +18,12 @@ times = st.integers(0, 12).map(float)
 ends = st.one_of(st.none(), times)
 
 
-def entry(expires: float | None) -> Entry:
+def entry(expires: float | None, *, updated: float = 0.0, order: int = 1) -> Entry:
     item = ContextItem(
-        "id", "a", None, 1, NOTHING, None, 1, (), None, None, 1.0, 0.0, 0.0, expires, 1, False, False, NOTHING
-    )
-    return Entry(item, 1, 1)
+        "id", "a", None, 1, NOTHING, None, 1, (), None, None, 1.0, 0.0, updated, expires, 1, False, False,
+        NOTHING,
+    )  # fmt: skip
+    return Entry(item, 1, order)
 
 
 @pytest.mark.parametrize("block", [1, 2, 512])
@@ -37,22 +38,24 @@ def test_a_timeline_is_a_sorted_list(
     """Times that come in any order, taken out in any order; every range, with both its ends."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timeline, "_LONGEST", block)
-        made: Timeline[int] = Timeline()
+        made = Timeline()
         there: list[tuple[float, int]] = []
+        entries: dict[int, Entry] = {}
         for order, step in enumerate(steps):
             if isinstance(step, float):
-                made.add(step, order, order)
+                entries[order] = entry(None, updated=step, order=order)
+                made.add(entries[order])
                 there.append((step, order))
             elif there:
-                time, gone = there.pop(step % len(there))
-                made.remove(time, gone)
+                _, gone = there.pop(step % len(there))
+                made.remove(entries[gone])
         for since, until in asked:
             found = [
                 order
                 for time, order in sorted(there, reverse=True)
                 if (since is None or time >= since) and (until is None or time <= until)
             ]
-            assert list(made.newest_first(since, until)) == found
+            assert [one.order for one in made.newest_first(since, until)] == found
             assert 2 * made.between(since, until) >= len(found)  # a block may be twice as long
 
 

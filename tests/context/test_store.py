@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -106,6 +108,7 @@ steps = st.lists(
         st.tuples(st.just("later"), st.sampled_from([0.5, 1.0, 4.0, 15.0])),
         st.tuples(st.just("clear"), filters),
         st.tuples(st.just("query"), filters),
+        st.just(("reopen",)),
     ),
     min_size=15,
     max_size=40,
@@ -113,16 +116,29 @@ steps = st.lists(
 
 
 class Both:
-    """A store and its model, to which the same is done."""
+    """A store and its model, to which the same is done; with a file, little of it fits into memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self.now = 1000.0
-        self.store = ContextStore(clock=self.clock)
+        self.path = path
+        self.swept = 0
+        self.store = self.open()
         self.model = Model()
         self.ids: list[str] = []
 
     def clock(self) -> float:
         return self.now
+
+    def open(self) -> ContextStore:
+        if self.path is None:
+            return ContextStore(clock=self.clock)
+        return ContextStore(self.path, clock=self.clock, max_bytes=700)
+
+    def reopen(self) -> None:
+        if self.path is not None:
+            self.store.close()
+            self.swept = 0
+            self.store = self.open()
 
     def do(self, step: tuple[Any, ...]) -> None:
         getattr(self, step[0])(*step[1:])
@@ -195,7 +211,10 @@ class Both:
     def later(self, by: float) -> None:
         self.now += by
         gone = len(self.model.items) - len(self.model.live(self.clock()))
-        assert self.store.sweep() == gone
+        before = self.swept
+        self.store.sweep()  # or the thread of its file has done so already
+        self.swept = self.store.stats().expired
+        assert self.swept - before == gone
         self.model.items = self.model.live(self.clock())
 
     def clear(self, asked: dict[str, Any]) -> None:
@@ -229,6 +248,50 @@ def test_whatever_is_done_the_store_says_what_a_dict_would(block: int, steps: li
         both = Both()
         for step in steps:
             both.do(step)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=steps)
+def test_whatever_is_done_a_store_with_a_file_says_what_a_dict_would(steps: list[tuple[Any, ...]]) -> None:
+    """The same, with most contents out of memory, and the file closed and opened in between."""
+    with TemporaryDirectory() as folder:
+        both = Both(Path(folder) / "context.db")
+        with both.store:
+            for step in steps:
+                both.do(step)
+        both.store.close()
+
+
+class Two(Both):
+    """Two stores on one file, as of two kernels: what is done in one is asked of the other."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.other = self.open()
+
+    def do(self, step: tuple[Any, ...]) -> None:
+        if step[0] != "reopen":
+            super().do(step)
+        self.store._storage.flush()  # type: ignore[attr-defined]
+        self.store, self.other = self.other, self.store
+        self.store._storage.look(lambda _: None)
+        self.compare()
+
+    def later(self, by: float) -> None:
+        self.now += by
+        self.store.sweep()
+        self.model.items = self.model.live(self.clock())
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=steps)
+def test_two_kernels_on_one_file_say_what_one_dict_would(steps: list[tuple[Any, ...]]) -> None:
+    """Each step in the one is there for the other, in the same order."""
+    with TemporaryDirectory() as folder:
+        two = Two(Path(folder) / "context.db")
+        with two.store, two.other:
+            for step in steps:
+                two.do(step)
 
 
 # -- what is said when it does not fit -------------------------------------------------------------
@@ -412,7 +475,7 @@ def test_the_least_important_and_least_used_goes_first(steps: list[tuple[Any, ..
             assert not order or not stay or max(order) < min((i.priority, used[i.id]) for i in stay)
 
         for step in steps:
-            before = {id: entry.item for id, entry in store._entries.items()}  # without using them
+            before = {id: entry.item for id, entry in store._shelf.entries.items()}  # without using them
             if step[0] == "put":
                 _, rank, pinned, size = step
                 try:

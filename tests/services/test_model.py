@@ -226,7 +226,7 @@ def test_static_and_class_methods_are_tasks_with_the_decorators_in_either_order(
     [
         ("async def load(self): ...", "load: found async, or a generator, expected a plain method"),
         ("def ping(self): yield", "ping: found async, or a generator"),
-        ("def load(self, path): ...", "load: found it takes path, expected a method without arguments"),
+        ("def load(self, path): ...", "load: found it takes (path), expected a method without arguments"),
         ("@task\n    def g(): ...", "task g: found no arguments, expected self first"),
     ],
 )

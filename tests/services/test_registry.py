@@ -304,9 +304,9 @@ class TestChanged:
             registry.register("it", sized(2), ttl=5)
             registry.remove("it")
             assert events == [
-                ServiceRegistered("it", 50.0, "v1"),
-                ServiceChanged("it", 50.0, "v2", ("code", "ttl")),
-                ServiceRemoved("it", 50.0),
+                ServiceRegistered(50.0, "it", "v1"),
+                ServiceChanged(50.0, "it", "v2", ("code", "ttl")),
+                ServiceRemoved(50.0, "it"),
             ]
 
     def test_a_task_cannot_redefine_the_service_it_runs_in(self, registry: ServiceRegistry) -> None:

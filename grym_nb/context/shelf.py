@@ -1,0 +1,340 @@
+"""The items of a store as they stand in memory: found, timed, counted; and what is said of what happens."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from grym_nb.context.budget import Budget
+from grym_nb.context.expiry import Expiry
+from grym_nb.context.index import Entry, Index, Wanted
+from grym_nb.context.item import ContextItem
+from grym_nb.context.stats import Stats, Went
+from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, FileStats
+from grym_nb.context.telling import Telling
+from grym_nb.errors import ItemNotFound, ResourceExhausted, StateError
+from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, ItemPut, ItemUpdated
+from grym_nb.priority import PRIORITIES
+from grym_nb.render import size as in_words
+
+__all__ = ["Shelf", "has_expired"]
+
+_WENT_KEPT = 100
+_EVENTS = {"deleted": ItemDeleted, "expired": ItemExpired}
+
+
+def has_expired(item: ContextItem, now: float) -> bool:
+    """Tell whether an item holds no more."""
+    return item.expires is not None and item.expires <= now
+
+
+def _state(item: ContextItem) -> tuple[object, ...]:
+    """Return what of an item may change: with its version all of it, else only this."""
+    return item.version, item.ttl, item.expires, item.pinned
+
+
+class Shelf:
+    """Items by id, by what is said of them, by when they expire, and by what goes first; for any thread.
+
+    With `keeps`, what goes is only the content, which is elsewhere, too; and what does not fit is not here.
+    `went` are the last that went without being asked to, `counts` how many did what.
+    """
+
+    def __init__(self, budget: Budget, telling: Telling, *, history: int, keeps: bool) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.keeps = keeps
+        self.budget = budget
+        self.uses = itertools.count(1)
+        self.went: deque[Went] = deque(maxlen=_WENT_KEPT)
+        self.counts: Counter[str] = Counter()
+        self.closed = False
+        self._lock = threading.Lock()
+        self._index = Index()
+        self._expiry = Expiry()
+        self._telling = telling
+        self._history = history
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def present(self, id: str, now: float) -> Entry:
+        """Return the entry of that id; `ItemNotFound` when there is none, or it has expired."""
+        self.refuse_closed()
+        entry = self.entries.get(id) if isinstance(id, str) else None
+        if entry is None or has_expired(entry.item, now):
+            raise self.not_found(id)
+        return entry
+
+    def find(self, wanted: Wanted, now: float, limit: int | None = None) -> list[ContextItem]:
+        """Return the items that fit and have not expired, in the order asked for, as used now."""
+        with self._lock:
+            return self._find(wanted, now, limit)
+
+    def _find(self, wanted: Wanted, now: float, limit: int | None) -> list[ContextItem]:
+        self.refuse_closed()
+        found: list[ContextItem] = []
+        for entry in self._index.find(wanted):
+            if len(found) == limit:
+                break
+            item = entry.item
+            if item.expires is None or item.expires > now:
+                entry.used = next(self.uses)
+                entry.reads += 1
+                found.append(item)
+        return found
+
+    def live(self, now: float, wanted: Wanted | None = None) -> list[Entry]:
+        """Return the entries that fit and have not expired, the newest first; that is no use of them."""
+        with self._lock:
+            self.refuse_closed()
+            found = self._index.find(wanted or Wanted())
+            return list(filter(lambda entry: not has_expired(entry.item, now), found))
+
+    def stats(self, file: FileStats | None) -> Stats:
+        """Return what is here, and what went through it."""
+        with self._lock:
+            counts, (bytes, items), (max_bytes, max_items) = self.counts, self.budget.used, self.budget.limits
+            return Stats(
+                items=len(self.entries),
+                in_memory=items,
+                bytes=bytes,
+                max_bytes=max_bytes,
+                max_items=max_items,
+                puts=counts["puts"],
+                updates=counts["updates"],
+                expired=counts["expired"],
+                evicted=counts["evicted"],
+                deleted=counts["deleted"],
+                went=tuple(self.went),
+                file=file,
+            )
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether something has expired; needs no lock."""
+        return self._expiry.soonest <= now
+
+    def due(self, now: float, most: int) -> list[Entry]:
+        """Return some that have expired; they are not looked for again until `undo` says so."""
+        with self._lock:
+            return list(islice(iter(lambda: self._expiry.next(now), None), most))
+
+    def not_found(self, id: object) -> ItemNotFound:
+        """Return the error for an id that is not here: whether it ever was, and why it is not."""
+        self.refuse_closed()
+        if id in self.entries:
+            return ItemNotFound(f"{id} has expired", hint="put it again, or give it a longer ttl", id=id)
+        for went in tuple(self.went):
+            if went.id == id:
+                return ItemNotFound(f"{id} was {went.why}", hint=went.because, id=id)
+        return ItemNotFound(f"there is no item {id!r}", hint=self.types_in_words(), id=id)
+
+    def types_in_words(self) -> str:
+        """Return which types there are."""
+        return f"types in the store: {', '.join(self._index.types()) or 'none yet'}"
+
+    def refuse_closed(self) -> None:
+        """Raise when this is closed."""
+        if self.closed:
+            raise StateError("this context store is closed", hint="make another: ContextStore()")
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def add(self, item: ContextItem, size: int) -> ContextItem:
+        """Let a new item stand here, and return it."""
+        with self._lock:
+            self.refuse_closed()
+            if item.id not in self.entries:  # brought in from the file in the meantime
+                self._add(item, size)
+                self.counts["puts"] += 1
+                self._telling.note(ItemPut, item, item.created)
+        return item
+
+    def write(self, entry: Entry, item: ContextItem, size: int) -> ContextItem:
+        """Let `item` stand where an entry does, and return it."""
+        with self._lock:
+            self.refuse_closed()
+            if self.entries.get(item.id) is not entry:
+                raise self.not_found(item.id)  # it had to make room for another just now
+            if item.version == entry.item.version:
+                self._amend(entry, item)
+            else:
+                self._write(entry, item, size)
+                self.counts["updates"] += 1
+            self._telling.note(ItemUpdated, item, item.updated)
+        return item
+
+    def take_out(self, ids: Iterable[str], why: str, now: float) -> int:
+        """Let items stand here no more; return how many did."""
+        with self._lock:
+            return self._take_out(ids, why, now)
+
+    def undo(self, entries: Iterable[Entry]) -> None:
+        """Look again for entries that were due, and are still here."""
+        with self._lock:
+            self._undo(entries)
+
+    def fill(self, items: Sequence[ContextItem], contents: Sequence[object], now: float) -> list[ContextItem]:
+        """Return items with these contents, and let them be in memory again as far as there is room."""
+        with self._lock:
+            return [
+                self._bring_in(item._replace(content=content), now)
+                for item, content in zip(items, contents, strict=True)
+            ]
+
+    def take_in(self, changes: Iterable[Change], contents_of: ContentsOf, now: float) -> None:
+        """Bring in what is known of items from elsewhere."""
+        with self._lock:
+            self._take_in(changes, contents_of, now)
+
+    def close(self) -> None:
+        """Let go of everything; what is asked from now on raises."""
+        with self._lock:
+            self.closed = True
+            self.entries.clear()
+            self._index = Index()
+            self._expiry = Expiry()
+            self.budget = Budget(*self.budget.limits)
+
+    # -- inside (the lock is held) -----------------------------------------------------------------
+
+    def _add(self, item: ContextItem, size: int) -> None:
+        entry = Entry(item, size, next(self.uses))
+        if self.budget.bounded and item.content is not ELSEWHERE:
+            self._make_room(entry, item.updated)
+        self.entries[item.id] = entry
+        self._put_in(entry)
+
+    def _put_in(self, entry: Entry) -> None:
+        item = entry.item
+        self._index.add(entry)
+        if item.expires is not None:
+            self._expiry.note(entry)
+        if item.content is not ELSEWHERE:
+            self.budget.add(entry)
+
+    def _write(self, entry: Entry, item: ContextItem, size: int) -> None:
+        new, past = Entry(item, size, 0), self._past_with(entry, item)
+        while True:
+            new.size = size + sum([each for _, each in past])
+            try:
+                if item.content is not ELSEWHERE:
+                    self._make_room(new, item.updated, instead_of=entry)
+                break
+            except ResourceExhausted:
+                if not past:
+                    raise
+                past = past[1:]  # better without its oldest version than not at all
+        self._index.remove(entry)
+        if entry.item.content is not ELSEWHERE:
+            self.budget.remove(entry)
+        entry.write(new.item, new.size, next(self.uses))
+        entry.past, entry.own = past, size
+        self._put_in(entry)
+
+    def _past_with(self, entry: Entry, item: ContextItem) -> tuple[tuple[ContextItem, int], ...]:
+        if self.keeps or not self._history:
+            return ()
+        # What shares its content with its successor takes nothing of its own.
+        own = 0 if item.content is entry.item.content else entry.own
+        return (*entry.past, (entry.item, own))[-self._history :]
+
+    def _amend(self, entry: Entry, item: ContextItem) -> None:
+        if entry.item.content is not ELSEWHERE:
+            self.budget.remove(entry)
+        entry.write(item._replace(content=entry.item.content), entry.size, entry.order)
+        entry.used = next(self.uses)
+        if entry.item.content is not ELSEWHERE:
+            self.budget.add(entry)
+        self._expiry.note(entry)
+
+    def _bring_in(self, item: ContextItem, now: float) -> ContextItem:
+        entry = self.entries.get(item.id)
+        if entry is not None and entry.item.content is ELSEWHERE and entry.item.version == item.version:
+            entry.item = item
+            self._make_room(entry, now)
+            if entry.item.content is not ELSEWHERE:
+                self.budget.add(entry)
+        return item
+
+    def _take_out(self, ids: Iterable[str], why: str, now: float) -> int:
+        here = [entry for id in ids if (entry := self.entries.get(id)) is not None]
+        for entry in here:
+            self._go(entry, why, now)
+        return len(here)
+
+    def _go(self, entry: Entry, why: str, now: float) -> None:
+        self._remove(entry)
+        self.counts[why] += 1
+        if why == "expired":
+            self._note(entry, now, why, "put it again, or give it a longer ttl")
+        self._telling.note(_EVENTS[why], entry.item, now)
+
+    def _remove(self, entry: Entry) -> None:
+        del self.entries[entry.item.id]
+        self._index.remove(entry)
+        self._expiry.forget(entry)
+        if entry.item.content is not ELSEWHERE:
+            self.budget.remove(entry)
+
+    def _undo(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if self.entries.get(entry.item.id) is entry:
+                self._expiry.note(entry)
+
+    def _take_in(self, changes: Iterable[Change], contents_of: ContentsOf, now: float) -> None:
+        for change in changes:
+            entry, item = self.entries.get(change.id), change.item
+            if item is None:
+                if entry is not None:
+                    self._go(entry, change.why, now)
+            elif entry is None:
+                self._add(item, change.size)
+                self._note_from_elsewhere(ItemPut, item, contents_of, now)
+            elif _state(item) != _state(entry.item):
+                if item.version == entry.item.version:
+                    self._amend(entry, item)
+                else:
+                    self._write(entry, item, change.size)
+                self._note_from_elsewhere(ItemUpdated, item, contents_of, now)
+
+    def _note_from_elsewhere(
+        self, kind: type[ItemEvent], item: ContextItem, contents_of: ContentsOf, now: float
+    ) -> None:
+        if self._telling.wants(kind):
+            self._telling.note(kind, item._replace(content=contents_of([item])[0]), now)
+
+    # -- room --------------------------------------------------------------------------------------
+
+    def _make_room(self, entry: Entry, now: float, instead_of: Entry | None = None) -> None:
+        """Let the least important go as far as an entry needs it; raises before, where that would not do."""
+        old = instead_of if instead_of is not None and instead_of.item.content is not ELSEWHERE else None
+        item = entry.item
+        try:
+            going = self.budget.make_room(entry.size, item.priority, stays=entry.stays, instead_of=old)
+        except ResourceExhausted:
+            if not self.keeps:
+                raise
+            entry.item = item._replace(content=ELSEWHERE)
+            return
+        for least in going:
+            self._evict(least, f"for {item.id}, which took {in_words(entry.size)}", now)
+
+    def _evict(self, entry: Entry, what_for: str, now: float) -> None:
+        item = entry.item
+        self.counts["evicted"] += 1
+        because = (
+            f"it was of {PRIORITIES[item.priority]} priority and longest not used, and made room {what_for}"
+        )
+        self._note(entry, now, "evicted", because)
+        if self.keeps:
+            self.budget.remove(entry)
+            entry.item = item._replace(content=ELSEWHERE)
+        else:
+            self._remove(entry)
+        self._telling.note(ItemEvicted, item, now)
+
+    def _note(self, entry: Entry, now: float, why: str, because: str) -> None:
+        item = entry.item
+        self.went.append(Went(item.id, item.type, item.key, item.priority, entry.size, now, why, because))

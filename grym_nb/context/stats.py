@@ -1,0 +1,92 @@
+"""What is told of a store: its figures, and its items as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from grym_nb.context.index import Entry
+from grym_nb.context.storage import FileStats
+from grym_nb.priority import PRIORITIES
+from grym_nb.render import Table, redacted, seconds
+from grym_nb.render import size as in_words
+
+__all__ = ["Stats", "Went", "table_of"]
+
+_SHOWN = 50  # items in a table
+
+
+class Went(NamedTuple):
+    """An item that went without anybody asking for it: why ("expired", "evicted"), and what for."""
+
+    id: str
+    type: str
+    key: str | None
+    priority: int
+    size: int
+    at: float
+    why: str
+    because: str
+
+
+class Stats(NamedTuple):
+    """What is in a store, and what went through it; `file` when it has one."""
+
+    items: int
+    in_memory: int
+    bytes: int
+    max_bytes: int | None
+    max_items: int | None
+    puts: int
+    updates: int
+    expired: int
+    evicted: int
+    deleted: int
+    went: tuple[Went, ...]
+    file: FileStats | None
+
+    def _table(self) -> Table:
+        limits = [in_words(self.max_bytes)] if self.max_bytes is not None else []
+        limits += [f"{self.max_items} items"] if self.max_items is not None else []
+        rows = [
+            ("items", f"{self.items}, {self.in_memory} of them in memory" if self.file else str(self.items)),
+            ("in memory", in_words(self.bytes) + (f" of at most {' and '.join(limits)}" if limits else "")),
+            ("put, updated, deleted", f"{self.puts}, {self.updates}, {self.deleted}"),
+            ("expired, evicted", f"{self.expired}, {self.evicted}"),
+        ]
+        rows += [("went last", f"{went.id}: {went.why}, {went.because}") for went in self.went[-3:]]
+        if self.file is not None:
+            rows += self.file.rows()
+        return Table("context store", ("", ""), rows)
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+def table_of(entries: Sequence[Entry], now: float, caption: str) -> Table:
+    """Return items as a table: what they are, for how long, how important, how large."""
+    rows = [_row(entry, now) for entry in entries[:_SHOWN]]
+    if len(entries) > _SHOWN:
+        rows.append(("…", f"{len(entries) - _SHOWN} more", *[""] * 7))
+    columns = ("id", "type", "key", "content", "priority", "left", "size", "version", "tags")
+    return Table(caption, columns, rows, empty="nothing in it: ctx.put(content, type=..., key=...)")
+
+
+def _row(entry: Entry, now: float) -> tuple[str, ...]:
+    item = entry.item
+    name = item.key or "content"
+    left = item.left(now)
+    return (
+        item.id,
+        item.type,
+        item.key or "",
+        redacted({name: item.content})[name],
+        PRIORITIES[item.priority] + (", pinned" if item.pinned else ""),
+        "for ever" if left is None else seconds(left),
+        in_words(entry.size),
+        str(item.version),
+        ", ".join(item.tags),
+    )

@@ -1,0 +1,160 @@
+"""Where items are kept besides memory: the protocol that a store speaks, and nowhere at all.
+
+Items that are new come by `add`, which waits for nobody unless it is asked to. Whatever alters an item that
+is there goes through `change`, one at a time: what it writes is kept as one or not at all, and memory follows
+once it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from grym_nb.context.item import ContextItem
+from grym_nb.render import size as in_words
+
+__all__ = ["ELSEWHERE", "Change", "ContentsOf", "FileStats", "InMemory", "Storage", "Writing"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Elsewhere:
+    def __repr__(self) -> str:
+        return "<in the file>"
+
+
+#: stands for the content of an item that is not in memory
+ELSEWHERE: Any = _Elsewhere()
+
+#: f(items) -> the content of each, in that order
+ContentsOf: TypeAlias = Callable[[Sequence[ContextItem]], list[Any]]
+
+
+class Change(NamedTuple):
+    """What is known of an item from elsewhere: the item (its content `ELSEWHERE`), or why it is gone."""
+
+    id: str
+    item: ContextItem | None
+    size: int
+    why: str
+
+
+class FileStats(NamedTuple):
+    """A file: where it is, its size, how small contents got in it, what is not in it yet, and its journal."""
+
+    path: str
+    bytes: int
+    raw_bytes: int
+    packed_bytes: int
+    unsaved: int
+    journal: str
+    trouble: str
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller contents are in the file than by themselves."""
+        return self.raw_bytes / self.packed_bytes if self.packed_bytes else 1.0
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return it as rows of a table."""
+        packed = f"contents {in_words(self.packed_bytes)}, {self.ratio:.2f} times smaller than by themselves"
+        rows = [("file", self.path), ("on disk", f"{in_words(self.bytes)} ({packed})")]
+        rows += [("journal", self.journal)]
+        rows += [("not in it yet", f"{self.unsaved} items")] if self.unsaved else []
+        return rows + ([("trouble", self.trouble)] if self.trouble else [])
+
+
+class Writing(Protocol):
+    """What can be written in one change, and read for it."""
+
+    def contents_of(self, items: Sequence[ContextItem]) -> list[Any]:
+        """Return the content of each."""
+
+    def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Any) -> None:
+        """Write `after` in the place of `before`, which becomes history when its version is another."""
+
+    def delete(self, ids: Sequence[str], why: str, now: float) -> list[str]:
+        """Take items out, and return which went: with "expired", only what has expired by `now`."""
+
+
+class Storage(Protocol):
+    """Keeps items for a store, which holds in memory what is used of them."""
+
+    #: whether what goes out of memory is still there
+    keeps: bool
+
+    def load(self) -> Iterable[Change]:
+        """Return everything that is kept."""
+
+    def prepare(self, content: Any, *, at_once: bool = False) -> Any:
+        """Return a content made ready for `add` or `update`; raises when it cannot be kept."""
+
+    def add(self, item: ContextItem, size: int, prepared: Any, apply: Callable[[], object]) -> None:
+        """Keep a new item, soon; or when it is durable, before `apply` brings it to memory."""
+
+    def change(self, write: Callable[[Writing], T], apply: Callable[[T], R]) -> R:
+        """Write as one, then let memory follow; return what `apply` returns."""
+
+    def look(self, read: Callable[[ContentsOf], T]) -> T:
+        """Return what `read(contents_of)` returns, while nothing is changed."""
+
+    def history(self, item: ContextItem) -> list[ContextItem]:
+        """Return the earlier versions of an item, the oldest first."""
+
+    def stats(self) -> FileStats | None:
+        """Return what is to be told of the file, if there is one."""
+
+    def close(self) -> None:
+        """Keep what is not kept yet, and let go."""
+
+
+class InMemory:
+    """Nowhere: what goes out of memory is gone."""
+
+    keeps = False
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+
+    def load(self) -> Iterable[Change]:
+        """Return nothing."""
+        return ()
+
+    def prepare(self, content: Any, *, at_once: bool = False) -> Any:
+        """Return nothing: anything goes."""
+
+    def add(self, item: ContextItem, size: int, prepared: Any, apply: Callable[[], object]) -> None:
+        """Bring it to memory."""
+        apply()
+
+    def contents_of(self, items: Sequence[ContextItem]) -> list[Any]:
+        """Return them: they are in memory."""
+        return [item.content for item in items]
+
+    def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Any) -> None:
+        """Do nothing: it will be in memory."""
+
+    def delete(self, ids: Sequence[str], why: str, now: float) -> list[str]:
+        """Return all of them."""
+        return list(ids)
+
+    def change(self, write: Callable[[Writing], T], apply: Callable[[T], R]) -> R:
+        """Do both, one change after the other."""
+        with self._mutex:
+            return apply(write(self))
+
+    def look(self, read: Callable[[ContentsOf], T]) -> T:
+        """Return what it returns: all contents are in memory."""
+        return read(self.contents_of)
+
+    def history(self, item: ContextItem) -> list[ContextItem]:
+        """Return none: a store has its own in memory."""
+        return []
+
+    def stats(self) -> None:
+        """Return None: there is no file."""
+
+    def close(self) -> None:
+        """Do nothing."""

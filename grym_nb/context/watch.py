@@ -1,0 +1,143 @@
+"""What happens to items, as it happens: told to a function, or read one after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakMethod
+
+from grym_nb.context.index import Wanted
+from grym_nb.events import EventBus, ItemEvent
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Watch"]
+
+_MOST = 10_000  # events that wait to be read; of more, the oldest are left out
+_END: Any = object()
+
+
+class Watch:
+    """The events of the items that fit, in the order in which they happened.
+
+    ``for event in watch`` waits for the next one, ``async for`` does so without holding up its loop; both
+    end with `close`, which ends it for a function, too. It ends by itself when nobody has it any more and
+    it has no function to tell.
+    """
+
+    def __init__(
+        self, bus: EventBus, wanted: Wanted, tell: Callable[[Any], object] | None, kinds: tuple[type, ...]
+    ) -> None:
+        self._wanted = wanted
+        self._kinds = kinds
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        #: how many events were left out because nobody read them
+        self.missed = 0
+        self.closed = False
+        if tell is not None:
+            self._end = bus.subscribe(lambda event: tell(event) if self._fits(event) else None, ItemEvent)
+            return
+        heard = WeakMethod(self._hear)
+
+        def hear(event: ItemEvent) -> None:
+            listening = heard()
+            if listening is not None:
+                listening(event)
+
+        self._end = bus.subscribe(hear, ItemEvent)
+
+    def next(self, timeout: float | None = None) -> ItemEvent | None:
+        """Return the next event; None when there is none within `timeout` seconds, or it was closed."""
+        try:
+            event = self._queue.get(timeout=timeout)
+        except Empty:
+            return None
+        if event is _END:
+            self._queue.put(_END)  # for others who read
+            return None
+        found: ItemEvent = event
+        return found
+
+    def close(self) -> None:
+        """Hear no more. What was heard can still be read."""
+        if not self.closed:
+            self.closed = True
+            self._end()
+            self._put(_END)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ItemEvent:
+        event = self.next()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemEvent:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        while True:
+            there = loop.create_future()
+            self._waiters.append((loop, there))
+            # Looked for after it is known who waits, so that nothing comes in between unseen.
+            with suppress(Empty):
+                event = self._queue.get_nowait()
+                if event is _END:
+                    self._put(_END)
+                    raise StopAsyncIteration
+                found: ItemEvent = event
+                return found
+            await there
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        end = getattr(self, "_end", None)
+        if end is not None:
+            end()
+
+    def __repr__(self) -> str:
+        missed = f", {self.missed} missed" if self.missed else ""
+        return f"<Watch{' closed' if self.closed else ''}: {self._queue.qsize()} to read{missed}>"
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _fits(self, event: ItemEvent) -> bool:
+        return isinstance(event, self._kinds) and self._wanted.fits(event.item)
+
+    def _hear(self, event: ItemEvent) -> None:
+        if self._fits(event):
+            if self._queue.qsize() >= _MOST:
+                with suppress(Empty):
+                    self._queue.get_nowait()
+                    self.missed += 1
+            self._put(event)
+
+    def _put(self, event: Any) -> None:
+        self._queue.put(event)
+        while self._waiters:
+            with suppress(IndexError, RuntimeError):  # taken by another, or its loop is closed
+                loop, there = self._waiters.popleft()
+                loop.call_soon_threadsafe(_set, there)
+
+
+def _set(there: asyncio.Future[None]) -> None:
+    if not there.done():
+        there.set_result(None)

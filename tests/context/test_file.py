@@ -1,0 +1,590 @@
+"""A store with a file: what is in it outlives the kernel, is shared with others, and is always whole."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grym_nb.context import ContextStore, schema, sqlite
+from grym_nb.errors import ItemConflict, ItemNotFound, StateError, StorageError, ValidationError
+from grym_nb.events import ItemDeleted, ItemEvent, ItemExpired, ItemPut, ItemUpdated
+from tests.services.crowd import all_at_once, until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "context.db"
+
+
+@pytest.fixture
+def now() -> list[float]:
+    return [1000.0]
+
+
+def asked(path: Path, query: str) -> Any:
+    """What another program would find in the file."""
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(query).fetchone()[0]
+
+
+def rows(path: Path) -> int:
+    return int(asked(path, "SELECT count(*) FROM items"))
+
+
+def caught_up(store: ContextStore) -> None:
+    store._storage.look(lambda _: None)
+
+
+# -- over the end of the kernel --------------------------------------------------------------------
+
+
+def test_everything_said_of_an_item_is_there_after_a_restart(path: Path, now: list[float]) -> None:
+    """Content, names, tags, metadata, provenance, history, pin, times and version; the time goes on."""
+    with ContextStore(path, clock=lambda: now[0]) as store:
+        item = store.put(
+            {"curve": np.arange(1000.0), "at": (1, 2)}, type="tempo", key="k", priority="high", ttl=60,
+            tags=["a", "b"], source="s", workflow="w", task="t", metadata={"how": {1, 2}}, pinned=True,
+        )  # fmt: skip
+        store.update(item.id, {"curve": None}, metadata={"more": 1})
+        store.put("for ever", type="text", ttl=None)
+        want = store.get(item.id)
+    now[0] += 59
+    with ContextStore(path, clock=lambda: now[0]) as store:
+        assert store.get(item.id) == want and store.get(item.id).left(now[0]) == 1.0
+        old, new = store.history(item.id)
+        assert old.content["curve"].tolist() == list(range(1000)) and old.content["at"] == (1, 2)
+        assert (new, store.rollback(item.id, 1).version) == (want, 3)
+        now[0] += 1
+        with pytest.raises(ItemNotFound, match="has expired"):
+            store.get(item.id)
+        assert [i.content for i in store.query()] == ["for ever"]
+    with ContextStore(path, clock=lambda: now[0]) as store:
+        assert (store.sweep(), len(store)) == (1, 1)
+    assert rows(path) == 1
+
+
+def test_the_file_and_what_is_beside_it_are_for_its_owner_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with ContextStore(path) as store:
+            store.put(1, type="a", durable=True)
+            files = sorted(path.parent.iterdir())
+            assert [file.name for file in files] == ["context.db", "context.db-shm", "context.db-wal"]
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    finally:
+        os.umask(before)
+    assert [file.name for file in path.parent.iterdir()] == ["context.db"]
+
+
+def test_a_durable_item_is_in_the_file_when_put_returns_and_others_soon_after(path: Path) -> None:
+    with ContextStore(path) as store:
+        for n in range(3):
+            store.put(n, type="a", durable=True)
+            assert rows(path) == n + 1
+        store.put(3, type="a")
+        until(lambda: rows(path) == 4)
+        assert store.get(store.put(4, type="a").id).content == 4  # here at once
+        stats = store.stats().file
+        assert stats is not None and (stats.path, stats.journal) == (str(path), "wal")
+
+
+def test_a_store_in_memory_refuses_to_be_durable() -> None:
+    with ContextStore() as store, pytest.raises(ValidationError, match="in memory"):
+        store.put(1, type="a", durable=True)
+
+
+@pytest.mark.parametrize(
+    "end", ["", "store.close()", "del store; import gc; gc.collect()", "raise SystemExit(3)"]
+)
+def test_what_was_put_just_before_the_end_is_there(path: Path, end: str) -> None:
+    code = f"from grym_nb.context import ContextStore\nstore = ContextStore({str(path)!r})\n"
+    code += f"store.put('last', type='a')\n{end}\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ("" if "del" not in end else done.stderr)
+    with ContextStore(path) as store:
+        assert store.latest("a").content == "last"
+
+
+def test_a_forgotten_store_says_so_and_loses_nothing(path: Path) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        store = ContextStore(path)
+        store.put(1, type="a")
+        del store
+    assert [w.category for w in told] == [ResourceWarning]
+    assert rows(path) == 1
+
+
+# -- what is not in memory -------------------------------------------------------------------------
+
+
+def test_what_had_to_leave_memory_is_read_from_the_file(path: Path) -> None:
+    """By id, by query, for an update of something else, a conflict, a delete; and it is counted."""
+    with ContextStore(path, max_bytes=1000) as store:
+        items = [store.put("x" * 600 + str(n), type="a", key=str(n)) for n in range(5)]
+        assert store.stats().in_memory == 1 and store.stats().evicted == 4 and len(store) == 5
+        assert [store.get(item.id).content[-1] for item in items] == list("01234")
+        assert [item.content[-1] for item in store.query(type="a")] == list("43210")
+        assert store.touch(items[0].id).content.endswith("0")
+        assert store.update(items[1].id, tags=["t"]).content.endswith("1")
+        assert store.pin(items[2].id).content.endswith("2")
+        with pytest.raises(ItemConflict) as caught:
+            store.update(items[3].id, "new", expect=7)
+        assert caught.value.details["theirs"].content.endswith("3")
+        assert store.delete(items[4].id).content.endswith("4")
+        assert [item.content[-1] for item in store.for_model("any", type="a")] == list("1320")
+        assert store.stats().bytes <= 1000
+        assert "made room for" in store.stats().went[0].because
+
+
+def test_what_is_larger_than_memory_may_hold_is_in_the_file_only(path: Path) -> None:
+    with ContextStore(path, max_bytes=1000, max_items=2) as store:
+        item = store.put(b"y" * 5000, type="a")
+        pinned = [store.put("p" * 300, type="b", pinned=True) for _ in range(4)]
+        assert store.stats().in_memory == 2 and store.stats().bytes <= 1000
+        assert store.get(item.id).content == b"y" * 5000
+        assert {store.get(one.id).content for one in pinned} == {"p" * 300}
+
+
+def test_contents_are_smaller_in_the_file_and_the_ratio_is_told(path: Path) -> None:
+    with ContextStore(path) as store:
+        store.put("la " * 100_000, type="text", durable=True)
+        store.put(np.sin(np.arange(100_000) / 9).astype("f4"), type="curve", durable=True)
+        stats = store.stats().file
+        assert stats is not None and stats.raw_bytes >= 700_000 and stats.bytes < 500_000 and stats.ratio > 2
+        assert "times smaller" in repr(store.stats())
+
+
+# -- several kernels on one file -------------------------------------------------------------------
+
+
+def test_two_stores_see_each_others_items_updates_and_ends(path: Path, now: list[float]) -> None:
+    heard: list[ItemEvent] = []
+    with ContextStore(path, clock=lambda: now[0]) as one, ContextStore(path, clock=lambda: now[0]) as two:
+        two.watch(heard.append)
+        item = one.put({"n": 1}, type="a", key="k", ttl=10)
+        until(lambda: heard)
+        assert two.latest("a", "k") == item
+        one.update(item.id, {"n": 2})
+        until(lambda: len(heard) == 2)
+        assert two.get(item.id).content == {"n": 2}
+        two.update(item.id, {"n": 3}, expect=2)
+        until(lambda: one.get(item.id).version == 3)
+        assert [old.content["n"] for old in one.history(item.id)] == [1, 2, 3]
+        one.delete(item.id)
+        until(lambda: len(heard) == 4)
+        assert item.id not in two
+        assert [type(event) for event in heard] == [ItemPut, ItemUpdated, ItemUpdated, ItemDeleted]
+        assert [event.item.content for event in heard[:2]] == [{"n": 1}, {"n": 2}]
+
+
+def test_an_end_is_announced_once_in_each_kernel(path: Path, now: list[float]) -> None:
+    heard: list[list[ItemEvent]] = [[], []]
+    with ContextStore(path, clock=lambda: now[0]) as one, ContextStore(path, clock=lambda: now[0]) as two:
+        for store, told in zip((one, two), heard, strict=True):
+            store.watch(told.append, kinds="expired")
+        item = one.put(1, type="a", ttl=5, durable=True)
+        until(lambda: item.id in two)
+        now[0] += 5
+        assert one.sweep() == 1
+        two.sweep()
+        until(lambda: heard[1])
+        caught_up(two)
+        assert [[(type(e), e.id, e.age) for e in told] for told in heard] == [
+            [(ItemExpired, item.id, 5.0)]
+        ] * 2
+
+
+def test_what_was_extended_elsewhere_is_not_swept_by_who_does_not_know_yet(
+    path: Path, now: list[float]
+) -> None:
+    with ContextStore(path, clock=lambda: now[0]) as one, ContextStore(path, clock=lambda: now[0]) as two:
+        item = one.put(1, type="a", ttl=5, durable=True)
+        caught_up(two)
+        one.touch(item.id, 100)
+        now[0] += 50
+        assert two.sweep() == 0 and two.get(item.id).content == 1
+
+
+def test_a_compare_and_set_sees_what_another_kernel_wrote_just_now(path: Path) -> None:
+    with ContextStore(path) as one, ContextStore(path) as two:
+        item = one.put(0, type="a", durable=True)
+        caught_up(two)
+        one.update(item.id, 1, expect=1)
+        with pytest.raises(ItemConflict) as caught:
+            two.update(item.id, 2, expect=1)
+        assert (caught.value.details["theirs"].content, caught.value.details["yours"]) == (1, 2)
+
+
+def test_who_slept_for_so_long_that_what_went_is_forgotten_reads_all_anew(
+    path: Path, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(sqlite, "_AT_ONCE", 2)
+    with ContextStore(path, clock=lambda: now[0]) as one, ContextStore(path, clock=lambda: now[0]) as two:
+        items = [one.put(n, type="a", ttl=None, durable=True) for n in range(6)]
+        mine = two.put("mine", type="b", ttl=None)  # not in the file yet
+        caught_up(two)
+        for item in items[:3]:
+            one.delete(item.id)
+        now[0] += 4000
+        for item in items[3:5]:
+            one.delete(item.id)
+        assert asked(path, "SELECT floor > 0 FROM state") == 1
+        caught_up(two)
+        assert {item.content for item in two.query()} == {"mine", 5}
+        assert mine.id in two and items[5].id in two
+
+
+def test_eight_threads_and_a_file_lose_no_update(path: Path) -> None:
+    with ContextStore(path, max_bytes=2000) as store:
+        counter = store.put(0, type="count")
+
+        def work(i: int) -> None:
+            for n in range(20):
+                store.put("x" * 100, type="work", key=f"{i}-{n}")
+                while True:
+                    seen = store.get(counter.id)
+                    try:
+                        store.update(counter.id, seen.content + 1, expect=seen.version)
+                        break
+                    except ItemConflict:
+                        pass
+
+        assert all_at_once(8, work) == [None] * 8
+        assert store.get(counter.id).content == 160 and len(store.query(type="work")) == 160
+
+
+_COUNTING = """
+import sys
+from grym_nb.context import ContextStore
+from grym_nb.errors import ItemConflict
+with ContextStore(sys.argv[1], busy_seconds=60) as store:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for n in range(100):
+        store.put(n, type="work", key=sys.argv[2], durable=bool(n % 2))
+        while True:
+            seen = store.latest("count")
+            try:
+                store.update(seen.id, seen.content + 1, expect=seen.version)
+                break
+            except ItemConflict:
+                pass
+"""
+
+
+def test_two_processes_on_one_file_lose_no_update_and_no_item(path: Path) -> None:
+    with ContextStore(path) as store:
+        counter = store.put(0, type="count", durable=True)
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", _COUNTING, str(path), str(n)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )
+            for n in range(2)
+        ]  # fmt: skip
+        for child in children:
+            assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        for child in children:
+            child.communicate("go\n", timeout=120)
+        assert [child.returncode for child in children] == [0, 0]
+        caught_up(store)
+        assert (store.get(counter.id).content, store.get(counter.id).version) == (200, 201)
+        assert [len(store.query(type="work", key=str(n))) for n in range(2)] == [100, 100]
+
+
+# -- files that do not let us ----------------------------------------------------------------------
+
+
+def foreign(path: Path, journal: str) -> None:
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA journal_mode = {journal}")
+    db.execute("CREATE TABLE theirs (x)")
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize("make", ["text", "delete", "wal", "newer", "short"])
+def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(path: Path, make: str) -> None:
+    if make in ("delete", "wal"):
+        foreign(path, make)
+    elif make == "newer":
+        ContextStore(path).close()
+        db = sqlite3.connect(path)
+        db.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+        db.execute("PRAGMA journal_mode = delete")
+        db.close()
+    else:
+        path.write_bytes(b"my notes\n" * (100 if make == "text" else 1))
+    before = path.read_bytes()
+    told = {"newer": "newer grym_nb"}.get(
+        make, "another program" if make in ("delete", "wal") else "not a file of"
+    )
+    with pytest.raises(StorageError, match=told) as caught:
+        ContextStore(path)
+    assert caught.value.hint and path.read_bytes() == before
+    assert "not a file" in told or list(path.parent.iterdir()) == [path]
+
+
+def test_a_damaged_file_is_told_and_left_as_it_is(path: Path) -> None:
+    with ContextStore(path) as store:
+        for n in range(300):
+            store.put("x" * 200, type="a", key=str(n))
+    data = bytearray(path.read_bytes())
+    data[4096 : len(data)] = os.urandom(len(data) - 4096)
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="is damaged"):
+        ContextStore(path)
+    assert path.read_bytes() == bytes(data)
+
+
+def test_a_damaged_content_is_told_by_its_item_and_the_rest_is_there(path: Path) -> None:
+    with ContextStore(path) as store:
+        bad, good = store.put([1, 2], type="a"), store.put([3], type="b")
+    db = sqlite3.connect(path)
+    db.execute("UPDATE contents SET body = '[1, 2' WHERE id = ?", (bad.id,))
+    db.commit()
+    db.close()
+    with ContextStore(path) as store:
+        with pytest.raises(StorageError, match="is damaged") as caught:
+            store.get(bad.id)
+        assert bad.id in caught.value.cause and store.get(good.id).content == [3]
+        assert bad.id in store.table().text()
+        store.delete(good.id)
+
+
+@pytest.mark.parametrize("where", ["/proc/context.db", "nowhere/context.db", "."])
+def test_a_place_where_no_file_can_be_is_told(tmp_path: Path, where: str) -> None:
+    with pytest.raises(StorageError, match="cannot be opened"):
+        ContextStore(tmp_path / where)
+
+
+@pytest.fixture
+def locked(path: Path) -> Iterator[tuple[ContextStore, sqlite3.Connection]]:
+    """A store whose file another program keeps locked."""
+    with ContextStore(path, busy_seconds=0.05) as store:
+        store.put("before", type="a", durable=True)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        yield store, other
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+        other.close()
+
+
+def test_a_file_in_use_is_told_and_nothing_is_half_done(
+    locked: tuple[ContextStore, sqlite3.Connection],
+) -> None:
+    """What needs the file fails whole; what does not goes on, and is written when the file is free."""
+    store, other = locked
+    item = store.latest("a")
+    with pytest.raises(StorageError, match="is in use"):
+        store.put("durable", type="a", durable=True)
+    with pytest.raises(StorageError, match="is in use"):
+        store.update(item.id, "changed")
+    with pytest.raises(StorageError, match="is in use"):
+        store.delete(item.id)
+    assert store.get(item.id) == item and len(store) == 1
+    later = store.put("later", type="b")
+    assert store.get(later.id).content == "later"
+    until(lambda: store.stats().file.trouble)  # type: ignore[union-attr]
+    with pytest.raises(StorageError, match="is in use"):
+        store.close()
+    other.execute("ROLLBACK")
+    assert store.update(item.id, "changed").version == 2
+    stats = store.stats().file
+    assert stats is not None and (stats.unsaved, stats.trouble) == (0, "")
+
+
+def test_a_file_that_is_locked_while_it_is_opened_is_waited_for_and_told(path: Path) -> None:
+    ContextStore(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StorageError, match="is in use"):
+        ContextStore(path, busy_seconds=0.02)
+    other.close()
+    ContextStore(path).close()
+
+
+def test_a_full_disk_loses_nothing_and_is_told(path: Path) -> None:
+    """What is acknowledged stays, what is in memory stays, and all is written once there is room."""
+    with ContextStore(path) as store:
+        item = store.put("first", type="a", durable=True)
+        db: Any = store._storage._db  # type: ignore[attr-defined]
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        noise = np.random.default_rng(0).normal(size=50_000)
+        with pytest.raises(StorageError, match="the disk is full"):
+            store.put(noise, type="b", durable=True)
+        with pytest.raises(StorageError, match="the disk is full"):
+            store.update(item.id, noise)
+        assert len(store) == 1 and store.get(item.id) == item
+        kept = store.put(noise, type="b")
+        until(lambda: "full" in store.stats().file.trouble)  # type: ignore[union-attr]
+        assert (store.get(kept.id).content == noise).all() and store.stats().file.unsaved == 1  # type: ignore[union-attr]
+        db.execute(f"PRAGMA max_page_count = {1 << 30}")
+        until(lambda: store.stats().file.unsaved == 0)  # type: ignore[union-attr]
+    with ContextStore(path) as store:
+        assert (store.get(kept.id).content == noise).all() and store.get(item.id).content == "first"
+
+
+def test_a_file_that_may_not_be_written_is_told(path: Path) -> None:
+    with ContextStore(path) as store:
+        item = store.put(1, type="a", durable=True)
+        db: Any = store._storage._db  # type: ignore[attr-defined]
+        db.execute("PRAGMA query_only = 1")
+        with pytest.raises(StorageError, match="may not be written to"):
+            store.update(item.id, 2)
+        assert store.get(item.id).content == 1
+        db.execute("PRAGMA query_only = 0")
+
+
+def test_content_that_no_file_can_hold_is_refused_before_anything_is_kept(path: Path) -> None:
+    with ContextStore(path) as store:
+        item = store.put([1], type="a", durable=True)
+        for asked in (
+            lambda: store.put({"f": [print]}, type="a"),
+            lambda: store.update(item.id, {"f": [print]}),
+            lambda: store.put(1, type="a", metadata={"f": print}),
+            lambda: store.put(1, type="a", key="\ud800"),
+        ):
+            with pytest.raises(ValidationError, match="cannot be kept in a file"):
+                asked()
+        assert [i.content for i in store.query()] == [[1]] and store.stats().puts == 1
+
+
+def test_a_fork_is_told_to_open_the_file_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ContextStore(path) as store:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(StateError, match="fork"):
+            store.put(1, type="a", durable=True)
+        monkeypatch.undo()
+
+
+def test_an_interrupt_in_the_middle_of_a_change_leaves_all_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ContextStore(path) as store:
+        item = store.put(1, type="a", durable=True)
+
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite.SqliteFile, "_next", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.update(item.id, 2)
+        assert store.get(item.id) == item and store.update(item.id, 3).version == 2
+        with monkeypatch.context() as patch:  # after the commit, and before memory knows
+            patch.setattr(type(store._shelf), "write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.update(item.id, 4)
+        until(lambda: store.get(item.id).content == 4)
+        assert [i.content for i in store.history(item.id)] == [1, 3, 4]
+
+
+def test_an_interrupt_in_a_put_leaves_file_and_memory_of_one_mind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is in the file: it is nowhere. After: it is in both."""
+    with ContextStore(path) as store:
+        shelf = type(store._shelf)
+        add = shelf.add
+
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        for durable in (False, True):
+            with monkeypatch.context() as patch:
+                patch.setattr(shelf, "add", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    store.put(1, type="a", durable=durable)
+            caught_up(store)
+            assert rows(path) == len(store) == durable
+
+        def late(self: Any, *given: Any) -> None:
+            store._storage.flush()  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shelf, "add", late)
+            with pytest.raises(KeyboardInterrupt):
+                store.put(2, type="a")
+        caught_up(store)
+        assert rows(path) == len(store) == 2 and store.latest("a").content == 2
+        assert shelf.add is add
+
+
+# -- the form of the file --------------------------------------------------------------------------
+
+
+def test_a_file_of_an_older_form_becomes_one_of_this_with_all_that_is_in_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_STEPS", schema._STEPS[:1])
+        patch.setattr(schema, "VERSION", 1)
+        with ContextStore(path) as store:
+            item = store.put({"old": True}, type="a", durable=True)
+    with ContextStore(path) as store:
+        assert store.get(item.id).content == {"old": True}
+        store.update(item.id, {"old": False})
+        assert len(store.history(item.id)) == 2
+    assert asked(path, "PRAGMA user_version") == schema.VERSION
+
+
+@pytest.mark.parametrize(
+    ("where", "journal"),
+    [
+        ("/home/me/context.db", "delete"),
+        ("/data/context.db", "wal"),
+        ("/home/me/my disk/c.db", "wal"),
+        ("/homes/c.db", "wal"),
+    ],
+)
+def test_where_kernels_share_no_memory_the_journal_is_another(where: str, journal: str) -> None:
+    mounts = (
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / /home rw shared:1 - nfs4 server:/home rw\n"
+        "31 30 8:2 / /home/me/my\\040disk rw - xfs /dev/sdb rw\n"
+    )
+    assert schema.journal_for(Path(where), mounts) == journal
+
+
+def test_a_store_where_memory_is_not_shared_works_and_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(schema, "journal_for", lambda path: "delete")
+    with ContextStore(path) as one, ContextStore(path, full_sync=True) as two:
+        item = one.put(1, type="a", durable=True)
+        until(lambda: item.id in two)
+        two.update(item.id, 2, expect=1)
+        until(lambda: one.get(item.id).content == 2)
+        assert one.stats().file.journal == "delete"  # type: ignore[union-attr]
+        assert not Path(f"{path}-wal").exists()
+    assert "share no memory" in caplog.text
+
+
+def test_sqlite_itself_says_where_its_journal_cannot_be_shared(path: Path) -> None:
+    """With locks that are files, as on some network disks, there is no shared memory to be had."""
+    db = sqlite3.connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True, isolation_level=None)
+    assert schema.made_ready(db, path, full_sync=False) == "delete"
+    db.close()
+
+
+@pytest.mark.parametrize(("full", "level"), [(False, 1), (True, 2)])
+def test_a_full_sync_is_an_option(path: Path, full: bool, level: int) -> None:
+    with ContextStore(path, full_sync=full) as store:
+        db: Any = store._storage._db  # type: ignore[attr-defined]
+        assert db.execute("PRAGMA synchronous").fetchone() == (level,)
