@@ -76,7 +76,7 @@ class Writing(Protocol):
         """Write `after` in the place of `before`, which becomes history when its version is another."""
 
     def delete(self, ids: Sequence[str], why: str, now: float) -> list[str]:
-        """Take items out, and return which went: with "expired", only what has expired by `now`."""
+        """Take items out, and return which were there."""
 
 
 class Storage(Protocol):

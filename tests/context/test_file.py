@@ -74,6 +74,38 @@ def test_everything_said_of_an_item_is_there_after_a_restart(path: Path, now: li
     assert rows(path) == 1
 
 
+def test_the_last_written_is_the_newest_after_a_restart_too(path: Path) -> None:
+    """And not what was only touched or pinned."""
+    with ContextStore(path) as store:
+        first, second, third = (store.put(n, type="a") for n in range(3))
+        store.update(second.id, "new")
+        store.touch(first.id)
+        store.pin(third.id)
+        order = [item.id for item in store.query()]
+        assert order == [second.id, third.id, first.id]
+    with ContextStore(path) as store:
+        assert [item.id for item in store.query()] == order
+
+
+def test_no_more_versions_are_kept_in_the_file_than_are_asked_for(path: Path) -> None:
+    """And no content that no version has; one that several share is there once."""
+    with ContextStore(path, history=2) as store:
+        item = store.put(0, type="a")
+        for n in range(1, 5):
+            store.update(item.id, n)
+        store.update(item.id, tags=["t"])
+        assert [old.content for old in store.history(item.id)] == [3, 4, 4]
+        assert (asked(path, "SELECT count(*) FROM past"), asked(path, "SELECT count(*) FROM contents")) == (
+            2,
+            2,
+        )
+        store.delete(item.id)
+        assert (asked(path, "SELECT count(*) FROM past"), asked(path, "SELECT count(*) FROM contents")) == (
+            0,
+            0,
+        )
+
+
 def test_the_file_and_what_is_beside_it_are_for_its_owner_alone(path: Path) -> None:
     before = os.umask(0)
     try:
@@ -492,6 +524,13 @@ def test_an_interrupt_in_the_middle_of_a_change_leaves_all_as_it_was(
             with pytest.raises(KeyboardInterrupt):
                 store.update(item.id, 4)
         until(lambda: store.get(item.id).content == 4)
+        later = store.put(5, type="b")
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite.SqliteFile, "_settle", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store._storage.flush()  # type: ignore[attr-defined]
+        assert store.update(later.id, 6, expect=1).version == 2
+        assert asked(path, "SELECT count(*) FROM contents WHERE body = '5'") == 1
         assert [i.content for i in store.history(item.id)] == [1, 3, 4]
 
 

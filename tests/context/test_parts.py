@@ -9,10 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_nb.context import timeline
+from grym_nb.context.budget import Budget
 from grym_nb.context.expiry import Expiry
 from grym_nb.context.index import Entry
 from grym_nb.context.item import NOTHING, ContextItem
+from grym_nb.context.shelf import Shelf
+from grym_nb.context.storage import ELSEWHERE
+from grym_nb.context.telling import Telling
 from grym_nb.context.timeline import Timeline
+from grym_nb.events import EventBus
 
 times = st.integers(0, 12).map(float)
 ends = st.one_of(st.none(), times)
@@ -108,3 +113,14 @@ def test_notes_of_what_is_gone_do_not_pile_up() -> None:
         stays.item = stays.item._replace(expires=1e9 - n)
         expiry.note(stays)
     assert len(expiry._heap) < 200
+
+
+def test_a_content_that_was_read_too_late_is_not_taken_for_that_of_a_newer_version() -> None:
+    shelf = Shelf(Budget(None, None), Telling(EventBus()), history=0, keeps=True)
+    old = entry(None).item._replace(content=ELSEWHERE)
+    new = old._replace(version=2)
+    shelf.add(new, 10)
+    assert shelf.fill([old], ["old"], 0.0) == [old._replace(content="old")]
+    assert shelf.entries[new.id].item.content is ELSEWHERE
+    shelf.fill([new], ["new"], 0.0)
+    assert shelf.entries[new.id].item.content == "new"

@@ -503,6 +503,27 @@ def test_the_least_important_and_least_used_goes_first(steps: list[tuple[Any, ..
             assert store.stats().bytes <= limit
 
 
+def test_earlier_versions_count_and_go_before_an_update_is_refused() -> None:
+    """What several versions share counts once."""
+    with ContextStore(max_bytes=1000) as store:
+        item = store.put("a" * 300, type="a")
+        store.update(item.id, "b" * 300)
+        assert store.stats().bytes == 700
+        store.update(item.id, tags=["t"])
+        store.update(item.id, priority="high")
+        assert store.stats().bytes == 700
+        store.update(item.id, "c" * 700)
+        assert [old.content[0] for old in store.history(item.id)] == ["c"]
+        store.update(item.id, "d" * 100)
+        assert [old.content[0] for old in store.history(item.id)] == ["c", "d"]
+        assert store.stats().bytes == 900
+        with pytest.raises(ResourceExhausted):
+            store.update(item.id, "e" * 1000)
+        assert [old.content[0] for old in store.history(item.id)] == ["c", "d"]
+        store.delete(item.id)
+        assert store.stats().bytes == 0
+
+
 def test_an_eviction_is_told_with_its_reason() -> None:
     with ContextStore(max_items=1) as store:
         first = store.put(1, type="a", key="k")
