@@ -87,11 +87,13 @@ def redacted(config: Mapping[str, Any]) -> dict[str, str]:
 def _hidden(value: Any, depth: int = 4) -> Any:
     """Return `value` with the secrets inside it left out; what is too deep, or raises, is left out too."""
     kind = type(value)  # and not isinstance: a proxy may raise when it is asked for its class
-    if not issubclass(kind, (Mapping, list, tuple)) or (depth == 4 and len(value) > 4):
-        return value  # a large one is told by its length
+    if not issubclass(kind, (Mapping, list, tuple)):
+        return value
     if not depth:
         return "…"
     try:
+        if depth == 4 and len(value) > 4:
+            return value  # a large one is told by its length
         if issubclass(kind, Mapping):
             return {
                 key: "***" if _SECRET.search(str(key)) else _hidden(inner, depth - 1)

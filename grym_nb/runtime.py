@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from grym_nb.clock import Clock
-from grym_nb.errors import ConfigError, Problem, StateError, says_what_it_takes
+from grym_nb.errors import ConfigError, Problem, StateError, StorageError, says_what_it_takes
 from grym_nb.flow import route
 from grym_nb.render import brief
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
 from grym_nb.services.ports import Ports
-from grym_nb.services.spec import Factory
+from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Runtime:
         self._ports.store = self._keep_result
         self._context: ContextStore | None = None
         self._context_lock = threading.Lock()
+        self._adapting: dict[str, tuple[ServiceSpec, Callable[[ContextItem], Any] | None]] = {}
+        self._unsuited: set[str] = set()
         self._closed = False
         for name, factory in _BUILT_IN.items():
             self.registry.register(name, factory)
@@ -89,10 +91,21 @@ class Runtime:
             self._ports.pulse.after(_SWEEP_STEP, self._sweep, name="sweep of the context")
 
     def _context_for(self, frame: Frame) -> list[ContextItem] | None:
-        """Return what a task is given as `context`: the most important and newest, as its model takes it."""
+        """Return what a task is given as `context`: the most important and newest, as its model takes it.
+
+        What does not suit it is left out, and said once: it may be there for another.
+        """
         if self._context is None and self.settings.context_path is None:
             return None  # nobody has put anything
-        return self.context.for_model(frame.record.name, limit=self.settings.context_items) or None
+        from grym_nb.context.adapters import suited
+
+        model = frame.record.name
+        items = self.context.query(order="priority", limit=self.settings.context_items)
+        suits, problems = suited(items, model, self._own_adapter(model))
+        if problems and (told := problems[0].path.partition("(")[2]) not in self._unsuited:
+            self._unsuited.add(told)
+            _log.warning("%s is not given all of the context, as not all suits it: %s", model, problems[0])
+        return suits or None
 
     def _keep_result(self, frame: Frame, value: Any) -> None:
         """Put the result of a task that asked for it into the context, with where it came from."""
@@ -123,9 +136,10 @@ class Runtime:
         made = record.spec.made_class
         if made is None or not hasattr(made, "adapt_context"):
             return None
-        # A method is asked of an object that is made and not loaded.
-        method = inspect.isfunction(inspect.getattr_static(made, "adapt_context"))
-        own = (record.spec.callable(**record.spec.config) if method else made).adapt_context
+        spec, own = self._adapting.get(model, (None, None))
+        if spec is not record.spec:
+            own = _adapter_of(made, record.spec)
+            self._adapting[model] = record.spec, own
         return own
 
     # -- tasks by type -----------------------------------------------------------------------------
@@ -154,15 +168,12 @@ class Runtime:
         self._closed = True
         try:
             self.registry.close(timeout)
-        except BaseException:
-            self._closed = False  # interrupted, or asked by one of its own tasks
-            raise
-        try:
             if self._context is not None:
                 self._context.close()
-        finally:
-            left = self._ports.close()
-        return left
+        except BaseException:
+            self._closed = False  # interrupted, asked by one of its own tasks, or not all could be written
+            raise
+        return self._ports.close()
 
     def __enter__(self) -> Self:
         return self
@@ -178,6 +189,22 @@ class Runtime:
 
     def __repr__(self) -> str:
         return f"<Runtime: {'closed' if self._closed else f'{len(self.registry)} services'}>"
+
+
+def _adapter_of(made: type, spec: ServiceSpec) -> Callable[[ContextItem], Any]:
+    """Return how a service that is not loaded adapts: by its class, or by an object that is made for that."""
+    own: Callable[[ContextItem], Any]
+    if not inspect.isfunction(inspect.getattr_static(made, "adapt_context")):
+        own = made.adapt_context  # type: ignore[attr-defined]  # a static or class method
+        return own
+    try:
+        own = spec.callable(**spec.config).adapt_context
+    except Exception as error:
+        told = f"{spec.name} cannot be asked how it adapts: {type(error).__name__}: {error}"
+        raise ConfigError(
+            told, hint=f"load it first, or let {made.__name__}.__init__ only keep its config"
+        ) from None
+    return own
 
 
 _log = logging.getLogger(__name__)
@@ -231,6 +258,9 @@ def _close() -> None:
     # The kernel is going: nobody waits half a minute for a call that hangs.
     if _kernel is not None and not _kernel._closed:
         going = ", ".join(f"{frame.title} (call {frame.id})" for frame in _kernel.registry.running())
-        _kernel.close(timeout=_LAST_SECONDS)
+        try:
+            _kernel.close(timeout=_LAST_SECONDS)
+        except StorageError as error:
+            _log.error("not all of the context could be written: %s", error)
         if going and (left := _kernel.registry.running()):
             _log.warning("the process ends, and with it %d call(s) that still run: %s", len(left), going)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,14 @@ import pytest
 import grym_nb as grym
 from grym_nb import runtime as home
 from grym_nb.context import ContextItem
-from grym_nb.errors import ConfigError, Interrupted, ServiceClosed, StateError, ValidationError
+from grym_nb.errors import (
+    ConfigError,
+    Interrupted,
+    ServiceClosed,
+    StateError,
+    StorageError,
+    ValidationError,
+)
 from grym_nb.events import CallEnded, ItemExpired
 from grym_nb.runtime import Runtime, current
 from grym_nb.services import ModelService, Task, task
@@ -181,7 +190,6 @@ class TestRuntime:
             gc.collect()
 
 
-@pytest.mark.usefixtures("kernel")
 class Finder(ModelService):
     """Finds a tempo, and says so to whoever may need it."""
 
@@ -239,14 +247,63 @@ class TestContext:
             assert runtime.context.for_model("maker", key=None)[0] == item._replace(content="60 beats")
             assert runtime.context.for_model("nobody")[0] == item
 
-    def test_a_context_that_does_not_fit_the_model_fails_the_call_with_all_that_is_wrong(self) -> None:
+    def test_what_does_not_suit_a_model_is_left_out_of_its_context_and_said_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Somebody else's items fail nobody's call; who asks for them himself is told all that is wrong."""
         with Runtime() as runtime:
             maker = runtime.registry.register("maker", Maker)
-            items = [runtime.context.put({"bpm": n}, type="tempo") for n in range(2)]
+            items = [runtime.context.put({"bpm": n}, type="beats") for n in range(2)]
+            runtime.context.put({"tempo": 3}, type="tempo")
+            assert [maker.make(), maker.make()] == [["3 bpm"]] * 2
+            assert [r.message.count("not all suits it") for r in caplog.records] == [1]
             with pytest.raises(ValidationError) as caught:
-                maker.make()
+                runtime.context.for_model("maker")
             assert all(item.id in str(caught.value.problems) for item in items)
-            assert runtime.submit("audio.make", context=None).result() is None
+            runtime.context.clear(type="tempo")
+            assert maker.make() is None
+
+    def test_a_context_may_be_given_by_position(self) -> None:
+        with Runtime() as runtime:
+            item = runtime.context.put({"tempo": 3}, type="tempo")
+            maker = runtime.registry.register("maker", Maker)
+            assert maker.make([item]) == [{"tempo": 3}] and maker.make(None) is None
+
+    def test_a_model_that_cannot_be_made_only_to_adapt_is_told(self) -> None:
+        made: list[object] = []
+
+        class Heavy(Maker):
+            def __init__(self) -> None:
+                made.append(self)
+                super().__init__()
+
+        class Broken(Maker):
+            def __init__(self) -> None:
+                raise OSError("no card")
+
+        with Runtime() as runtime:
+            runtime.context.put({"tempo": 3}, type="tempo")
+            runtime.registry.register("heavy", Heavy)
+            runtime.registry.register("broken", Broken)
+            for _ in range(3):
+                assert runtime.context.for_model("heavy")[0].content == "3 bpm"
+            assert len(made) == 1
+            with pytest.raises(ConfigError, match="OSError: no card"):
+                runtime.context.for_model("broken")
+
+    def test_closing_one_whose_file_is_in_use_can_be_tried_again(self, tmp_path: Path) -> None:
+        path = tmp_path / "context.db"
+        runtime = Runtime(Settings(context_path=str(path)))
+        runtime.context._storage._busy_seconds = 0.02  # type: ignore[attr-defined]
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            runtime.context.put(1, type="a")
+            with pytest.raises(StorageError, match="is in use"):
+                runtime.close()
+            other.execute("ROLLBACK")
+        assert runtime.close() == () == runtime.close()
+        with Runtime(Settings(context_path=str(path))) as runtime:
+            assert runtime.context.latest("a").content == 1
 
     def test_a_task_is_given_the_most_important_ones_up_to_a_number(self) -> None:
         with Runtime(Settings(context_items=2)) as runtime:
@@ -294,6 +351,7 @@ class TestContext:
             runtime.registry.register("wrong", Wrong)
 
 
+@pytest.mark.usefixtures("kernel")
 class TestKernels:
     def test_the_kernel_has_one_of_its_own_whoever_asks_first(self) -> None:
         made = all_at_once(8, lambda _: current())

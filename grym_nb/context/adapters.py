@@ -21,7 +21,7 @@ from grym_nb.context.item import ContextItem
 from grym_nb.errors import GrymError, Problem, ValidationError, says_what_it_takes
 from grym_nb.render import brief
 
-__all__ = ["Adapter", "adapted", "adapter", "adapter_for"]
+__all__ = ["Adapter", "adapted", "adapter", "adapter_for", "suited"]
 
 Adapter = Callable[[ContextItem], Any]
 F = TypeVar("F", bound=Adapter)
@@ -78,23 +78,31 @@ def adapted(items: Sequence[ContextItem], model: str, own: Adapter | None = None
     `own`, the model's own, goes before whatever is registered. Raises once for all items, with everything
     that is wrong with each.
     """
+    suits, problems = suited(items, model, own)
+    if problems:
+        raise ValidationError(f"this context does not suit {model!r}", problems=problems)
+    return suits
+
+
+def suited(
+    items: Sequence[ContextItem], model: str, own: Adapter | None = None
+) -> tuple[list[ContextItem], list[Problem]]:
+    """Return the items that suit a model, adapted, and what is wrong with each of the others."""
     _refuse(model=model, **({} if own is None else {"own": own}))
     chosen = {type: own or adapter_for(type, model) for type in {item.type for item in items}}
     problems: list[Problem] = []
-    suited = [_suited(item, chosen[item.type], problems) for item in items]
-    if problems:
-        raise ValidationError(f"this context does not suit {model!r}", problems=problems)
-    return suited
+    tried = [_adapted(item, chosen[item.type], problems) for item in items]
+    return [item for item in tried if item is not None], problems
 
 
-def _suited(item: ContextItem, adapt: Adapter | None, problems: list[Problem]) -> ContextItem:
+def _adapted(item: ContextItem, adapt: Adapter | None, problems: list[Problem]) -> ContextItem | None:
     if adapt is None:
         return item
     try:
         content = adapt(item)
     except Exception as error:
         problems += _problems(item, error)
-        return item
+        return None
     return item if content is item.content else item._replace(content=content)
 
 

@@ -50,7 +50,11 @@ class Budget:
     def _line_up(self, entry: Entry) -> None:
         self._count += 1
         entry.turn = self._count
-        heapq.heappush(self._heaps[entry.item.priority], (entry.used, self._count, entry))
+        heap = self._heaps[entry.item.priority]
+        heapq.heappush(heap, (entry.used, self._count, entry))
+        if len(heap) > 64 and len(heap) > 2 * self.used[1]:  # most of them say nothing any more
+            heap[:] = [waiting for waiting in heap if waiting[1] == waiting[2].turn]
+            heapq.heapify(heap)
 
     def make_room(
         self, size: int, priority: int, *, stays: bool, instead_of: Entry | None = None

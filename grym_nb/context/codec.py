@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grym_nb.clip import Clip
 from grym_nb.context.packing import from_npy, npy
 from grym_nb.errors import Problem, StorageError, ValidationError
+from grym_nb.render import brief
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,12 +98,15 @@ def _class_of(name: str) -> type:
 # -- to text and arrays ----------------------------------------------------------------------------
 
 
-def encode(value: Any, *, inline: bool = False, path: str = "content") -> tuple[str, list[Array]]:
+def encode(
+    value: Any, *, inline: bool = False, plain: bool = False, path: str = "content"
+) -> tuple[str, list[Array]]:
     """Return a value as JSON text, and the arrays that the text refers to by number.
 
-    With `inline`, all is in the text. What cannot be kept is named, all of it, by its place in the value.
+    With `inline`, all is in the text; with `plain`, it holds no classes that have to be known to be read.
+    What cannot be kept is named, all of it, by its place in the value.
     """
-    writing = _Writing(inline)
+    writing = _Writing(inline, plain)
     try:
         tree = writing.tree(value, path)
         text = json.dumps(tree, separators=(",", ":"))
@@ -114,7 +118,8 @@ def encode(value: Any, *, inline: bool = False, path: str = "content") -> tuple[
 
 
 class _Writing:
-    def __init__(self, inline: bool) -> None:
+    def __init__(self, inline: bool, plain: bool) -> None:
+        self._plain = plain
         self.arrays: list[Array] = []
         self.problems: list[Problem] = []
         self._inline = inline
@@ -142,7 +147,7 @@ class _Writing:
         if all(type(key) is str and not key.startswith("$") for key in value):
             return {key: self.tree(inner, f"{path}[{key!r}]") for key, inner in value.items()}
         pairs = [
-            [self.tree(key, f"{path} key {key!r}"), self.tree(inner, f"{path}[{key!r}]")]
+            [self.tree(key, f"{path} key {brief(key)}"), self.tree(inner, f"{path}[{brief(key)}]")]
             for key, inner in value.items()
         ]
         return {"$dict": pairs}
@@ -157,7 +162,7 @@ class _Writing:
                 return {"$scalar": self._array(np.asarray(value), path)}
         if isinstance(value, PurePath):
             return {"$path": str(value)}
-        name = _name_of(kind)
+        name = None if self._plain else _name_of(kind)
         if name is not None:
             return {"$object": [name, self._parts(value, kind, path)]}
         self.problems.append(Problem(path, f"a {kind.__module__}.{kind.__qualname__}", _advice(kind)))

@@ -90,6 +90,8 @@ def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
         return value, size
     if kind is str or kind is bytes:
         return value, len(value) + 50
+    if kind is bytearray:
+        return bytearray(value), len(value) + 50
     if kind in _CONTAINERS:
         before = known.get(id(value))
         if before is not None:
@@ -103,20 +105,28 @@ def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
         copy = value.copy()
         copy.flags.writeable = False
         return copy, int(copy.nbytes) + 112
-    nbytes = getattr(value, "nbytes", None)
-    return value, nbytes if isinstance(nbytes, int) else sys.getsizeof(value, 64)
+    return value, _size_of(value)
+
+
+def _size_of(value: Any) -> int:
+    """Return what a stranger says it takes, if it does."""
+    try:
+        nbytes = getattr(value, "nbytes", None)
+        return nbytes if isinstance(nbytes, int) and nbytes >= 0 else sys.getsizeof(value, 64)
+    except Exception:
+        return 64
 
 
 def _copied(value: Any, kind: type, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
     size = 64
     if kind is dict:
         copy = {}
-        for key, inner in value.items():
+        for key, inner in list(value.items()):  # another thread may be at it
             copy[key], inside = _kept(inner, known)
             size += inside + 64 + (len(key) if type(key) is str else 32)
         return copy, size
     parts = []
-    for inner in value:
+    for inner in list(value):
         part, inside = _kept(inner, known)
         parts.append(part)
         size += inside + 8

@@ -18,7 +18,7 @@ from grym_nb.context.values import dotted, is_array, is_mapping, number_of
 from grym_nb.errors import Problem, ValidationError, closest
 from grym_nb.render import brief
 
-__all__ = ["STRATEGIES", "Provenance", "Strategy", "merged", "reconciled"]
+__all__ = ["STRATEGIES", "Provenance", "Strategy", "merged", "reconciled", "strategy_of"]
 
 #: a name out of `STRATEGIES`, or what makes the content of the items
 Strategy = str | Callable[[list[ContextItem]], Any]
@@ -99,17 +99,26 @@ _Pick = Callable[[_Givers], tuple[Any, _Givers]]
 def _blended(items: list[ContextItem], by_age: list[int], strategy: Strategy) -> tuple[Any, Provenance]:
     newness = {at: rank for rank, at in enumerate(by_age)}
     givers = [_Giver(item, item.content, newness[at]) for at, item in enumerate(items)]
-    if callable(strategy):
-        return strategy(items), {"content": _told(givers)}
-    pick = STRATEGIES.get(strategy) if isinstance(strategy, str) else None
+    pick = strategy_of(strategy)
     if pick is None:
-        known = f"a function, or one of {', '.join(STRATEGIES)}.{closest(str(strategy), STRATEGIES)}"
-        raise ValidationError("no such way to merge", problems=[Problem("strategy", brief(strategy), known)])
+        assert callable(strategy)
+        return strategy(items), {"content": _told(givers)}
     if pick is _averaged:
         weights = _weights(items)
         givers = [giver._replace(weight=weight) for giver, weight in zip(givers, weights, strict=True)]
     provenance: Provenance = {}
     return _merged(givers, "", pick, provenance), provenance
+
+
+def strategy_of(strategy: Any) -> _Pick | None:
+    """Return what makes one value of several; None for a function, which makes all of the content."""
+    if callable(strategy):
+        return None
+    pick = STRATEGIES.get(strategy) if isinstance(strategy, str) else None
+    if pick is None:
+        known = f"a function, or one of {', '.join(STRATEGIES)}.{closest(brief(strategy), STRATEGIES)}"
+        raise ValidationError("no such way to merge", problems=[Problem("strategy", brief(strategy), known)])
+    return pick
 
 
 def _told(givers: _Givers) -> tuple[dict[str, Any], ...]:

@@ -24,6 +24,7 @@ _LEAST = 2048  # bytes; below that, nothing is worth the time
 _SAMPLE = 1 << 16
 _PAYS = 0.9  # of its size is what a sample has to come down to
 _LEVEL = 1
+_MOST_HEADER = 1 << 24  # bytes; numpy would refuse a dtype of many names
 _PLAIN, _SHUFFLED = ".npy", ".shuffled.npy"
 
 
@@ -71,7 +72,7 @@ def from_npy(data: bytes) -> Array:
     """Return the array in an npy file; it cannot be written to."""
     import numpy as np
 
-    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=_MOST_HEADER)
     array.flags.writeable = False
     return array
 

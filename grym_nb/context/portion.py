@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from grym_nb.context.adapters import Adapter, adapted
 from grym_nb.context.item import ContextItem, kept
+from grym_nb.context.merging import Strategy, merged
 from grym_nb.context.summary import summarise
 from grym_nb.devices import parse_size
 from grym_nb.errors import GrymError, Problem, ValidationError
@@ -24,10 +26,13 @@ class Limits:
     tokens: int | None = None
     count_tokens: Callable[[str], int] | None = None
 
+    @property
+    def counts_items_only(self) -> bool:
+        """Whether what is found first is all that there will be."""
+        return self.bytes is None and self.tokens is None
+
     @classmethod
-    def of(
-        cls, items: Any, bytes: Any, tokens: Any, count_tokens: Callable[[str], int] | None, order: Any
-    ) -> Self:
+    def of(cls, items: Any, bytes: Any, tokens: Any, count_tokens: Any, order: Any) -> Self:
         """Return checked limits; sizes as numbers or text such as "2MB"."""
         problems = []
         if order is not None:
@@ -37,6 +42,8 @@ class Limits:
         for name, value in (("limit", items), ("max_tokens", tokens)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
                 problems.append(Problem(name, brief(value), "a whole number from 0, or None for no limit"))
+        if count_tokens is not None and not callable(count_tokens):
+            problems.append(Problem("count_tokens", brief(count_tokens), "a function: f(text) -> number"))
         size = None
         try:
             size = None if bytes is None else parse_size(bytes)
@@ -48,12 +55,22 @@ class Limits:
 
 
 def portion(
-    items: list[ContextItem], limits: Limits, adapted: Callable[[list[ContextItem]], list[ContextItem]]
+    items: list[ContextItem],
+    limits: Limits,
+    model: str,
+    own: Adapter | None,
+    merge: Strategy | None,
+    id: str,
 ) -> list[ContextItem]:
-    """Return the adapted items that fit, in their order; one that is too large for the rest is left out."""
-    if limits.bytes is None and limits.tokens is None:
-        return adapted(items[: limits.items])
-    return list(_fitting(adapted(items), limits))
+    """Return items as a model takes them, as many as fit; one that is too large for the rest is left out.
+
+    With `merge` they are one item, of that id.
+    """
+    if merge is not None and items:
+        items = [merged(items, merge, id=id)]
+    if limits.counts_items_only:
+        return adapted(items[: limits.items], model, own)
+    return list(_fitting(adapted(items, model, own), limits))
 
 
 def _fitting(items: Iterable[ContextItem], limits: Limits) -> Iterable[ContextItem]:

@@ -23,10 +23,12 @@ KINDS: dict[str, type[ItemEvent]] = {
     "expired": ItemExpired,
     "evicted": ItemEvicted,
 }
+_FOR_EVER = 1e12  # seconds: thirty thousand years, and what floats still tell apart
 _TEXT, _NAMED = frozenset((str,)), frozenset((str, type(None)))
 _RANKED, _NUMBERS = frozenset((str, int)), frozenset((int, float))
 _kind = type  # in here `type` is what is said of an item
 _FILTERS = frozenset(FILTERS)
+_NONE: frozenset[str] = frozenset()
 _NAMES = ("key", "source", "workflow", "task")
 _ORDERS: tuple[Order, ...] = ("newest", "oldest", "priority")
 
@@ -43,10 +45,10 @@ def said(
         and type.__class__ is str
         and type
         and metadata is None
-        and (ttl is None or (_kind(ttl) in _NUMBERS and ttl > 0))
+        and (ttl is None or (_kind(ttl) in _NUMBERS and 0 < ttl < _FOR_EVER))
         and _NAMED.issuperset(map(_kind, names))
     ):
-        return ttl, RANKS[priority], tags
+        return (ttl if ttl is None else float(ttl)), RANKS[priority], tags
     problems: list[Problem] = []
     if not isinstance(type, str) or not type.strip():
         problems.append(Problem("type", brief(type), "text such as 'tempo'"))
@@ -54,7 +56,7 @@ def said(
         if value is not None and not isinstance(value, str):
             problems.append(Problem(name, brief(value), "text, or None"))
     number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
-    if ttl is not None and not (number and ttl > 0):
+    if ttl is not None and not (number and 0 < ttl < _FOR_EVER):
         problems.append(Problem("ttl", brief(ttl), "seconds above 0, or None for ever"))
     rank = _rank("priority", priority, problems)
     told = _tags("tags", tags, problems)
@@ -65,31 +67,41 @@ def said(
     return (None if ttl is None else float(ttl)), rank, told
 
 
-def wanted_of(filters: Mapping[str, Any]) -> Wanted:
-    """Return what a query asks for; an unknown filter is told with the closest."""
+def wanted_of(filters: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> Wanted:
+    """Return what is asked for; an unknown filter is told with the closest.
+
+    `also` are names that may be given besides: `order` is checked here, others by who takes them.
+    """
     problems: list[Problem] = []
     asked = dict(filters)
-    order: Order = asked.pop("order", None) or "newest"
-    if order not in _ORDERS:
+    if not asked.keys() <= _FILTERS:
+        for name in sorted(asked.keys() - _FILTERS - set(also)):
+            near = closest(name, (*FILTERS, *also))
+            problems.append(Problem(name, brief(asked.pop(name)), f"a filter: {', '.join(FILTERS)}.{near}"))
+    order: Order = "newest" if asked.get("order") is None else asked["order"]
+    if not isinstance(order, str) or order not in _ORDERS:
         problems.append(Problem("order", brief(order), f"one of {', '.join(_ORDERS)}"))
-    for name in () if asked.keys() <= _FILTERS else sorted(asked.keys() - _FILTERS):
-        near = closest(name, (*FILTERS, "limit", "order"))
-        problems.append(Problem(name, brief(asked.pop(name)), f"a filter: {', '.join(FILTERS)}.{near}"))
     type = asked.get("type")
     for name in ("type", *_NAMES):
         if asked.get(name) is not None and not isinstance(asked[name], str):
             problems.append(Problem(name, brief(asked[name]), "text"))
     names = [(name, asked[name]) for name in _NAMES if asked.get(name) is not None]
-    names += [("tag", tag) for tag in _tags("tags", asked.get("tags") or (), problems)]
-    any_tags = frozenset(_tags("any_tags", asked.get("any_tags") or (), problems))
+    if asked.get("tags") is not None:
+        names += [("tag", tag) for tag in _tags("tags", asked["tags"], problems)]
+    any_tags = asked.get("any_tags")
     least = asked.get("min_priority")
     rank = 0 if least is None else _rank("min_priority", least, problems)
     for name in ("since", "until"):
-        if asked.get(name) is not None and not isinstance(asked[name], (int, float)):
+        if asked.get(name) is not None and not _is_time(asked[name]):
             problems.append(Problem(name, brief(asked[name]), "seconds since 1970"))
+    some = _NONE if any_tags is None else frozenset(_tags("any_tags", any_tags, problems))
     if problems:
         raise ValidationError("the store cannot be asked so", problems=problems)
-    return Wanted(type, tuple(names), any_tags, rank, asked.get("since"), asked.get("until"), order)
+    return Wanted(type, tuple(names), some, rank, asked.get("since"), asked.get("until"), order)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
 def watched_of(
@@ -101,9 +113,9 @@ def watched_of(
         for name in ("since", "until", "order", "limit")
         if name in filters
     ]
-    named = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    named = (kinds,) if isinstance(kinds, str) or not isinstance(kinds, Iterable) else tuple(kinds)
     for kind in named:
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             near = closest(str(kind), KINDS)
             problems.append(Problem("kinds", brief(kind), f"some of {', '.join(KINDS)}.{near}"))
     if problems:
@@ -123,8 +135,11 @@ def _tags(name: str, tags: Any, problems: list[Problem]) -> tuple[str, ...]:
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         problems.append(Problem(name, brief(tags), f"several texts: {name}=({brief(tags)},)"))
         return ()
-    told = tuple(dict.fromkeys(tags))
-    if not all(isinstance(tag, str) for tag in told):
-        problems.append(Problem(name, brief(told), "texts"))
+    try:
+        given = list(tags)
+    except Exception:  # a stranger that does not let itself be looped over
+        given = [None]
+    if not all(isinstance(tag, str) for tag in given):
+        problems.append(Problem(name, brief(tags), "texts"))
         return ()
-    return told
+    return tuple(dict.fromkeys(map(str, given)))

@@ -59,7 +59,8 @@ def row_of(item: ContextItem, size: int) -> list[Any]:
 
 
 def _text(name: str, said: Mapping[str, Any]) -> str:
-    return encode(dict(said), inline=True, path=name)[0] if said else "{}"
+    # It is read with the item, wherever that is: so it holds nothing that a kernel might not know.
+    return encode(dict(said), inline=True, plain=True, path=name)[0] if said else "{}"
 
 
 def _refuse_unwritable(name: str, value: str | None) -> None:

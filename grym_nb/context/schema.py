@@ -108,6 +108,7 @@ def made_ready(db: sqlite3.Connection, path: Path, *, full_sync: bool) -> str:
         raise
     wanted = journal_for(path)
     (journal,) = db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    db.execute("PRAGMA journal_size_limit = 67108864")
     # With a journal that is rolled back, only a full sync keeps a file whole when the power goes.
     db.execute(f"PRAGMA synchronous = {'FULL' if full_sync or journal != 'wal' else 'NORMAL'}")
     return str(journal)

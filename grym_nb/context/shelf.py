@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
+from typing import Any, TypeVar
 
 from grym_nb.context.budget import Budget
 from grym_nb.context.expiry import Expiry
@@ -15,12 +17,15 @@ from grym_nb.context.item import ContextItem
 from grym_nb.context.stats import Stats, Went
 from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, FileStats
 from grym_nb.context.telling import Telling
-from grym_nb.errors import ItemNotFound, ResourceExhausted, StateError
+from grym_nb.errors import GrymError, ItemNotFound, ResourceExhausted, StateError, StorageError
 from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, ItemPut, ItemUpdated
 from grym_nb.priority import PRIORITIES
+from grym_nb.render import brief
 from grym_nb.render import size as in_words
 
 __all__ = ["Shelf", "has_expired"]
+
+T = TypeVar("T")
 
 _WENT_KEPT = 100
 _EVENTS = {"deleted": ItemDeleted, "expired": ItemExpired}
@@ -56,6 +61,8 @@ class Shelf:
         self._expiry = Expiry()
         self._telling = telling
         self._history = history
+        self._torn = False
+        self._freed: list[object] = []
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -73,7 +80,7 @@ class Shelf:
             return self._find(wanted, now, limit)
 
     def _find(self, wanted: Wanted, now: float, limit: int | None) -> list[ContextItem]:
-        self.refuse_closed()
+        self._ready()
         found: list[ContextItem] = []
         for entry in self._index.find(wanted):
             if len(found) == limit:
@@ -88,13 +95,20 @@ class Shelf:
     def live(self, now: float, wanted: Wanted | None = None) -> list[Entry]:
         """Return the entries that fit and have not expired, the newest first; that is no use of them."""
         with self._lock:
-            self.refuse_closed()
+            self._ready()
             found = self._index.find(wanted or Wanted())
             return list(filter(lambda entry: not has_expired(entry.item, now), found))
+
+    def history(self, id: str, now: float) -> tuple[ContextItem, ...]:
+        """Return the versions of an item that are in memory, the oldest first, the present one last."""
+        with self._lock:
+            entry = self.present(id, now)
+            return (*[old for old, _ in entry.past], entry.item)
 
     def stats(self, file: FileStats | None) -> Stats:
         """Return what is here, and what went through it."""
         with self._lock:
+            self._ready()
             counts, (bytes, items), (max_bytes, max_items) = self.counts, self.budget.used, self.budget.limits
             return Stats(
                 items=len(self.entries),
@@ -117,18 +131,17 @@ class Shelf:
 
     def due(self, now: float, most: int) -> list[Entry]:
         """Return some that have expired; they are not looked for again until `undo` says so."""
-        with self._lock:
-            return list(islice(iter(lambda: self._expiry.next(now), None), most))
+        return self._altered(lambda: list(islice(iter(lambda: self._expiry.next(now), None), most)))
 
     def not_found(self, id: object) -> ItemNotFound:
         """Return the error for an id that is not here: whether it ever was, and why it is not."""
         self.refuse_closed()
-        if id in self.entries:
+        if isinstance(id, str) and id in self.entries:
             return ItemNotFound(f"{id} has expired", hint="put it again, or give it a longer ttl", id=id)
         for went in tuple(self.went):
-            if went.id == id:
+            if went.id == id and not (self.keeps and went.why == "evicted"):
                 return ItemNotFound(f"{id} was {went.why}", hint=went.because, id=id)
-        return ItemNotFound(f"there is no item {id!r}", hint=self.types_in_words(), id=id)
+        return ItemNotFound(f"there is no item {brief(id)}", hint=self.types_in_words(), id=id)
 
     def types_in_words(self) -> str:
         """Return which types there are."""
@@ -141,63 +154,93 @@ class Shelf:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def add(self, item: ContextItem, size: int) -> ContextItem:
-        """Let a new item stand here, and return it."""
-        with self._lock:
-            self.refuse_closed()
-            if item.id not in self.entries:  # brought in from the file in the meantime
-                self._add(item, size)
-                self.counts["puts"] += 1
-                self._telling.note(ItemPut, item, item.created)
-        return item
+    def add(self, item: ContextItem, size: int) -> None:
+        """Let a new item stand here."""
+        self._altered(self._add_new, item, size)
 
     def write(self, entry: Entry, item: ContextItem, size: int) -> ContextItem:
         """Let `item` stand where an entry does, and return it."""
-        with self._lock:
-            self.refuse_closed()
-            if self.entries.get(item.id) is not entry:
-                raise self.not_found(item.id)  # it had to make room for another just now
-            if item.version == entry.item.version:
-                self._amend(entry, item)
-            else:
-                self._write(entry, item, size)
-                self.counts["updates"] += 1
-            self._telling.note(ItemUpdated, item, item.updated)
+        self._altered(self._write_anew, entry, item, size)
         return item
 
     def take_out(self, ids: Iterable[str], why: str, now: float) -> int:
         """Let items stand here no more; return how many did."""
-        with self._lock:
-            return self._take_out(ids, why, now)
+        return self._altered(self._take_out, ids, why, now)
+
+    def drop(self, id: str) -> None:
+        """Let an item that was never said to be here be so."""
+        self._altered(lambda: self._remove(self.entries[id]) if id in self.entries else None)
 
     def undo(self, entries: Iterable[Entry]) -> None:
         """Look again for entries that were due, and are still here."""
-        with self._lock:
-            self._undo(entries)
+        self._altered(self._undo, entries)
 
     def fill(self, items: Sequence[ContextItem], contents: Sequence[object], now: float) -> list[ContextItem]:
         """Return items with these contents, and let them be in memory again as far as there is room."""
-        with self._lock:
-            return [
-                self._bring_in(item._replace(content=content), now)
-                for item, content in zip(items, contents, strict=True)
-            ]
+        whole = [item._replace(content=content) for item, content in zip(items, contents, strict=True)]
+        self._altered(self._bring_in, whole, now)
+        return whole
+
+    def load(self, changes: Iterable[Change]) -> None:
+        """Bring in what a file holds when it is opened: that is no event."""
+        self._altered(self._load, changes)
 
     def take_in(self, changes: Iterable[Change], contents_of: ContentsOf, now: float) -> None:
-        """Bring in what is known of items from elsewhere."""
-        with self._lock:
-            self._take_in(changes, contents_of, now)
+        """Bring in what others did to items."""
+        self._altered(self._take_in, changes, contents_of, now)
 
     def close(self) -> None:
         """Let go of everything; what is asked from now on raises."""
         with self._lock:
             self.closed = True
+            self._freed = [dict(self.entries)]
             self.entries.clear()
-            self._index = Index()
-            self._expiry = Expiry()
-            self.budget = Budget(*self.budget.limits)
+            self._mend()
+        self._freed = []
+
+    # -- what holds whatever comes between ---------------------------------------------------------
+
+    def _altered(self, change: Callable[..., T], *given: Any) -> T:
+        """Alter what stands here, and let go of what went."""
+        with self._lock:
+            told = self._whole(change, given)
+        if self._freed:
+            # Not with the lock held: what goes may run its owner's code, and that may ask the store.
+            self._freed = []
+        return told
+
+    def _whole(self, change: Callable[..., T], given: tuple[Any, ...]) -> T:
+        self._ready()
+        self._torn = True
+        try:
+            told = change(*given)
+        except GrymError:  # refused, before anything was altered
+            self._torn = False
+            raise
+        self._torn = False
+        return told
+
+    def _ready(self) -> None:
+        self.refuse_closed()
+        if self._torn:
+            self._mend()
+
+    def _mend(self) -> None:
+        """Find, time and count anew what is here: Ctrl-C came in the middle of altering it."""
+        self._index, self._expiry, self.budget = Index(), Expiry(), Budget(*self.budget.limits)
+        for entry in sorted(self.entries.values(), key=lambda entry: entry.order):
+            entry.due, entry.turn = None, 0
+            entry.write(entry.item, entry.size, entry.order)
+            self._put_in(entry)
+        self._torn = False
 
     # -- inside (the lock is held) -----------------------------------------------------------------
+
+    def _add_new(self, item: ContextItem, size: int) -> None:
+        if item.id not in self.entries:  # brought in from the file in the meantime
+            self._add(item, size)
+            self.counts["puts"] += 1
+            self._telling.note(ItemPut, item, item.created)
 
     def _add(self, item: ContextItem, size: int) -> None:
         entry = Entry(item, size, next(self.uses))
@@ -205,6 +248,21 @@ class Shelf:
             self._make_room(entry, item.updated)
         self.entries[item.id] = entry
         self._put_in(entry)
+
+    def _load(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if change.item is not None:
+                self._add(change.item, change.size)
+
+    def _write_anew(self, entry: Entry, item: ContextItem, size: int) -> None:
+        if self.entries.get(item.id) is not entry:
+            raise self.not_found(item.id)  # it had to make room for another just now
+        if item.version == entry.item.version:
+            self._amend(entry, item)
+        else:
+            self._write(entry, item, size)
+            self.counts["updates"] += 1
+        self._telling.note(ItemUpdated, item, item.updated)
 
     def _put_in(self, entry: Entry) -> None:
         item = entry.item
@@ -226,11 +284,12 @@ class Shelf:
                 if not past:
                     raise
                 past = past[1:]  # better without its oldest version than not at all
+        self._freed.append((entry.item, entry.past))
         self._index.remove(entry)
         if entry.item.content is not ELSEWHERE:
             self.budget.remove(entry)
-        entry.write(new.item, new.size, next(self.uses))
         entry.past, entry.own = past, size
+        entry.write(new.item, new.size, next(self.uses))
         self._put_in(entry)
 
     def _past_with(self, entry: Entry, item: ContextItem) -> tuple[tuple[ContextItem, int], ...]:
@@ -249,14 +308,15 @@ class Shelf:
             self.budget.add(entry)
         self._expiry.note(entry)
 
-    def _bring_in(self, item: ContextItem, now: float) -> ContextItem:
-        entry = self.entries.get(item.id)
-        if entry is not None and entry.item.content is ELSEWHERE and entry.item.version == item.version:
-            entry.item = item
+    def _bring_in(self, items: Iterable[ContextItem], now: float) -> None:
+        for item in items:
+            entry = self.entries.get(item.id)
+            if entry is None or entry.item.content is not ELSEWHERE or entry.item.version != item.version:
+                continue
+            entry.item = entry.item._replace(content=item.content)
             self._make_room(entry, now)
             if entry.item.content is not ELSEWHERE:
                 self.budget.add(entry)
-        return item
 
     def _take_out(self, ids: Iterable[str], why: str, now: float) -> int:
         here = [entry for id in ids if (entry := self.entries.get(id)) is not None]
@@ -265,18 +325,23 @@ class Shelf:
         return len(here)
 
     def _go(self, entry: Entry, why: str, now: float) -> None:
+        item = entry.item
         self._remove(entry)
         self.counts[why] += 1
         if why == "expired":
-            self._note(entry, now, why, "put it again, or give it a longer ttl")
-        self._telling.note(_EVENTS[why], entry.item, now)
+            self._note(item, entry.size, now, why, "put it again, or give it a longer ttl")
+        self._telling.note(_EVENTS[why], item, now)
 
     def _remove(self, entry: Entry) -> None:
-        del self.entries[entry.item.id]
+        item = entry.item
+        del self.entries[item.id]
         self._index.remove(entry)
         self._expiry.forget(entry)
-        if entry.item.content is not ELSEWHERE:
+        if item.content is not ELSEWHERE:
             self.budget.remove(entry)
+        # Where it stood in line it may be known for a while yet; its content is not.
+        self._freed.append((item, entry.past))
+        entry.item, entry.past = item._replace(content=ELSEWHERE), ()
 
     def _undo(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -303,7 +368,9 @@ class Shelf:
         self, kind: type[ItemEvent], item: ContextItem, contents_of: ContentsOf, now: float
     ) -> None:
         if self._telling.wants(kind):
-            self._telling.note(kind, item._replace(content=contents_of([item])[0]), now)
+            with suppress(StorageError):  # what cannot be read here is told without its content
+                item = item._replace(content=contents_of([item])[0])
+            self._telling.note(kind, item, now)
 
     # -- room --------------------------------------------------------------------------------------
 
@@ -327,14 +394,14 @@ class Shelf:
         because = (
             f"it was of {PRIORITIES[item.priority]} priority and longest not used, and made room {what_for}"
         )
-        self._note(entry, now, "evicted", because)
+        self._note(item, entry.size, now, "evicted", because)
         if self.keeps:
             self.budget.remove(entry)
+            self._freed.append(item)
             entry.item = item._replace(content=ELSEWHERE)
         else:
             self._remove(entry)
         self._telling.note(ItemEvicted, item, now)
 
-    def _note(self, entry: Entry, now: float, why: str, because: str) -> None:
-        item = entry.item
-        self.went.append(Went(item.id, item.type, item.key, item.priority, entry.size, now, why, because))
+    def _note(self, item: ContextItem, size: int, now: float, why: str, because: str) -> None:
+        self.went.append(Went(item.id, item.type, item.key, item.priority, size, now, why, because))

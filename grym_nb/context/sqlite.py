@@ -12,21 +12,19 @@ import os
 import sqlite3
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakMethod, ref
-from zipfile import BadZipFile
 
+from grym_nb.clock import Clock
 from grym_nb.context import schema
-from grym_nb.context.codec import decode
 from grym_nb.context.item import ContextItem
-from grym_nb.context.packing import unpack
-from grym_nb.context.rows import Pending, Prepared, change_of, row_of
+from grym_nb.context.rows import Pending, Prepared, row_of
+from grym_nb.context.shelf import Shelf
+from grym_nb.context.statements import Statements, typed
 from grym_nb.context.storage import Change, ContentsOf, FileStats
-from grym_nb.errors import StateError, StorageError
+from grym_nb.errors import GrymError, StateError, StorageError
 
 __all__ = ["SqliteFile"]
 
@@ -36,73 +34,60 @@ R = TypeVar("R")
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.1
 _MOST_PENDING = 64_000_000  # bytes; from there on, who puts waits for the file
-_TOMBSTONE_SECONDS = 3600.0  # for which it is known what went: a kernel that slept longer reads all anew
-_AT_ONCE = 500  # ids in one statement
-_COLUMNS = ", ".join(schema.COLUMNS)
-_ROW = ", ".join("?" * len(schema.COLUMNS))
-_SAID = [*schema.COLUMNS[1:-3], "seq"]
-_UPDATE = f"UPDATE items SET ({', '.join(_SAID)}) = ({', '.join('?' * len(_SAID))}) WHERE id = ?"
 
 
 class SqliteFile:
-    """The file of a store. `take_in(changes, contents_of, whole)` brings to memory what other kernels
-    wrote, `whole` when that is all there is; `tick()` is what it does besides, now and then."""
+    """The file of a store. What other kernels write in it is brought to the `shelf`; `tick` is what its
+    thread does besides."""
 
     keeps = True
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Path,
+        shelf: Shelf,
+        clock: Clock,
         *,
-        take_in: Callable[[list[Change], ContentsOf, bool], None],
         tick: Callable[[], None],
         history: int,
         full_sync: bool,
         busy_seconds: float,
     ) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = path
+        self._shelf = shelf
+        self._clock = clock
         # Weak, so that a store that is forgotten can go although its thread runs.
-        self._take_in = WeakMethod(take_in)
-        self._store_tick = WeakMethod(tick)
-        self._history = history
+        self._tick = WeakMethod(tick)
         self._busy_seconds = busy_seconds
         self._mutex = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._pending_lock = threading.Lock()
         self._pending_bytes = 0
+        self._doubtful: frozenset[str] = frozenset()  # pending ones that a commit may have written
         self._seen = -1  # up to where what is in the file is known in memory
-        self._seq = -1  # up to where the transaction under way has written
+        self._anew = False  # whether memory may be wrong about what is in the file
         self._looked = -1  # SQLite's own count of what others committed
         self._trouble = ""
         self._pid = os.getpid()
-        self._deleted = 0  # since tombstones were last pruned
+        self._refuses = False
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._db = schema.opened(self.path)
+        self._db = schema.opened(path)
+        self._rows = Statements(self._db, path, history=history)
         try:
-            self._journal = self._patiently(
-                lambda: schema.made_ready(self._db, self.path, full_sync=full_sync)
-            )
+            self._journal = self._patiently(lambda: schema.made_ready(self._db, path, full_sync=full_sync))
+            self._inode = path.stat().st_ino
+            self._patiently(lambda: self._reading(self._load))
         except BaseException:
             self._db.close()
             raise
         if self._journal != "wal":
             _log.warning("%s is where kernels share no memory: it keeps a %s journal", path, self._journal)
-
-    # -- what a store asks -------------------------------------------------------------------------
-
-    def load(self) -> list[Change]:
-        """Return everything in the file, in the order of its writing; from now on others are listened to."""
-        try:
-            changes = self._patiently(lambda: self._reading(self._load))
-        except BaseException:
-            self._db.close()
-            raise
-        name = f"grym-context-{self.path.stem}"
-        args = (ref(self), self._closing)
+        name, args = f"grym-context-{path.stem}", (ref(self), self._closing)
         self._thread = threading.Thread(target=_keep, args=args, name=name, daemon=True)
         self._thread.start()
-        return changes
+
+    # -- what a store asks -------------------------------------------------------------------------
 
     def prepare(self, content: Any, *, at_once: bool = False) -> Prepared:
         """Return a content as text and arrays, packed now or when it is written; raises when it cannot be."""
@@ -116,18 +101,29 @@ class SqliteFile:
         pending = Pending(item, row_of(item, size), prepared)
         if self._pending_bytes > _MOST_PENDING:
             self.flush()
+        came = False
         try:
             with self._pending_lock:
                 self._refuse_closed()
+                came = True
                 self._pending[item.id] = pending
                 self._pending_bytes += prepared.bytes
+                if not item.durable:
+                    apply()  # before it can be written: what is in the file is in memory
             if item.durable:
                 self.change(lambda _: None, lambda _: apply())
-            else:
-                apply()
-        except BaseException:
-            if not self._settle([item.id]):
-                self._seen = 0  # it is in the file, and maybe not in memory: all is looked at anew
+        except BaseException as error:
+            if not came:
+                raise
+            with self._mutex:  # while nobody is about to write it
+                written = not self._settle([item.id])
+            if written and isinstance(error, GrymError):
+                apply()  # the flush of another thread took it along
+                return
+            if not written:
+                self._shelf.drop(item.id)
+            if written or item.id in self._doubtful:
+                self._anew = True  # interrupted: it is in the file, and maybe not in memory
             raise
 
     def change(self, write: Callable[[SqliteFile], T], apply: Callable[[T], R]) -> R:
@@ -140,9 +136,9 @@ class SqliteFile:
         """Return what `read(contents_of)` returns, with memory as new as what it reads."""
         return self._patiently(lambda: self._reading(lambda: read(self.contents_of)))
 
-    def history(self, item: ContextItem) -> list[ContextItem]:
-        """Return the earlier versions of an item, the oldest first."""
-        return self.look(lambda _: self._history_of(item.id))
+    def past(self, id: str) -> list[ContextItem]:
+        """Return the earlier versions of an item, the oldest first; inside of `look`."""
+        return self._rows.past(id)
 
     def flush(self) -> None:
         """Write what is pending."""
@@ -150,142 +146,87 @@ class SqliteFile:
 
     def stats(self) -> FileStats:
         """Return what is to be told of the file."""
-        raw, packed = self._patiently(
-            lambda: self._reading(
-                lambda: self._db.execute("SELECT total(raw), total(packed) FROM contents").fetchone()
-            )
-        )
+        raw, packed = self._patiently(lambda: self._reading(self._rows.totals))
         files = (self.path, Path(f"{self.path}-wal"))
         taken = sum(file.stat().st_size for file in files if file.exists())
-        return FileStats(
-            str(self.path), taken, int(raw), int(packed), len(self._pending), self._journal, self._trouble
-        )
+        unsaved = len(self._pending)
+        return FileStats(str(self.path), taken, raw, packed, unsaved, self._journal, self._trouble)
 
     def close(self) -> None:
         """Write what is pending and let go; when that cannot be, raise and stay open."""
         if self._closing.is_set():
             return
-        if self._pending:
-            self.flush()
-        self._closing.set()
+        try:
+            with self._pending_lock:
+                self._refuses = True  # from now on nothing comes that would not be written
+            if self._pending:
+                self.flush()
+        except BaseException:
+            self._refuses = False
+            raise
+        with self._mutex:
+            self._closing.set()
+            self._db.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(self._busy_seconds + 1)
-        with self._mutex:
-            self._db.close()
 
     def let_go(self) -> None:
-        """Close at the end of a process, where nobody could answer an error."""
+        """Close at the end of a process, or of the store, where nobody could answer an error."""
+        if os.getpid() != self._pid:
+            return  # a fork: the file is its parent's
         try:
             self.close()
-        except StorageError as error:
+        except GrymError as error:
             _log.error("%d items of context are lost: %s", len(self._pending), error)
 
-    # -- what a change writes ----------------------------------------------------------------------
+    # -- what can be written in a change -----------------------------------------------------------
+
+    def contents_of(self, items: Sequence[ContextItem]) -> list[Any]:
+        """Return the content of each, inside a transaction."""
+        new = {item.id: p.item.content for item in items if (p := self._pending.get(item.id)) is not None}
+        found = self._rows.contents([item.id for item in items if item.id not in new])
+        return [new[item.id] if item.id in new else found[item.id] for item in items]
 
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Prepared | None) -> None:
         """Write `after` in the place of `before`."""
-        run = self._db.execute
-        if after.version != before.version:
-            run(f"INSERT INTO past SELECT {_COLUMNS} FROM items WHERE id = ?", (after.id,))
-        run(_UPDATE, (*row_of(after, size)[1:-1], self._next(), after.id))
-        if prepared is not None:
-            self._insert_content(after.id, after.version, prepared)
-            run("UPDATE items SET content = version WHERE id = ?", (after.id,))
-        if after.version != before.version:
-            run("UPDATE items SET written = seq WHERE id = ?", (after.id,))
-            run("DELETE FROM past WHERE id = ? AND version < ?", (after.id, after.version - self._history))
-            run(
-                "DELETE FROM contents WHERE id = ?1 AND version NOT IN"
-                " (SELECT content FROM past WHERE id = ?1 UNION SELECT content FROM items WHERE id = ?1)",
-                (after.id,),
-            )
+        self._rows.update(before, after, size, prepared)
 
-    def delete(self, ids: Sequence[str], why: str, now: float) -> list[str]:
-        """Take items out, and return which were there."""
-        went = [id for id in ids if self._delete(id, why, now)]
-        self._deleted += len(went)
-        if self._deleted >= _AT_ONCE:
-            self._prune(now)
-        return went
-
-    def _delete(self, id: str, why: str, now: float) -> bool:
-        run = self._db.execute
-        if not run("DELETE FROM items WHERE id = ?", (id,)).rowcount:
-            return False
-        run("DELETE FROM past WHERE id = ?", (id,))
-        run("DELETE FROM contents WHERE id = ?", (id,))
-        run("INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?)", (id, self._next(), why, now))
-        return True
-
-    def _prune(self, now: float) -> None:
-        """Forget what went long ago."""
-        self._deleted = 0
-        old = "FROM gone WHERE at < ?"
-        (floor,) = self._db.execute(f"SELECT max(seq) {old}", (now - _TOMBSTONE_SECONDS,)).fetchone()
-        if floor is not None:
-            self._db.execute(f"DELETE {old}", (now - _TOMBSTONE_SECONDS,))
-            self._db.execute("UPDATE state SET floor = max(floor, ?)", (floor,))
-
-    def _insert_content(self, id: str, version: int, prepared: Prepared) -> None:
-        packed = prepared.packed()
-        self._db.execute(
-            "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?)",
-            (id, version, packed.raw, packed.size, packed.text, packed.arrays),
-        )
-
-    def _insert_pending(self) -> list[str]:
-        """Write what is pending; return the ids of it."""
-        ids = list(self._pending)
-        for id in ids:
-            pending = self._pending.get(id)
-            if pending is None:
-                continue
-            seq = self._next()
-            row = [*pending.row, seq, seq]
-            # It may be there already: a commit that was interrupted before that was noted down.
-            if self._db.execute(f"INSERT OR IGNORE INTO items ({_COLUMNS}) VALUES ({_ROW})", row).rowcount:
-                self._insert_content(id, pending.item.version, pending.prepared)
-        return ids
-
-    def _settle(self, ids: Iterable[str]) -> int:
-        """Note that these are not pending any more; return how many were."""
-        with self._pending_lock:
-            return self._drop(ids)
-
-    def _drop(self, ids: Iterable[str]) -> int:
-        gone = [pending for id in ids if (pending := self._pending.pop(id, None)) is not None]
-        self._pending_bytes -= sum(pending.prepared.bytes for pending in gone)
-        return len(gone)
-
-    def _next(self) -> int:
-        self._seq += 1
-        return self._seq
+    def delete(self, ids: Sequence[str], why: str, now: float) -> None:
+        """Take items out."""
+        self._rows.delete(ids, why, now)
 
     # -- transactions ------------------------------------------------------------------------------
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Return what an attempt returns, made again as long as another kernel is writing."""
+        if os.getpid() != self._pid:
+            told = "this context store was opened by another process, of which this one is a fork"
+            raise StateError(told, hint=f"open it again here: ContextStore({str(self.path)!r})")
         until = time.monotonic() + self._busy_seconds
         while True:
             try:
                 with self._mutex:
-                    self._refuse_closed()
-                    told = attempt()
-                return told
+                    if self._closing.is_set():
+                        self._refuses = True
+                        self._refuse_closed()
+                    return attempt()
             except sqlite3.Error as error:
                 if not _is_busy(error) or time.monotonic() >= until:
-                    raise self._typed(error) from None
+                    raise typed(error, self.path) from None
             time.sleep(0.002)  # for others of this kernel, who wait for the mutex
 
     def _writing(self, write: Callable[[SqliteFile], T], apply: Callable[[T], R]) -> R:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._roll_back()  # what an interrupt may have left open
         try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._refuse_lost()
             self._catch_up()
-            before = self._seq
+            before = self._rows.seq
             flushed = self._insert_pending()
             told = write(self)
-            if self._seq != before:
-                self._db.execute("UPDATE state SET seq = ?", (self._seq,))
+            if self._rows.seq != before:
+                self._rows.end()
+            self._doubtful = frozenset(flushed)
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -293,12 +234,14 @@ class SqliteFile:
         self._settle(flushed)
         self._trouble = ""
         result = apply(told)
-        self._seen = self._seq  # last: who is interrupted before takes his own writing in anew
+        self._seen = self._rows.seq  # last: who is interrupted before takes his own writing in anew
+        self._doubtful = frozenset()
         return result
 
     def _reading(self, read: Callable[[], T]) -> T:
-        self._db.execute("BEGIN")
+        self._roll_back()
         try:
+            self._db.execute("BEGIN")
             self._catch_up()
             return read()
         finally:
@@ -310,135 +253,89 @@ class SqliteFile:
 
     def _catch_up(self) -> None:
         """Take in what others wrote since memory was last made to know."""
-        self._seq, floor = self._db.execute("SELECT seq, floor FROM state").fetchone()
-        if self._seq == self._seen or self._seen < 0:
+        floor = self._rows.begin()
+        if self._anew:
+            self._anew, self._seen = False, min(self._seen, 0)
+        if self._seen < 0 or self._seen == self._rows.seq:
             return
-        whole = self._seen < floor
-        changes = self._everything() if whole else list(self._changes())
-        take_in = self._take_in()
-        if take_in is not None:
-            take_in(changes, self.contents_of, whole)
-        self._seen = self._seq
-
-    def _changes(self) -> Iterator[Change]:
-        for row in self._db.execute(
-            f"SELECT {_COLUMNS} FROM items WHERE seq > ? ORDER BY seq", (self._seen,)
-        ):
-            yield change_of(row)
-        for id, why in self._db.execute("SELECT id, why FROM gone WHERE seq > ? ORDER BY seq", (self._seen,)):
-            yield Change(id, None, 0, why)
+        if self._seen >= floor:
+            changes = list(self._rows.changes(self._seen))
+        else:  # what went is not remembered: it is what was here, and is not there
+            here = list(self._shelf.entries)
+            changes = self._everything()
+            there = {change.id for change in changes}
+            changes += [Change(id, None, 0, "deleted") for id in here if id not in there]
+        self._shelf.take_in(changes, self.contents_of, self._clock())
+        self._seen = self._rows.seq
 
     def _everything(self) -> list[Change]:
-        found = [change_of(row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM items ORDER BY written")]
-        return [*found, *(Change(p.item.id, p.item, p.row[-2], "") for p in self._pending.values())]
+        new = [Change(p.item.id, p.item, p.row[-2], "") for p in list(self._pending.values())]
+        return [*self._rows.everything(), *new]
 
-    def _load(self) -> list[Change]:
-        found = self._everything()
-        self._seen = self._seq
-        return found
+    def _load(self) -> None:
+        self._shelf.load(self._rows.everything())
+        self._seen = self._rows.seq
 
-    # -- reading -----------------------------------------------------------------------------------
+    def _insert_pending(self) -> list[str]:
+        """Write what is pending; return the ids of it."""
+        with self._pending_lock:
+            pending = list(self._pending.values())
+        for new in pending:
+            # One that was committed, which was not noted down, may have gone since then.
+            if new.item.id not in self._doubtful or not self._rows.is_gone(new.item.id):
+                self._rows.insert(new)
+        return [new.item.id for new in pending]
 
-    def contents_of(self, items: Sequence[ContextItem]) -> list[Any]:
-        """Return the content of each, inside a transaction."""
-        found: dict[str, Any] = {}
-        for item in items:
-            pending = self._pending.get(item.id)
-            if pending is not None:
-                found[item.id] = pending.item.content
-        left = iter([item.id for item in items if item.id not in found])
-        while ids := list(islice(left, _AT_ONCE)):
-            rows = self._db.execute(
-                "SELECT i.id, c.body, c.arrays FROM items i JOIN contents c ON c.id = i.id AND"
-                f" c.version = i.content WHERE i.id IN ({', '.join('?' * len(ids))})",
-                ids,
-            )
-            found.update((id, self._read(id, body, arrays)) for id, body, arrays in rows)
-        if lost := [item.id for item in items if item.id not in found]:
-            raise self._damaged(f"the content of {lost[0]} is not in it")
-        return [found[item.id] for item in items]
+    def _settle(self, ids: Iterable[str]) -> int:
+        """Note that these are not pending any more; return how many were."""
+        with self._pending_lock:
+            return self._drop(ids)
 
-    def _read(self, id: str, body: str | bytes, arrays: bytes | None) -> Any:
+    def _drop(self, ids: Iterable[str]) -> int:
+        gone = [pending for id in ids if (pending := self._pending.pop(id, None)) is not None]
+        self._pending_bytes -= sum(pending.prepared.bytes for pending in gone)
+        return len(gone)
+
+    def _refuse_closed(self) -> None:
+        if self._refuses:
+            raise StateError("this context store is closed", hint=f"ContextStore({str(self.path)!r})")
+
+    def _refuse_lost(self) -> None:
         try:
-            return decode(*unpack(body, arrays))
-        except StorageError as error:
-            error.message = f"{id} cannot be read: {error.message}"
-            raise
-        except (zlib.error, BadZipFile, ValueError, LookupError, EOFError, TypeError) as error:
-            raise self._damaged(f"the content of {id} cannot be read: {error}") from None
-
-    def _history_of(self, id: str) -> list[ContextItem]:
-        rows = self._db.execute(
-            f"SELECT {', '.join(f'p.{name}' for name in schema.COLUMNS)}, c.body, c.arrays FROM past p"
-            " JOIN contents c ON c.id = p.id AND c.version = p.content WHERE p.id = ? ORDER BY p.version",
-            (id,),
-        ).fetchall()
-        found = []
-        for *row, body, arrays in rows:
-            item = change_of(row).item
-            assert item is not None
-            found.append(item._replace(content=self._read(id, body, arrays)))
-        return found
+            same = os.stat(self.path).st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            told = f"{self.path} is not there any more: it was removed, or another is in its place"
+            raise StorageError(told, hint="what is in memory is still here: put it into another store")
 
     # -- the thread of the file --------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Write what is pending, take in what others wrote, and let both be known."""
+        """Write what is pending, take in what others wrote, and do what the store does now and then."""
+        own = self._tick()  # held to the end: a store must not go with the mutex held
         try:
             if self._pending:
                 self.flush()
             elif self._has_news():
                 self.look(lambda _: None)
-            if (tick := self._store_tick()) is not None:
-                tick()
-        except (StorageError, StateError) as error:
-            if not self._trouble and not self._closing.is_set():
-                _log.warning("%s; what is not in the file stays in memory", error.message)
-            self._trouble = error.message
+            if own is not None:
+                own()
+        except Exception as error:  # whatever it is: this thread is the only one that writes
+            told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {error}"
+            if told != self._trouble and not self._closing.is_set():
+                _log.warning("%s; what is not in the file stays in memory", told)
+            self._trouble = told
 
     def _has_news(self) -> bool:
         with self._mutex:
             if self._closing.is_set():
                 return False
+            self._roll_back()
             (version,) = self._db.execute("PRAGMA data_version").fetchone()
             looked, self._looked = self._looked, int(version)
-            return looked != int(version)
-
-    # -- what goes wrong ---------------------------------------------------------------------------
-
-    def _refuse_closed(self) -> None:
-        if self._closing.is_set():
-            raise StateError("this context store is closed", hint=f"ContextStore({str(self.path)!r})")
-        if os.getpid() != self._pid:
-            told = "this context store was opened by another process, of which this one is a fork"
-            raise StateError(told, hint=f"open it again here: ContextStore({str(self.path)!r})")
-
-    def _typed(self, error: sqlite3.Error) -> StorageError:
-        code = getattr(error, "sqlite_errorname", "") or ""
-        for start, (told, hint) in _TROUBLES.items():
-            if code.startswith(start):
-                return StorageError(f"{self.path} {told}", cause=str(error), hint=hint, path=str(self.path))
-        told = f"{self.path} cannot be used: {error}"
-        return StorageError(told, hint="see whether the disk is well", path=str(self.path))
-
-    def _damaged(self, how: str) -> StorageError:
-        told, hint = _TROUBLES["SQLITE_CORRUPT"]
-        return StorageError(f"{self.path} {told}", cause=how, hint=hint, path=str(self.path))
-
-
-_DAMAGED = (
-    "is damaged",
-    "take its copy, or move it away; `sqlite3 FILE .recover` gets out what is whole",
-)
-_TROUBLES = {
-    "SQLITE_BUSY": ("is in use: another program keeps it locked", "nothing was written; try again"),
-    "SQLITE_LOCKED": ("is in use: another program keeps it locked", "nothing was written; try again"),
-    "SQLITE_FULL": ("cannot grow: the disk is full", "nothing was written; make room and try again"),
-    "SQLITE_READONLY": ("may not be written to", "nothing was written; chmod u+w, or name another file"),
-    "SQLITE_CORRUPT": _DAMAGED,
-    "SQLITE_NOTADB": _DAMAGED,
-    "SQLITE_CANTOPEN": ("cannot be opened", "name a file in a folder that you may write to"),
-}
+            # Its own, too: an interrupt may have come between a commit and what memory makes of it.
+            return self._anew or looked != int(version) or self._seen != self._rows.seq
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

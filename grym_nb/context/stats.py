@@ -72,7 +72,7 @@ def table_of(entries: Sequence[Entry], now: float, caption: str) -> Table:
     if len(entries) > _SHOWN:
         rows.append(("…", f"{len(entries) - _SHOWN} more", *[""] * 7))
     columns = ("id", "type", "key", "content", "priority", "left", "size", "version", "tags")
-    return Table(caption, columns, rows, empty="nothing in it: ctx.put(content, type=..., key=...)")
+    return Table(caption, columns, rows, empty="ctx.put(content, type=..., key=...) puts something there")
 
 
 def _row(entry: Entry, now: float) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ once it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from grym_nb.context.item import ContextItem
@@ -75,8 +75,8 @@ class Writing(Protocol):
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Any) -> None:
         """Write `after` in the place of `before`, which becomes history when its version is another."""
 
-    def delete(self, ids: Sequence[str], why: str, now: float) -> list[str]:
-        """Take items out, and return which were there."""
+    def delete(self, ids: Sequence[str], why: str, now: float) -> None:
+        """Take items out."""
 
 
 class Storage(Protocol):
@@ -84,9 +84,6 @@ class Storage(Protocol):
 
     #: whether what goes out of memory is still there
     keeps: bool
-
-    def load(self) -> Iterable[Change]:
-        """Return everything that is kept."""
 
     def prepare(self, content: Any, *, at_once: bool = False) -> Any:
         """Return a content made ready for `add` or `update`; raises when it cannot be kept."""
@@ -100,8 +97,8 @@ class Storage(Protocol):
     def look(self, read: Callable[[ContentsOf], T]) -> T:
         """Return what `read(contents_of)` returns, while nothing is changed."""
 
-    def history(self, item: ContextItem) -> list[ContextItem]:
-        """Return the earlier versions of an item, the oldest first."""
+    def past(self, id: str) -> list[ContextItem]:
+        """Return the earlier versions of an item, the oldest first; inside of `look`."""
 
     def stats(self) -> FileStats | None:
         """Return what is to be told of the file, if there is one."""
@@ -118,10 +115,6 @@ class InMemory:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
 
-    def load(self) -> Iterable[Change]:
-        """Return nothing."""
-        return ()
-
     def prepare(self, content: Any, *, at_once: bool = False) -> Any:
         """Return nothing: anything goes."""
 
@@ -136,9 +129,8 @@ class InMemory:
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Any) -> None:
         """Do nothing: it will be in memory."""
 
-    def delete(self, ids: Sequence[str], why: str, now: float) -> list[str]:
-        """Return all of them."""
-        return list(ids)
+    def delete(self, ids: Sequence[str], why: str, now: float) -> None:
+        """Do nothing: they will go from memory."""
 
     def change(self, write: Callable[[Writing], T], apply: Callable[[T], R]) -> R:
         """Do both, one change after the other."""
@@ -149,8 +141,8 @@ class InMemory:
         """Return what it returns: all contents are in memory."""
         return read(self.contents_of)
 
-    def history(self, item: ContextItem) -> list[ContextItem]:
-        """Return none: a store has its own in memory."""
+    def past(self, id: str) -> list[ContextItem]:
+        """Return none: they are in memory."""
         return []
 
     def stats(self) -> None:

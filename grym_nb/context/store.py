@@ -15,24 +15,24 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import EllipsisType, TracebackType
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.context.budget import Budget
 from grym_nb.context.index import Entry
 from grym_nb.context.item import NOTHING, ContextItem, kept
+from grym_nb.context.options import Options, seconds_of
 from grym_nb.context.query import said, wanted_of, watched_of
 from grym_nb.context.shelf import Shelf, has_expired
 from grym_nb.context.stats import Stats, table_of
-from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, InMemory, Storage, Writing
+from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Writing
 from grym_nb.context.telling import Telling
-from grym_nb.context.versions import SAME, Said, changed, compared, picked, touched
+from grym_nb.context.versions import SAME, Said, changed, compared, picked, restored, touched
 from grym_nb.context.watch import Watch
-from grym_nb.devices import parse_size
-from grym_nb.errors import ItemConflict, ItemNotFound, ValidationError, says_what_it_takes
+from grym_nb.errors import ItemConflict, ItemNotFound, Problem, ValidationError, says_what_it_takes
 from grym_nb.events import EventBus
-from grym_nb.render import Table
+from grym_nb.render import Table, brief
 from grym_nb.render import size as in_words
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ __all__ = ["DEFAULT_TTL", "ContextStore"]
 
 #: seconds that an item holds when neither it nor its type says how long
 DEFAULT_TTL = 3600.0
-_STEP_SECONDS = 0.0006  # of a sweep, after which it ends with what it is at: within a millisecond
+_STEP_SECONDS = 0.0006  # of a sweep, after which it ends what it is at: within a millisecond
 _SWEPT_AT_ONCE = 16
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,8 +53,7 @@ class ContextStore:
     """Items by id, found again by what was said of them; each for as long as it holds.
 
     Without a `path` they live in memory; with one also in that file, which outlives the kernel and may be
-    shared by several of them. All methods may be called from any thread; what is read is what was written
-    last. Times are seconds since 1970 on `clock`.
+    shared by several. For any thread: what is read was written last. Times are seconds since 1970 on `clock`.
 
     `max_bytes` ("200MB") and `max_items` bound what is held in memory; `ttls` has the seconds for which items
     of a type hold unless they say otherwise; `history` is how many earlier versions of an item are kept.
@@ -75,36 +74,40 @@ class ContextStore:
         busy_seconds: float = 5.0,
         events: EventBus | None = None,
     ) -> None:
+        options = Options.of(
+            path=path, clock=clock, max_bytes=max_bytes, max_items=max_items, ttls=ttls, history=history,
+            busy_seconds=busy_seconds, events=events,
+        )  # fmt: skip
         self._clock: Clock = clock or time.time
-        self._ttls = dict(ttls)
+        self._ttls = options.ttls
         self._prefix = f"ctx-{os.urandom(6).hex()}-"
         self._ids = itertools.count(1)
         self._telling = Telling(EventBus() if events is None else events)
-        budget = Budget(None if max_bytes is None else parse_size(max_bytes), max_items)
-        self._shelf = Shelf(budget, self._telling, history=history, keeps=path is not None)
+        self._shelf = Shelf(
+            Budget(options.max_bytes, max_items), self._telling, history=history, keeps=path is not None
+        )
         #: f(model) -> what that model itself adapts with, or None; set where there are services
         self.own_adapter: Callable[[str], Callable[[ContextItem], Any] | None] | None = None
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._storage: Storage = InMemory()
-        self._where = "" if path is None else f" in {os.fspath(path)}"
-        if path is not None:
+        if options.path is not None:
             from grym_nb.context.sqlite import SqliteFile
 
-            file = SqliteFile(
-                path,
-                take_in=self._take_in,
+            file = self._storage = SqliteFile(
+                options.path,
+                self._shelf,
+                self._clock,
                 tick=self._tick,
                 history=history,
                 full_sync=full_sync,
-                busy_seconds=busy_seconds,
+                busy_seconds=options.busy_seconds,
             )
-            self._storage = file
-            self._take_in(file.load(), lambda items: [], False)
             # At the end of the process, too: what is not in the file yet is written then.
             self._end = weakref.finalize(self, file.let_go)
 
     # -- writing -----------------------------------------------------------------------------------
 
+    @says_what_it_takes
     def put(
         self,
         content: Any,
@@ -126,15 +129,16 @@ class ContextStore:
         `ttl` is how many seconds it holds: left out, what its type has; None, for ever. With `durable` it is
         in the file when this returns; else it will be a little later.
         """
-        holds = self._ttls.get(type, DEFAULT_TTL) if ttl is ... else ttl
-        seconds, rank, told = said(type, (key, source, workflow, task), priority, holds, tags, metadata)
+        if ttl is ...:
+            ttl = self._ttls.get(type, DEFAULT_TTL) if type.__class__ is str else None
+        seconds, rank, named = said(type, (key, source, workflow, task), priority, ttl, tags, metadata)
         copy, size = kept(content)
         more = NOTHING if not metadata else kept(dict(metadata))[0]
         now = self._clock()
         expires = None if seconds is None else now + seconds
         # As `ContextItem(...)`, which passes so many arguments on one by one.
         item = tuple.__new__(ContextItem, (
-            f"{self._prefix}{next(self._ids)}", type, key, copy, more, source, rank, told, workflow, task,
+            f"{self._prefix}{next(self._ids)}", type, key, copy, more, source, rank, named, workflow, task,
             seconds, now, now, expires, 1, bool(pinned), bool(durable), NOTHING,
         ))  # fmt: skip
         shelf = self._shelf
@@ -142,14 +146,15 @@ class ContextStore:
             prepared = self._storage.prepare(copy)
             self._storage.add(item, size, prepared, lambda: shelf.add(item, size))
         elif durable:
-            told_so = "a store in memory cannot keep an item for longer than its kernel"
-            raise ValidationError(told_so, hint='ContextStore("context.db"), or leave durable out')
+            told = "a store in memory keeps nothing for longer than its kernel"
+            raise ValidationError(told, hint='ContextStore("context.db"), or leave durable out')
         else:
             shelf.add(item, size)
         if self._telling.waiting:
             self._telling.tell()
         return item
 
+    @says_what_it_takes
     def update(
         self,
         id: str,
@@ -168,15 +173,20 @@ class ContextStore:
         It expires when it did, unless `ttl` is given. With `expect`, only if that is still its version; else
         `ItemConflict`, which carries both sides, or with `merge` (see `for_model`) both are made into one.
         """
+        from grym_nb.context.merging import reconciled, strategy_of
+
         given = Said(metadata, priority, ttl, tags, pinned)
+        if expect is not None and (not isinstance(expect, int) or isinstance(expect, bool)):
+            problem = Problem("expect", brief(expect), "the version that you have read, such as item.version")
+            raise ValidationError("no version can be expected so", problems=[problem])
+        if merge is not None:
+            strategy_of(merge)  # said now, and not at the first conflict
         try:
             return self._update(id, content, NOTHING, given, expect)
         except ItemConflict as conflict:
             if merge is None or content is SAME:
                 raise
             theirs = conflict.details["theirs"]
-        from grym_nb.context.merging import reconciled
-
         while True:  # what makes one of both is the user's own, and runs without a lock of ours
             both, provenance = reconciled(theirs, changed(theirs, content, given, self._clock()), merge)
             try:
@@ -187,65 +197,69 @@ class ContextStore:
     def _update(
         self, id: str, content: Any, provenance: Mapping[str, Any], given: Said, expect: int | None
     ) -> ContextItem:
-        copy, size = (SAME, None) if content is SAME else kept(content)
-        prepared = None if content is SAME else self._storage.prepare(copy, at_once=True)
+        fresh = None if content is SAME else kept(content)
 
-        def write(file: Writing) -> tuple[Entry, ContextItem, int]:
-            entry = self._shelf.present(id, self._clock())
-            before = _whole(entry.item, file)
+        def next_version(before: ContextItem) -> ContextItem:
             if expect is not None and before.version != expect:
                 raise ItemConflict.of(before, expect, content)
-            after = changed(before, copy, given, self._clock())
-            after = after._replace(provenance=provenance) if provenance else after
-            own = entry.own if size is None else size
-            file.update(before, after, own, prepared)
-            return entry, after, own
+            after = changed(before, SAME if fresh is None else fresh[0], given, self._clock())
+            return after._replace(provenance=provenance) if provenance else after
 
-        return self._change(write, lambda told: self._shelf.write(*told))
+        return self._alter(id, next_version, fresh)
 
+    @says_what_it_takes
     def touch(self, id: str, ttl: float | EllipsisType | None = ...) -> ContextItem:
         """Let an item hold anew from now on, for as long as it did or for `ttl` seconds; no new version."""
 
-        return self._amend(id, lambda before: touched(before, ttl, self._clock()))
+        return self._alter(id, lambda before: touched(before, ttl, self._clock()))
 
+    @says_what_it_takes
     def pin(self, id: str, pinned: bool = True) -> ContextItem:
         """Let an item stay whatever the budget (it still expires), or, with False, no more."""
-        return self._amend(id, lambda before: before._replace(pinned=bool(pinned)))
+        return self._alter(id, lambda before: before._replace(pinned=bool(pinned)))
 
-    def _amend(self, id: str, amended: Callable[[ContextItem], ContextItem]) -> ContextItem:
-        """Alter what is no new version of an item."""
+    def _alter(
+        self, id: str, alter: Callable[[ContextItem], ContextItem], fresh: tuple[Any, int] | None = None
+    ) -> ContextItem:
+        """Write what `alter` makes of an item in its place; `fresh` is a new content, and its size."""
+        prepared = None if fresh is None else self._storage.prepare(fresh[0], at_once=True)
 
         def write(file: Writing) -> tuple[Entry, ContextItem, int]:
             entry = self._shelf.present(id, self._clock())
             before = _whole(entry.item, file)
-            after = amended(before)
-            file.update(before, after, entry.own, None)
-            return entry, after, entry.own
+            after = alter(before)
+            size = entry.own if fresh is None else fresh[1]
+            file.update(before, after, size, prepared)
+            return entry, after, size
 
         return self._change(write, lambda told: self._shelf.write(*told))
 
+    @says_what_it_takes
     def delete(self, id: str) -> ContextItem:
         """Take an item out and return it as it was."""
 
-        def write(file: Writing) -> tuple[ContextItem, list[str]]:
-            item = _whole(self._shelf.present(id, self._clock()).item, file)
-            return item, file.delete([id], "deleted", self._clock())
+        def find(file: Writing) -> list[ContextItem]:
+            return [_whole(self._shelf.present(id, self._clock()).item, file)]
 
-        def apply(told: tuple[ContextItem, list[str]]) -> ContextItem:
-            self._shelf.take_out(told[1], "deleted", self._clock())
-            return told[0]
+        return self._delete(find)[0]
 
-        return self._change(write, apply)
-
+    @says_what_it_takes
     def clear(self, **filters: Any) -> int:
         """Take out what a query with these filters would find (everything without any); return how many."""
         wanted = wanted_of(filters)
+        return len(self._delete(lambda _: self._shelf.find(wanted, self._clock())))
 
-        def write(file: Writing) -> list[str]:
-            now = self._clock()
-            return file.delete([item.id for item in self._shelf.find(wanted, now)], "deleted", now)
+    def _delete(self, find: Callable[[Writing], list[ContextItem]]) -> list[ContextItem]:
+        def write(file: Writing) -> list[ContextItem]:
+            items = find(file)
+            file.delete([item.id for item in items], "deleted", self._clock())
+            return items
 
-        return self._change(write, lambda ids: self._shelf.take_out(ids, "deleted", self._clock()))
+        def apply(items: list[ContextItem]) -> list[ContextItem]:
+            self._shelf.take_out([item.id for item in items], "deleted", self._clock())
+            return items
+
+        return self._change(write, apply)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -261,8 +275,11 @@ class ContextStore:
             raise self._shelf.not_found(id)
         entry.used = next(self._shelf.uses)
         entry.reads += 1
-        return item if item.content is not ELSEWHERE else self._read_through(id)
+        if item.content is not ELSEWHERE:
+            return item
+        return self._read_through(lambda: [self._shelf.present(id, self._clock()).item])[0]
 
+    @says_what_it_takes
     def latest(self, type: str, key: str | None = None) -> ContextItem:
         """Return what was written last of that type (and key)."""
         found = self.query(type=type, key=key, limit=1)
@@ -271,6 +288,7 @@ class ContextStore:
             raise ItemNotFound(f"nothing of type {named} is in the store", hint=self._shelf.types_in_words())
         return found[0]
 
+    @says_what_it_takes
     def query(self, *, limit: int | None = None, **filters: Any) -> list[ContextItem]:
         """Return the items for which all of this holds, the newest first.
 
@@ -280,15 +298,13 @@ class ContextStore:
         """
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
             raise ValidationError(f"the limit of a query is a whole number from 0, not {limit!r}")
-        wanted = wanted_of(filters)
+        wanted = wanted_of(filters, also=("order", "limit"))
         found = self._shelf.find(wanted, self._clock(), limit)
-        if self._shelf.keeps and any(item.content is ELSEWHERE for item in found):
-            # Anew, since what others wrote is taken in first.
-            return self._storage.look(
-                lambda contents: self._filled(self._shelf.find(wanted, self._clock(), limit), contents)
-            )
+        if any(item.content is ELSEWHERE for item in found):
+            return self._read_through(lambda: self._shelf.find(wanted, self._clock(), limit))
         return found
 
+    @says_what_it_takes
     def for_model(
         self,
         model: str,
@@ -306,36 +322,41 @@ class ContextStore:
         With `merge` ("newest", "highest_priority", "weighted", "union", or a function of the items) it is one
         item, whose `provenance` says where each field came from.
         """
-        from grym_nb.context.adapters import adapted
-        from grym_nb.context.merging import merged
         from grym_nb.context.portion import Limits, portion
 
         limits = Limits.of(limit, max_bytes, max_tokens, count_tokens, query.pop("order", None))
-        found = self.query(order="priority", **query)
+        # What is one item in the end, or as large as it turns out to be, is of all that there are.
+        enough = limit if merge is None and limits.counts_items_only else None
+        found = self.query(order="priority", limit=enough, **query)
         own = None if self.own_adapter is None else self.own_adapter(model)
-        if merge is not None and found:
-            found = [merged(found, merge, id=f"{self._prefix}{next(self._ids)}")]
-        return portion(found, limits, lambda items: adapted(items, model, own))
+        return portion(found, limits, model, own, merge, f"{self._prefix}{next(self._ids)}")
 
+    @says_what_it_takes
     def history(self, id: str) -> tuple[ContextItem, ...]:
         """Return the versions of an item that are kept, the oldest first, the present one last."""
-        item = self.get(id)
-        entry = self._shelf.entries.get(id)
-        if self._shelf.keeps:
-            return (*self._storage.history(item), item)
-        return (*(old for old, _ in (entry.past if entry is not None else ())), item)
+        if not self._shelf.keeps:
+            return self._shelf.history(id, self._clock())
 
+        def read(contents_of: ContentsOf) -> tuple[ContextItem, ...]:
+            item = self._shelf.present(id, self._clock()).item
+            return (*self._storage.past(id), item._replace(content=contents_of([item])[0]))
+
+        return self._storage.look(read)
+
+    @says_what_it_takes
     def rollback(self, id: str, version: int) -> ContextItem:
         """Write an earlier version of an item anew, as its newest one."""
         old = picked(self.history(id), version)
-        return self.update(id, old.content, metadata=old.metadata, priority=old.priority, tags=old.tags)
+        return self._alter(id, lambda before: restored(before, old, self._clock()), kept(old.content))
 
+    @says_what_it_takes
     def diff(self, id: str, before: int | None = None, after: int | None = None) -> tuple[Difference, ...]:
         """Return what differs between two versions of an item: by default the last one and the present."""
         return compared(self.history(id), before, after)
 
     # -- what happens ------------------------------------------------------------------------------
 
+    @says_what_it_takes
     def watch(
         self, tell: Callable[[Any], object] | None = None, *, kinds: Iterable[str] = (), **filters: Any
     ) -> Watch:
@@ -351,26 +372,20 @@ class ContextStore:
         self._watches.add(watch)
         return watch
 
+    @says_what_it_takes
     def sweep(self, seconds: float | None = None) -> int:
-        """Take out what has expired, in steps of at most a millisecond each; return how many it was.
+        """Take out what has expired, some at a time, so that others get their turn; return how many it was.
 
-        With `seconds`, no longer than so: the rest is for the next one.
+        With `seconds`, no longer than so: the rest is for the next one. With 0 it takes about a millisecond.
         """
-        until = None if seconds is None else monotonic() + seconds
+        limit = seconds_of(seconds, "seconds")
+        until = float("inf") if limit is None else monotonic() + max(limit, _STEP_SECONDS)
         swept = 0
-        while True:
-            step = self._sweep_step()
-            swept += step
-            if not step or (until is not None and monotonic() >= until):
-                return swept
-
-    def _sweep_step(self) -> int:
-        until, swept = monotonic() + _STEP_SECONDS, 0
-        while True:
-            some = self._sweep_some()
+        while some := self._sweep_some():
             swept += some
-            if some < _SWEPT_AT_ONCE or monotonic() >= until:
-                return swept
+            if monotonic() >= until:
+                break
+        return swept
 
     def _sweep_some(self) -> int:
         now = self._clock()
@@ -379,8 +394,10 @@ class ContextStore:
             return 0
 
         def write(file: Writing) -> list[str]:
-            due.extend(self._shelf.due(now, _SWEPT_AT_ONCE))
-            return file.delete([entry.item.id for entry in due], "expired", now)
+            due.extend(self._shelf.due(now, _SWEPT_AT_ONCE * (4 if self._shelf.keeps else 1)))
+            ids = [entry.item.id for entry in due]
+            file.delete(ids, "expired", now)
+            return ids
 
         try:
             return self._change(write, lambda ids: self._shelf.take_out(ids, "expired", now))
@@ -397,17 +414,20 @@ class ContextStore:
         """Return how often each item was read, by id: what `ranked` calls frequency."""
         return {entry.item.id: entry.reads for entry in self._shelf.live(self._clock())}
 
+    @says_what_it_takes
     def table(self, **filters: Any) -> Table:
         """Return the items that a query would find, the newest first, as a table; their contents stay put."""
         now = self._clock()
-        live = self._shelf.live(now, wanted_of(filters))
-        return table_of(live, now, f"context: {len(live)} items")
+        live = self._shelf.live(now, wanted_of(filters, also=("order",)))
+        of = f" of {len(self)}" if filters else ""
+        return table_of(live, now, f"context: {len(live)}{of} item{'' if len(live) == 1 else 's'}")
 
     def __repr__(self) -> str:
         if self._shelf.closed:
             return "<ContextStore: closed>"
-        used = in_words(self._shelf.budget.used[0])
-        return f"<ContextStore{self._where}: {len(self)} items, {used} in memory>"
+        where = f" in {path}" if (path := getattr(self._storage, "path", None)) else ""
+        used, count = in_words(self._shelf.budget.used[0]), len(self)
+        return f"<ContextStore{where}: {count} item{'' if count == 1 else 's'}, {used} in memory>"
 
     def _repr_html_(self) -> str:
         return self.table().html() if not self._shelf.closed else f"<p>{html.escape(repr(self))}</p>"
@@ -428,7 +448,8 @@ class ContextStore:
 
         When not all can be written, it raises and stays open.
         """
-        self._storage.close()
+        if not self._shelf.closed:
+            self._storage.close()
         for watch in list(self._watches):
             watch.close()
         self._shelf.close()
@@ -436,9 +457,7 @@ class ContextStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -457,17 +476,16 @@ class ContextStore:
             self._telling.tell()
         return told
 
-    def _read_through(self, id: str) -> ContextItem:
-        """Return an item with the content that is in the file."""
-        return self._storage.look(
-            lambda contents: self._filled([self._shelf.present(id, self._clock()).item], contents)
-        )[0]
+    def _read_through(self, find: Callable[[], list[ContextItem]]) -> list[ContextItem]:
+        """Return what `find` does, once what others wrote is known, with all contents in memory again."""
 
-    def _filled(self, items: list[ContextItem], contents_of: ContentsOf) -> list[ContextItem]:
-        """Return items with the contents that are in the file, and let them be in memory again."""
-        missing = [item for item in items if item.content is ELSEWHERE]
-        found = iter(self._shelf.fill(missing, contents_of(missing), self._clock()))
-        return [next(found) if item.content is ELSEWHERE else item for item in items]
+        def read(contents_of: ContentsOf) -> list[ContextItem]:
+            items = find()
+            missing = [item for item in items if item.content is ELSEWHERE]
+            found = iter(self._shelf.fill(missing, contents_of(missing), self._clock()))
+            return [next(found) if item.content is ELSEWHERE else item for item in items]
+
+        return self._storage.look(read)
 
     def _tick(self) -> None:
         """What the thread of a file does besides: sweep, and let be known what others did."""
@@ -475,13 +493,6 @@ class ContextStore:
             self.sweep()
         if self._telling.waiting:
             self._telling.tell()
-
-    def _take_in(self, changes: list[Change], contents_of: ContentsOf, whole: bool) -> None:
-        """Bring to memory what is in the file, and was written by others."""
-        if whole:
-            here = {change.id for change in changes}
-            changes += [Change(id, None, 0, "deleted") for id in list(self._shelf.entries) if id not in here]
-        self._shelf.take_in(changes, contents_of, self._clock())
 
 
 def _whole(item: ContextItem, file: Writing) -> ContextItem:

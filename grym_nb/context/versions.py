@@ -12,7 +12,7 @@ from grym_nb.errors import ItemNotFound
 if TYPE_CHECKING:
     from grym_nb.context.difference import Difference
 
-__all__ = ["SAME", "Said", "changed", "compared", "picked", "touched"]
+__all__ = ["SAME", "Said", "changed", "compared", "picked", "restored", "touched"]
 
 #: stands for what is to stay as it is
 SAME: Any = ...
@@ -53,11 +53,22 @@ def changed(before: ContextItem, content: Any, told: Said, now: float) -> Contex
     )
 
 
+def restored(before: ContextItem, old: ContextItem, now: float) -> ContextItem:
+    """Return the next version of an item, which says what an earlier one did, for as long as it holds."""
+    return before._replace(
+        content=old.content,
+        metadata=old.metadata,
+        priority=old.priority,
+        tags=old.tags,
+        provenance=old.provenance,
+        updated=now,
+        version=before.version + 1,
+    )
+
+
 def touched(before: ContextItem, ttl: Any, now: float) -> ContextItem:
     """Return an item that holds anew from `now` on, for as long as it did or for `ttl` seconds."""
-    if ttl is not SAME:
-        said(before.type, (), 0, ttl, (), None)
-    seconds = before.ttl if ttl is SAME else ttl
+    seconds = before.ttl if ttl is SAME else said(before.type, (), 0, ttl, (), None)[0]
     return before._replace(ttl=seconds, expires=None if seconds is None else now + seconds)
 
 

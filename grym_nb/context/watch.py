@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakMethod
 
 from grym_nb.context.index import Wanted
+from grym_nb.context.options import seconds_of
+from grym_nb.errors import Problem, ValidationError
 from grym_nb.events import EventBus, ItemEvent
+from grym_nb.render import brief
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,9 +32,7 @@ class Watch:
     it has no function to tell.
     """
 
-    def __init__(
-        self, bus: EventBus, wanted: Wanted, tell: Callable[[Any], object] | None, kinds: tuple[type, ...]
-    ) -> None:
+    def __init__(self, bus: EventBus, wanted: Wanted, tell: Any, kinds: tuple[type, ...]) -> None:
         self._wanted = wanted
         self._kinds = kinds
         self._queue: SimpleQueue[Any] = SimpleQueue()
@@ -40,6 +40,9 @@ class Watch:
         #: how many events were left out because nobody read them
         self.missed = 0
         self.closed = False
+        if tell is not None and not callable(tell):
+            problem = Problem("tell", brief(tell), "a function: f(event)")
+            raise ValidationError("nobody can be told so", problems=[problem])
         if tell is not None:
             self._end = bus.subscribe(lambda event: tell(event) if self._fits(event) else None, ItemEvent)
             return
@@ -49,13 +52,16 @@ class Watch:
             listening = heard()
             if listening is not None:
                 listening(event)
+            else:  # here, and not where it goes: that may be anywhere, also with the lock of the bus held
+                end()
 
-        self._end = bus.subscribe(hear, ItemEvent)
+        end = self._end = bus.subscribe(hear, ItemEvent)
 
     def next(self, timeout: float | None = None) -> ItemEvent | None:
         """Return the next event; None when there is none within `timeout` seconds, or it was closed."""
+        limit = seconds_of(timeout, "timeout")
         try:
-            event = self._queue.get(timeout=timeout)
+            event = self._queue.get(timeout=limit)
         except Empty:
             return None
         if event is _END:
@@ -107,11 +113,6 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        end = getattr(self, "_end", None)
-        if end is not None:
-            end()
 
     def __repr__(self) -> str:
         missed = f", {self.missed} missed" if self.missed else ""

@@ -45,7 +45,7 @@ def run(
     return None
 
 
-def out_of(words: Sequence[str]) -> tuple[list[str], str | None]:
+def out_of(words: Sequence[str], *, command: str = "%grym run") -> tuple[list[str], str | None]:
     """Return the words without ``-o NAME``, and the name; after ``--`` every word is a value."""
     rest: list[str] = []
     out: str | None = None
@@ -57,12 +57,12 @@ def out_of(words: Sequence[str]) -> tuple[list[str], str | None]:
             out = next(at, "")
             if not out.isidentifier():
                 raise CommandError(
-                    f"%grym run {word} needs a variable's name, not {out!r}", hint=f"{word} result"
+                    f"{command} {word} needs a variable's name, not {out!r}", hint=f"{word} result"
                 )
         elif word.startswith("--") and word[2:3].isalpha():
             near = closest(word, ("--out",))
             raise CommandError(
-                f"%grym run does not take {word!r}.{near}",
+                f"{command} does not take {word!r}.{near}",
                 hint=f"a text that begins so comes after --: -- {word}",
             )
         else:

@@ -134,6 +134,12 @@ def _run(shell: InteractiveShell, given: Namespace) -> object:
     return run(_registry(), given.words, shell.user_ns, usage=command("run").line)
 
 
+def _context(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.context import act
+
+    return act(shell, given.words)
+
+
 # -- looking ---------------------------------------------------------------------------------------
 
 
@@ -277,6 +283,26 @@ COMMANDS: tuple[Command, ...] = (
         _run,
         None,
         ("service", "task", "values"),
+    ),
+    Command(
+        "context",
+        "what models share: the items as a table, read, put, taken out, watched; a filter is name=value",
+        "[list] [FILTER ...] | get ID | get TYPE [KEY] | put TYPE VALUE [name=value ...] | rm ID... | "
+        "clear FILTER ... | clear --all | stats | watch [FILTER ...] | watch off",
+        (
+            "%grym context",
+            "%grym context list type=tempo min_priority=high tags=beat,live order=oldest",
+            "%grym context put tempo $found key=song-1 ttl=600 priority=high tags=beat,live",
+            "%grym context put style 'slow and dark' ttl=never pinned=true -o item",
+            "%grym context get tempo song-1 -o tempo",
+            "%grym context rm $item",
+            "%grym context clear source=madmom",
+            "%grym context watch type=tempo kinds=put,expired",
+            "%grym context watch off",
+        ),
+        _context,
+        None,
+        ("values",),
     ),
     Command(
         "calls",

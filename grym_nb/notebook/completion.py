@@ -1,18 +1,22 @@
-"""What Tab offers on a `%grym` line (commands, options, services, tasks, parameters and variables), and
-inside of `grym.get("`: services.
+"""What Tab offers on a `%grym` line (commands, options, services, tasks, parameters, variables, what is in
+the context store), and inside of `grym.get("`: services.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CommandError
 from grym_nb.notebook.calling import out_of
 from grym_nb.notebook.commands import COMMANDS, Command, parser_of
+from grym_nb.notebook.context import ACTIONS
 from grym_nb.notebook.typed import keyword, words_of
+from grym_nb.priority import PRIORITIES
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -105,6 +109,8 @@ def offers(line: str, *, cell: bool = False, variables: Iterable[str] = ()) -> t
         texts = _next(known, words[1:], fragment, list(variables))
         if known.name == "run":
             texts = [*texts, *_parameters(line[: len(line) - len(fragment)], fragment)]
+        elif known.name == "context":
+            texts = [*texts, *_of_context(words[1:], fragment)]
     return fragment, [text for text in texts if text.startswith(fragment)]
 
 
@@ -178,3 +184,58 @@ def _known(service: str) -> tuple[TaskSpec, ...]:
 
     handle = current().registry.get(service, None)
     return () if handle is None or not handle.status().tasks else handle.tasks
+
+
+# -- on a `%grym context` line ---------------------------------------------------------------------
+
+_LOOKED_AT = 20_000  # items, the newest
+_MOST = 100  # that are offered of them
+
+
+def _of_context(words: Sequence[str], fragment: str) -> Iterable[str]:
+    """Return what may come next after ``%grym context``; contents are not looked at."""
+    if not words:
+        return list(ACTIONS)
+    action, before = ACTIONS.get(words[0]), words[1:]
+    if action is None or before[-1:] in (["-o"], ["--out"]):
+        return ()
+    if fragment.startswith("-"):
+        return action.flags
+    name, equals, _ = fragment.partition("=")
+    if equals:
+        return [f"{name}={value}" for value in _values_of(name)]
+    given = {pair[0] for word in before if (pair := keyword(word))}
+    return [*_words_of(action.name, before), *(f"{name}=" for name in action.names if name not in given)]
+
+
+def _words_of(action: str, before: Sequence[str]) -> list[str]:
+    if action == "rm":
+        return [id for id in _in_store("id") if id not in before]
+    if action in ("get", "put") and not before:
+        return [*_in_store("type"), *(_in_store("id") if action == "get" else ())]
+    if action == "get" and len(before) == 1:
+        return _in_store("key", before[0])
+    return ["off"] if action == "watch" and not before else []
+
+
+def _values_of(name: str) -> Iterable[str]:
+    if name in ("priority", "min_priority"):
+        return PRIORITIES
+    return _in_store(name) if name in ("type", "key", "source", "workflow", "task") else ()
+
+
+def _in_store(field: str, type: str | None = None) -> list[str]:
+    """Return what the items (of a type) have in a field, the newest first, as far as it is one plain word."""
+    from grym_nb.runtime import current
+
+    store = current()._context  # asked for as `context`, it would be made
+    entries = [] if store is None else list(store._shelf.entries.values())
+    items = (entry.item for entry in islice(reversed(entries), _LOOKED_AT))
+    found: dict[str, None] = {}
+    for item in items:
+        text = getattr(item, field)
+        if text and type in (None, item.type) and text not in found and shlex.quote(text) == text:
+            found[text] = None
+            if len(found) == _MOST:
+                break
+    return list(found)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError
 from grym_nb.notebook.completion import matcher_for
+from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
 from grym_nb.services.progress import on_progress
@@ -34,6 +35,7 @@ def install(shell: InteractiveShell) -> None:
         _add_completion(shell, undo)
         _add_progress(shell, undo)
         _add_errors(shell, undo)
+        undo.callback(end_feeds, shell)  # of `%grym context watch`
         _installed[shell] = undo.pop_all()
 
 

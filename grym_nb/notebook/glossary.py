@@ -33,6 +33,12 @@ GLOSSARY: tuple[Row, ...] = (
         "load, unload, status, metrics, execute",
         "grym_nb.services.handle.ServiceHandle",
     ),
+    Row("ContextManager, ContextRepository", "ContextStore", "grym_nb.context.store.ContextStore"),
+    Row(
+        "ContextAdapter",
+        "a function registered with adapter, or adapt_context",
+        "grym_nb.context.adapters.adapter",
+    ),
     Row("MetricsCollector, MetricsRegistry", "Metrics", "grym_nb.metrics.Metrics"),
     Row("ConfigurationManager", "Settings", "grym_nb.settings.Settings"),
     Row("TaskRouter", "submit, run", "grym_nb.flow"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from grym_nb.services.progress import Progress
 
-__all__ = ["Display", "ProgressDisplays", "bundle_of", "displays_for"]
+__all__ = ["Display", "ProgressDisplays", "bundle_of", "display_of", "displays_for"]
 
 #: shows a mime bundle under a display id: as a new output, or (`update`) in place of the one before
 Display = Callable[[dict[str, str], str, bool], None]
@@ -91,12 +91,17 @@ def displays_for(shell: InteractiveShell, environ: Mapping[str, str] = os.enviro
     under_test = "PYTEST_CURRENT_TEST" in environ
     if getattr(shell, "kernel", None) is None or wish == "off" or (under_test and wish != "on"):
         return None
+    return ProgressDisplays(display_of(shell), after=_after)
+
+
+def display_of(shell: InteractiveShell) -> Display:
+    """Return what shows a bundle where the cells of a shell are shown."""
     publisher: Any = shell.display_pub
 
     def display(bundle: dict[str, str], id: str, update: bool) -> None:
         publisher.publish(bundle, transient={"display_id": id}, update=update)
 
-    return ProgressDisplays(display, after=_after)
+    return display
 
 
 def _after() -> float:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from grym_nb.errors import CommandError, closest
 
-__all__ = ["Parser", "Words", "keyword", "value_of", "variable", "words_of"]
+__all__ = ["Parser", "Words", "keyword", "refers", "text_of", "value_of", "variable", "words_of"]
 
 _REFERENCE = re.compile(r"\$(\w+)|\{(\w+)\}")
 _KEYWORD = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
@@ -68,14 +68,29 @@ def value_of(word: str, variables: Mapping[str, Any]) -> Any:
     ``$name`` and ``{name}`` are the object of that name itself; a literal (``3``, ``[1, 2]``, ``None``) is
     its value; anything else is the text.
     """
-    match = _REFERENCE.fullmatch(word)
-    name = "" if match is None else match[1] or match[2]
-    if name.isidentifier():
+    name = refers(word)
+    if name:
         return variable(name, variables)
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return word
+
+
+def text_of(word: str, variables: Mapping[str, Any]) -> Any:
+    """Return the text that a word is, also where it would be a number: a key may be ``42``.
+
+    ``$name`` is the object of that name, and None is None.
+    """
+    value = value_of(word, variables)
+    return value if value is None or isinstance(value, str) or refers(word) else word
+
+
+def refers(word: str) -> str:
+    """Return the name of the variable that a word stands for, or an empty string when it is no such thing."""
+    match = _REFERENCE.fullmatch(word)
+    name = "" if match is None else match[1] or match[2]
+    return name if name.isidentifier() else ""
 
 
 def variable(name: str, variables: Mapping[str, Any]) -> Any:

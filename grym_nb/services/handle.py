@@ -230,7 +230,7 @@ def _engine(frame: Frame) -> Any:
     try:
         if frame.cancelled or frame.deadline is not None:
             frame.check()
-        if spec.takes_context and ports.context is not None and "context" not in frame.kwargs:
+        if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
             frame.kwargs["context"] = ports.context(frame)
         value = run(frame)
     except BaseException as raised:

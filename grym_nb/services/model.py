@@ -92,6 +92,12 @@ class TaskSpec:
     doc: str
     checker: Checker = field(compare=False)
 
+    def lacks_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Tell whether it takes a context, and none is given: neither by name nor by position."""
+        if not self.takes_context or "context" in kwargs:
+            return False
+        return len(args) <= self.checker.names.index("context")
+
     @property
     def signature(self) -> str:
         """The method's signature as text, without `self`."""

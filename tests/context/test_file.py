@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grym_nb.context import ContextStore, schema, sqlite
+from grym_nb.context import ContextStore, schema, sqlite, statements
 from grym_nb.errors import ItemConflict, ItemNotFound, StateError, StorageError, ValidationError
 from grym_nb.events import ItemDeleted, ItemEvent, ItemExpired, ItemPut, ItemUpdated
-from tests.services.crowd import all_at_once, until
+from tests.services.crowd import all_at_once, outcome, start, until
 
 
 @pytest.fixture
@@ -148,6 +148,23 @@ def test_what_was_put_just_before_the_end_is_there(path: Path, end: str) -> None
         assert store.latest("a").content == "last"
 
 
+def test_whatever_put_returned_while_the_store_was_closed_is_in_the_file(path: Path) -> None:
+    """Every put either returns, and is there, or says that the store is closed."""
+    store = ContextStore(path)
+    kept: list[str] = []
+
+    def write() -> None:
+        while True:
+            kept.append(store.put(1, type="a").id)
+
+    writing = [start(write) for _ in range(3)]
+    until(lambda: len(kept) > 300)
+    store.close()
+    assert all(isinstance(outcome(one), StateError) for one in writing)
+    with ContextStore(path) as store:
+        assert {item.id for item in store.query()} == set(kept)
+
+
 def test_a_forgotten_store_says_so_and_loses_nothing(path: Path) -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -263,7 +280,7 @@ def test_who_slept_for_so_long_that_what_went_is_forgotten_reads_all_anew(
     path: Path, now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_LOOK_SECONDS", 3600.0)
-    monkeypatch.setattr(sqlite, "_AT_ONCE", 2)
+    monkeypatch.setattr(statements, "_AT_ONCE", 2)
     with ContextStore(path, clock=lambda: now[0]) as one, ContextStore(path, clock=lambda: now[0]) as two:
         items = [one.put(n, type="a", ttl=None, durable=True) for n in range(6)]
         mine = two.put("mine", type="b", ttl=None)  # not in the file yet
@@ -368,6 +385,15 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(path: Path, make: 
         ContextStore(path)
     assert caught.value.hint and path.read_bytes() == before
     assert "not a file" in told or list(path.parent.iterdir()) == [path]
+
+
+def test_a_foreign_file_that_is_open_elsewhere_is_refused(path: Path) -> None:
+    """All of it may be in its journal yet."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as theirs:
+        theirs.execute("PRAGMA journal_mode = wal")
+        theirs.execute("CREATE TABLE theirs (x)")
+        with pytest.raises(StorageError, match="another program"):
+            ContextStore(path)
 
 
 def test_a_damaged_file_is_told_and_left_as_it_is(path: Path) -> None:
@@ -515,7 +541,7 @@ def test_an_interrupt_in_the_middle_of_a_change_leaves_all_as_it_was(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite.SqliteFile, "_next", interrupted)
+            patch.setattr(statements.Statements, "_next", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.update(item.id, 2)
         assert store.get(item.id) == item and store.update(item.id, 3).version == 2
@@ -552,17 +578,6 @@ def test_an_interrupt_in_a_put_leaves_file_and_memory_of_one_mind(
                     store.put(1, type="a", durable=durable)
             caught_up(store)
             assert rows(path) == len(store) == durable
-
-        def late(self: Any, *given: Any) -> None:
-            store._storage.flush()  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(shelf, "add", late)
-            with pytest.raises(KeyboardInterrupt):
-                store.put(2, type="a")
-        caught_up(store)
-        assert rows(path) == len(store) == 2 and store.latest("a").content == 2
         assert shelf.add is add
 
 

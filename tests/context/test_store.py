@@ -313,6 +313,9 @@ def test_two_kernels_on_one_file_say_what_one_dict_would(steps: list[tuple[Any, 
         ({"priority": True}, "priority"),
         ({"tags": "song"}, "tags"),
         ({"tags": ("a", 3)}, "tags"),
+        ({"tags": [{}]}, "tags"),
+        ({"tags": 3}, "tags"),
+        ({"ttl": float("inf")}, "ttl"),
         ({"metadata": 3}, "metadata"),
     ],
 )
@@ -339,6 +342,10 @@ def test_everything_that_is_wrong_with_an_item_is_said_at_once() -> None:
         ({"tags": "a"}, "several texts"),
         ({"min_priority": "much"}, "low, normal, high, critical"),
         ({"since": "yesterday"}, "seconds since 1970"),
+        ({"since": float("nan")}, "seconds since 1970"),
+        ({"until": True}, "seconds since 1970"),
+        ({"tags": [[1]]}, "texts"),
+        ({"any_tags": np.array([1, 2])}, "texts"),
         ({"key": 3}, "expected text"),
         ({"limit": -1}, "a whole number from 0"),
         ({"limit": 1.5}, "a whole number from 0"),
@@ -351,6 +358,34 @@ def test_a_query_that_makes_no_sense_is_refused(wrong: dict[str, Any], told: str
         with pytest.raises(ValidationError, match=re.escape(told)):
             store.query(**wrong)
         assert len(store) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (lambda store: store.put(1, typ="a"), "Did you mean 'type'?"),
+        (lambda store: store.put(1), "missing 1 required keyword-only argument: 'type'"),
+        (lambda store: store.latest(), "missing 1 required positional argument: 'type'"),
+        (lambda store: store.update("id", metadta={}), "Did you mean 'metadata'?"),
+        (lambda store: store.clear(limit=3), "a filter: type, key"),
+        (lambda store: store.table(limit=3), "a filter: type, key"),
+        (lambda store: store.clear(order="oldest"), "a filter: type, key"),
+    ],
+)
+def test_what_a_method_does_not_take_is_told_with_what_it_does(asked: Any, told: str) -> None:
+    with ContextStore() as store:
+        store.put(1, type="a")
+        with pytest.raises(ValidationError, match=re.escape(told)) as caught:
+            asked(store)
+        assert len(store) == 1 and "limit.'" not in str(caught.value)
+
+
+def test_tags_may_be_any_row_of_texts() -> None:
+    with ContextStore() as store:
+        item = store.put(1, type="a", tags=np.array(["x", "y", "x"]))
+        assert item.tags == ("x", "y") and type(item.tags[0]) is str
+        assert store.query(tags=np.array(["x", "y"])) == [item] == store.query(any_tags={"y"})
+        assert store.put(1, type="a", ttl=60).ttl.__class__ is float
 
 
 def test_what_is_gone_says_how_it_went() -> None:

@@ -102,6 +102,21 @@ def test_coroutines_wait_without_holding_up_their_loop() -> None:
     assert asyncio.run(main()) == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
 
+def test_all_who_read_one_watch_hear_of_its_end() -> None:
+    async def read(watching: Any) -> list[Any]:
+        return [event.item.content async for event in watching]
+
+    async def main() -> list[list[Any]]:
+        with ContextStore() as store:
+            watching = store.watch()
+            reading = [asyncio.ensure_future(read(watching)) for _ in range(3)]
+            await asyncio.sleep(0)
+            store.put(1, type="a")
+        return await asyncio.wait_for(asyncio.gather(*reading), 10)
+
+    assert sorted(asyncio.run(main())) == [[], [], [1]]
+
+
 def test_a_coroutine_that_is_cancelled_loses_nothing_for_the_next() -> None:
     async def main() -> Any:
         with ContextStore() as store:
@@ -185,8 +200,8 @@ def test_a_watch_that_nobody_has_any_more_hears_nothing() -> None:
         assert bus.wants(ItemPut)
         del watching
         gc.collect()
+        store.put(1, type="a")  # and that is when it is found to be gone
         assert not bus.wants(ItemPut)
-        store.put(1, type="a")
 
 
 def test_a_reader_that_is_slow_misses_the_oldest_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

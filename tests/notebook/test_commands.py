@@ -326,6 +326,8 @@ def test_every_static_repr_is_small_and_without_styles(ready: Kernel) -> None:
         "%grym",
         "%grym status two",
         "%grym calls",
+        "%grym context",
+        "%grym context stats",
         "%grym why",
         "%grym glossary",
         "%grym help",

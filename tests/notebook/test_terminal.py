@@ -92,6 +92,15 @@ def test_the_debugger_opens_in_the_frame_that_failed(terminal: Terminal) -> None
     assert terminal.type("bad.state").endswith("'ready'")
 
 
+def test_what_happens_in_the_context_is_shown_when_it_is_asked_for(terminal: Terminal) -> None:
+    """Nothing is written into the prompt meanwhile."""
+    shown = terminal.type("%grym context watch type=note")
+    assert shown.endswith("context, live (type=note): nothing yet")
+    assert terminal.type("%grym context put note hello key=one;") == ""
+    assert re.search(r"put +ctx-\w+-1 +note +one +normal", terminal.type("%grym context watch type=note"))
+    assert terminal.type("%grym context watch off").endswith("1 watch has ended")
+
+
 def test_unloading_takes_it_away(terminal: Terminal) -> None:
     """Silently."""
     assert terminal.type("%unload_ext grym_nb") == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grym_nb.errors import CommandError
-from grym_nb.notebook.typed import Parser, Words, keyword, value_of, words_of
+from grym_nb.notebook.typed import Parser, Words, keyword, refers, text_of, value_of, words_of
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,26 @@ class Untouchable:
 
 CLIP = Untouchable()
 VARIABLES = {"clip": CLIP, "n": 3, "_hidden": 1}
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("tempo", "tempo"),
+        ("42", "42"),
+        ("[1, 2]", "[1, 2]"),
+        ("True", "True"),
+        ("'42'", "42"),
+        ("None", None),
+        ("$n", 3),
+        ("{n}", 3),
+        ("$n more", "$n more"),
+    ],
+)
+def test_where_a_text_is_meant_a_number_is_text(word: str, text: object) -> None:
+    """A key may be 42; a variable is what it is, and None is nothing."""
+    assert text_of(word, VARIABLES) == text
+    assert refers(word) == ("n" if text == 3 else "")
 
 
 @pytest.mark.parametrize(
