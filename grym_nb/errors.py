@@ -267,8 +267,9 @@ class ItemConflict(GrymError):
     @classmethod
     def of(cls, theirs: Any, expected: int, yours: Any) -> ItemConflict:
         """Return the error for an item that is not at the version that was expected."""
+        why = ": somebody wrote it meanwhile" if expected < theirs.version else ""
         return cls(
-            f"{theirs.id} is at version {theirs.version}, not {expected}: somebody wrote it meanwhile",
+            f"{theirs.id} is at version {theirs.version}, not {expected}{why}",
             hint="read it again and decide, or leave expect out; details has both sides",
             id=theirs.id,
             theirs=theirs,

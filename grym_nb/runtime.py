@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from grym_nb.clock import Clock
-from grym_nb.errors import ConfigError, Problem, StateError, StorageError, says_what_it_takes
+from grym_nb.errors import ConfigError, Problem, StateError, StorageError, ValidationError, says_what_it_takes
 from grym_nb.flow import route
 from grym_nb.render import brief
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
@@ -104,7 +104,8 @@ class Runtime:
         suits, problems = suited(items, model, self._own_adapter(model))
         if problems and (told := problems[0].path.partition("(")[2]) not in self._unsuited:
             self._unsuited.add(told)
-            _log.warning("%s is not given all of the context, as not all suits it: %s", model, problems[0])
+            more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
+            _log.warning("%s is given no context that does not suit it: %s%s", model, problems[0], more)
         return suits or None
 
     def _keep_result(self, frame: Frame, value: Any) -> None:
@@ -156,6 +157,11 @@ class Runtime:
     @says_what_it_takes
     def run(self, type: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the service that declares the task type, and return its answer."""
+        given: object = type
+        if isinstance(given, Task):
+            raise ValidationError(
+                "run takes a task type", hint="a Task is submitted: grym.submit(task).result()"
+            )
         return self._route(type, None).run(type, *args, **kwargs)
 
     def _route(self, type: str, model: str | None) -> ServiceHandle:

@@ -256,12 +256,28 @@ class TestContext:
             items = [runtime.context.put({"bpm": n}, type="beats") for n in range(2)]
             runtime.context.put({"tempo": 3}, type="tempo")
             assert [maker.make(), maker.make()] == [["3 bpm"]] * 2
-            assert [r.message.count("not all suits it") for r in caplog.records] == [1]
+            assert [r.message.count("that does not suit it") for r in caplog.records] == [1]
             with pytest.raises(ValidationError) as caught:
                 runtime.context.for_model("maker")
             assert all(item.id in str(caught.value.problems) for item in items)
             runtime.context.clear(type="tempo")
             assert maker.make() is None
+
+    def test_a_result_that_cannot_be_kept_is_said_and_the_call_succeeds(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Odd(ModelService):
+            @task("odd")
+            def odd(self) -> object:
+                return {"f": print}
+
+        with Runtime(Settings(context_path=str(tmp_path / "context.db"))) as runtime:
+            runtime.registry.register("odd", Odd)
+            assert runtime.submit(Task("odd", store_results=True)).result(10) == {"f": print}
+            [record] = caplog.records
+            assert "content['f']" in record.message and record.exc_info is None
+            with pytest.raises(ValidationError, match="run takes a task type"):
+                runtime.run(Task("odd"))  # type: ignore[arg-type]
 
     def test_a_context_may_be_given_by_position(self) -> None:
         with Runtime() as runtime:

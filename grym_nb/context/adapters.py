@@ -34,7 +34,9 @@ class _Registered(NamedTuple):
     exactness: tuple[bool, bool, int, bool, int]
 
     def suits(self, type: str, model: str) -> bool:
-        return _matches(model, self.target) and _matches(type, self.source)
+        # Also by what stands behind the owner: "facebook/wav2vec2-base".
+        named = _matches(model, self.target) or _matches(model.rpartition("/")[2], self.target)
+        return named and _matches(type, self.source)
 
 
 _registered: dict[tuple[str, str], _Registered] = {}
@@ -45,9 +47,9 @@ _order = itertools.count(1)
 def adapter(source: str, target: str) -> Callable[[F], F]:
     """Return a decorator: the function makes of an item the content that suits a model.
 
-    `source` matches the types of items and `target` the names of models, whatever their case; ``*`` stands
-    for any characters, ``?`` for one. The same pair again replaces what was registered: a cell that is run
-    twice registers once.
+    `source` matches the types of items and `target` the names of models, whatever their case and owner
+    (``"facebook/wav2vec2-base"``); ``*`` stands for any characters, ``?`` for one. The same pair again
+    replaces what was registered: a cell that is run twice registers once.
     """
     _refuse(source=source, target=target)
 

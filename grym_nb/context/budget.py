@@ -95,6 +95,15 @@ class Budget:
             heapq.heappush(heap, (entry.used, turn, entry))
         return None
 
+    def _way_out(self, size: int) -> str:
+        max_bytes, max_items = self.limits
+        if max_bytes is not None and size > max_bytes:
+            return "make max_bytes larger, or put less of it"
+        larger = " or ".join(
+            name for name, limit in (("max_bytes", max_bytes), ("max_items", max_items)) if limit is not None
+        )
+        return f"delete or unpin something, give it a higher priority, or make {larger} larger"
+
     def _refusal(self, size: int) -> ResourceExhausted:
         max_bytes, max_items = self.limits
         limits = [in_words(max_bytes)] if max_bytes is not None else []
@@ -103,7 +112,7 @@ class Budget:
         return ResourceExhausted(
             f"an item of {in_words(size)} does not fit into a store of {' and '.join(limits)}",
             cause=f"in use: {in_words(self.used[0])} in {self.used[1]} items; {stay} stay",
-            hint="delete or unpin something, give it a higher priority, or make max_bytes larger",
+            hint=self._way_out(size),
             limit=max_bytes,
             use=self.used[0],
         )

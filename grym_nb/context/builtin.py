@@ -139,9 +139,10 @@ def as_text(item: ContextItem) -> str:
     return summarise(item.content, None).text
 
 
+_READERS = "text* *llm* *llama* gpt* qwen* mistral* mixtral* claude* gemma* gemini* phi* deepseek*".split()
 #: by the names of the models that they are for, whatever the type of the item
 BUILT_IN: dict[str, Callable[[ContextItem], Any]] = {
     **dict.fromkeys(("wav2vec2*", "gama*"), at_16k),
     **dict.fromkeys(("audioldm*", "musicldm*", "stableaudio*", "stable_audio*"), as_parameters),
-    **dict.fromkeys(("text*", "*llm*", "llama*", "gpt*", "qwen*"), as_text),
+    **dict.fromkeys(_READERS, as_text),
 }

@@ -184,6 +184,11 @@ class Index:
         """Return the types that there are; needs no lock."""
         return sorted(self._types)
 
+    def keys(self, type: str) -> list[str]:
+        """Return the keys that there are of a type; needs no lock."""
+        lists = self._types.get(type)
+        return sorted(lists.tables[_NAMES.index("key")]) if lists is not None else []
+
     def _shortest(self, wanted: Wanted) -> list[_Levels]:
         """Return the lists, one for each type and name, in which everything that fits must be."""
         groups: list[list[tuple[str, str] | None]] = [[name] for name in wanted.names]

@@ -102,7 +102,7 @@ def _blended(items: list[ContextItem], by_age: list[int], strategy: Strategy) ->
     pick = strategy_of(strategy)
     if pick is None:
         assert callable(strategy)
-        return strategy(items), {"content": _told(givers)}
+        return _made_by(strategy, items), {"content": _told(givers)}
     if pick is _averaged:
         weights = _weights(items)
         givers = [giver._replace(weight=weight) for giver, weight in zip(givers, weights, strict=True)]
@@ -117,8 +117,18 @@ def strategy_of(strategy: Any) -> _Pick | None:
     pick = STRATEGIES.get(strategy) if isinstance(strategy, str) else None
     if pick is None:
         known = f"a function, or one of {', '.join(STRATEGIES)}.{closest(brief(strategy), STRATEGIES)}"
-        raise ValidationError("no such way to merge", problems=[Problem("strategy", brief(strategy), known)])
+        raise ValidationError("no such way to merge", problems=[Problem("merge", brief(strategy), known)])
     return pick
+
+
+def _made_by(strategy: Callable[[list[ContextItem]], Any], items: list[ContextItem]) -> Any:
+    try:
+        return strategy(items)
+    except Exception as error:
+        told = f"{getattr(strategy, '__name__', 'the function')} cannot make one of {len(items)} items"
+        raise ValidationError(
+            told, cause=f"{type(error).__name__}: {error}", hint="it gets the list of items"
+        ) from None
 
 
 def _told(givers: _Givers) -> tuple[dict[str, Any], ...]:

@@ -77,7 +77,9 @@ def wanted_of(filters: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> Want
     if not asked.keys() <= _FILTERS:
         for name in sorted(asked.keys() - _FILTERS - set(also)):
             near = closest(name, (*FILTERS, *also))
-            problems.append(Problem(name, brief(asked.pop(name)), f"a filter: {', '.join(FILTERS)}.{near}"))
+            problems.append(
+                Problem(name, brief(asked.pop(name)), f"one of {', '.join((*FILTERS, *also))}.{near}")
+            )
     order: Order = "newest" if asked.get("order") is None else asked["order"]
     if not isinstance(order, str) or order not in _ORDERS:
         problems.append(Problem("order", brief(order), f"one of {', '.join(_ORDERS)}"))

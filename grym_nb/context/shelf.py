@@ -141,16 +141,33 @@ class Shelf:
         for went in tuple(self.went):
             if went.id == id and not (self.keeps and went.why == "evicted"):
                 return ItemNotFound(f"{id} was {went.why}", hint=went.because, id=id)
-        return ItemNotFound(f"there is no item {brief(id)}", hint=self.types_in_words(), id=id)
+        hint = f"{self._types_in_words()}; by type: latest(type, key)"
+        if isinstance(id, ContextItem):
+            hint = "an item is named by its id: item.id"
+        return ItemNotFound(f"there is no item {brief(id)}", hint=hint, id=id)
 
-    def types_in_words(self) -> str:
-        """Return which types there are."""
+    def nothing_of(self, type: str, key: str | None) -> ItemNotFound:
+        """Return the error for a type, or a key of it, of which nothing is here that still holds."""
+        named = f"{type!r}" if key is None else f"{type!r} with key {key!r}"
+        keys = [name for name in self._index.keys(type) if name != key]
+        hint = self._types_in_words()
+        if type in self._index.types():
+            known = f"{', '.join(keys[:10])}{', …' if len(keys) > 10 else ''}" if keys else "none"
+            hint = (
+                "what was there has expired"
+                if key in (None, *self._index.keys(type))
+                else f"keys of it: {known}"
+            )
+        return ItemNotFound(f"nothing of type {named} is in the store", hint=hint)
+
+    def _types_in_words(self) -> str:
         return f"types in the store: {', '.join(self._index.types()) or 'none yet'}"
 
     def refuse_closed(self) -> None:
         """Raise when this is closed."""
         if self.closed:
-            raise StateError("this context store is closed", hint="make another: ContextStore()")
+            where = "its path" if self.keeps else ""
+            raise StateError("this context store is closed", hint=f"make another: ContextStore({where})")
 
     # -- writing -----------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Wr
 from grym_nb.context.telling import Telling
 from grym_nb.context.versions import SAME, Said, changed, compared, picked, restored, touched
 from grym_nb.context.watch import Watch
-from grym_nb.errors import ItemConflict, ItemNotFound, Problem, ValidationError, says_what_it_takes
+from grym_nb.errors import ItemConflict, Problem, ValidationError, says_what_it_takes
 from grym_nb.events import EventBus
 from grym_nb.render import Table, brief
 from grym_nb.render import size as in_words
@@ -284,8 +284,7 @@ class ContextStore:
         """Return what was written last of that type (and key)."""
         found = self.query(type=type, key=key, limit=1)
         if not found:
-            named = f"{type!r}" if key is None else f"{type!r} with key {key!r}"
-            raise ItemNotFound(f"nothing of type {named} is in the store", hint=self._shelf.types_in_words())
+            raise self._shelf.nothing_of(type, key)
         return found[0]
 
     @says_what_it_takes
@@ -324,6 +323,7 @@ class ContextStore:
         """
         from grym_nb.context.portion import Limits, portion
 
+        wanted_of(query, also=("order", "limit", "max_bytes", "max_tokens", "merge", "count_tokens"))
         limits = Limits.of(limit, max_bytes, max_tokens, count_tokens, query.pop("order", None))
         # What is one item in the end, or as large as it turns out to be, is of all that there are.
         enough = limit if merge is None and limits.counts_items_only else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from grym_nb.context.item import ContextItem, kept
 from grym_nb.context.query import said
 from grym_nb.errors import ItemNotFound
+from grym_nb.render import brief
 
 if TYPE_CHECKING:
     from grym_nb.context.difference import Difference
@@ -78,7 +79,8 @@ def picked(history: Sequence[ContextItem], version: int) -> ContextItem:
         if item.version == version:
             return item
     id, numbers = history[-1].id, ", ".join(str(item.version) for item in history)
-    raise ItemNotFound(f"{id} has no version {version} any more", hint=f"kept are {numbers}", id=id)
+    more = " any more" if isinstance(version, int) and 0 < version < history[-1].version else ""
+    raise ItemNotFound(f"{id} has no version {brief(version)}{more}", hint=f"kept are {numbers}", id=id)
 
 
 def compared(history: Sequence[ContextItem], before: int | None, after: int | None) -> tuple[Difference, ...]:

@@ -11,7 +11,7 @@ from weakref import WeakMethod
 
 from grym_nb.context.index import Wanted
 from grym_nb.context.options import seconds_of
-from grym_nb.errors import Problem, ValidationError
+from grym_nb.errors import Interrupted, Problem, ValidationError
 from grym_nb.events import EventBus, ItemEvent
 from grym_nb.render import brief
 
@@ -40,6 +40,7 @@ class Watch:
         #: how many events were left out because nobody read them
         self.missed = 0
         self.closed = False
+        self._tells = "" if tell is None else getattr(tell, "__name__", brief(tell))
         if tell is not None and not callable(tell):
             problem = Problem("tell", brief(tell), "a function: f(event)")
             raise ValidationError("nobody can be told so", problems=[problem])
@@ -81,7 +82,15 @@ class Watch:
         return self
 
     def __next__(self) -> ItemEvent:
-        event = self.next()
+        try:
+            event = self.next()
+        except KeyboardInterrupt as error:
+            if isinstance(error, Interrupted):
+                raise
+            told = Interrupted(
+                "no longer waiting for what happens", hint="the watch goes on: loop over it again"
+            )
+            raise told from None
         if event is None:
             raise StopIteration
         return event
@@ -115,8 +124,11 @@ class Watch:
         self.close()
 
     def __repr__(self) -> str:
+        state = " closed" if self.closed else ""
+        if self._tells:
+            return f"<Watch{state}: tells {self._tells}>"
         missed = f", {self.missed} missed" if self.missed else ""
-        return f"<Watch{' closed' if self.closed else ''}: {self._queue.qsize()} to read{missed}>"
+        return f"<Watch{state}: {self._queue.qsize() - self.closed} to read{missed}>"
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ class _Asked:
         value = value_of(word, self.shell.user_ns)
         if name in _SEVERAL:
             return _several(word, value)
-        if name == "ttl" and value == "never":
+        if name == "ttl" and value in ("never", "none", "None"):
             return None
         if name in ("pinned", "durable") and isinstance(value, str):
             if value.lower() not in _YES_OR_NO:

@@ -153,6 +153,10 @@ def keep(frame: Frame, value: Any, *, fresh: bool) -> None:
     for port in filter(None, wanted):
         try:
             port(frame, value)
+        except GrymError as error:
+            _log.warning(
+                "%s succeeded, and its result was not kept: %s", frame.title, error.cause or error.message
+            )
         except Exception:
             _log.exception("the result of %s was not kept", frame.title)
 

@@ -70,7 +70,8 @@ def test_everything_said_of_an_item_is_there_after_a_restart(path: Path, now: li
             store.get(item.id)
         assert [i.content for i in store.query()] == ["for ever"]
     with ContextStore(path, clock=lambda: now[0]) as store:
-        assert (store.sweep(), len(store)) == (1, 1)
+        store.sweep()  # or its thread has done so already
+        assert (store.stats().expired, len(store)) == (1, 1)
     assert rows(path) == 1
 
 
@@ -246,7 +247,7 @@ def test_an_end_is_announced_once_in_each_kernel(path: Path, now: list[float]) -
         item = one.put(1, type="a", ttl=5, durable=True)
         until(lambda: item.id in two)
         now[0] += 5
-        assert one.sweep() == 1
+        one.sweep()
         two.sweep()
         until(lambda: heard[1])
         caught_up(two)

@@ -64,6 +64,21 @@ def test_several_become_one_before_they_are_adapted() -> None:
         assert item.id not in store and store.for_model("audioldm", merge="newest", type="q") == []
 
 
+@pytest.mark.parametrize("name", ["wav2vec2", "facebook/wav2vec2-base-960h", "Facebook/Wav2Vec2-Base"])
+def test_models_are_known_with_and_without_their_owner(name: str) -> None:
+    with ContextStore() as store:
+        store.put(Clip(np.zeros(800), 8000), type="audio")
+        assert store.for_model(name)[0].content.rate == 16_000
+
+
+def test_a_function_that_cannot_merge_is_told_as_such() -> None:
+    with ContextStore() as store:
+        store.put(1, type="a")
+        with pytest.raises(ValidationError, match="cannot make one of 1 items") as caught:
+            store.for_model("any", merge=lambda items: items[7])
+        assert "IndexError" in caught.value.cause
+
+
 def test_what_a_model_itself_adapts_with_wins() -> None:
     @adapter("p", "tested")
     def registered(item: Any) -> str:
@@ -85,7 +100,7 @@ def test_what_a_model_itself_adapts_with_wins() -> None:
         ({"max_tokens": "many"}, "max_tokens"),
         ({"max_bytes": "200"}, "max_bytes"),
         ({"typ": "a"}, "typ"),
-        ({"merge": "newst"}, "strategy"),
+        ({"merge": "newst"}, "merge"),
         ({"order": "oldest"}, "order"),
     ],
 )

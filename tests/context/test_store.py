@@ -367,9 +367,9 @@ def test_a_query_that_makes_no_sense_is_refused(wrong: dict[str, Any], told: str
         (lambda store: store.put(1), "missing 1 required keyword-only argument: 'type'"),
         (lambda store: store.latest(), "missing 1 required positional argument: 'type'"),
         (lambda store: store.update("id", metadta={}), "Did you mean 'metadata'?"),
-        (lambda store: store.clear(limit=3), "a filter: type, key"),
-        (lambda store: store.table(limit=3), "a filter: type, key"),
-        (lambda store: store.clear(order="oldest"), "a filter: type, key"),
+        (lambda store: store.clear(limit=3), "one of type, key"),
+        (lambda store: store.table(limit=3), "one of type, key"),
+        (lambda store: store.clear(order="oldest"), "one of type, key"),
     ],
 )
 def test_what_a_method_does_not_take_is_told_with_what_it_does(asked: Any, told: str) -> None:
@@ -409,6 +409,18 @@ def test_what_is_gone_says_how_it_went() -> None:
         with pytest.raises(ItemNotFound, match=r"nothing of type 'b' with key 'k'") as caught:
             store.latest("b", "k")
         assert "types in the store: a" in caught.value.hint
+        store.put(4, type="a", key="here", ttl=1)
+        with pytest.raises(ItemNotFound) as caught:
+            store.latest("a", "k")
+        assert caught.value.hint == "keys of it: here"
+        now[0] += 1
+        with pytest.raises(ItemNotFound) as caught:
+            store.latest("a", "here")
+        assert caught.value.hint == "what was there has expired"
+        item = store.query(type="a")[0]
+        with pytest.raises(ItemNotFound) as caught:
+            store.get(item)  # type: ignore[arg-type]
+        assert caught.value.hint == "an item is named by its id: item.id"
 
 
 def test_a_closed_store_says_so() -> None:
@@ -469,6 +481,10 @@ def test_earlier_versions_can_be_seen_and_brought_back() -> None:
         assert [i.content for i in store.history(item.id)] == ["second", "third", "fourth"]
         back = store.rollback(item.id, 2)
         assert (back.content, back.version) == ("second", 5)
+        with pytest.raises(ItemNotFound, match=r"has no version 9\n"):
+            store.diff(item.id, 9)
+        with pytest.raises(ItemConflict, match=r"at version 5, not 9\n"):
+            store.update(item.id, 1, expect=9)
         with pytest.raises(ItemNotFound, match="has no version 1 any more") as caught:
             store.rollback(item.id, 1)
         assert caught.value.hint == "kept are 3, 4, 5"

@@ -215,6 +215,18 @@ def test_a_reader_that_is_slow_misses_the_oldest_and_is_told(monkeypatch: pytest
         assert watching.next(0) is None
 
 
+def test_a_watch_says_whom_it_tells_or_what_is_to_be_read() -> None:
+    def show(event: ItemEvent) -> None: ...
+
+    with ContextStore() as store:
+        told, read = store.watch(show), store.watch()
+        store.put(1, type="a")
+        assert (repr(told), repr(read)) == ("<Watch: tells show>", "<Watch: 1 to read>")
+        assert read.next(0) is not None
+        told.close(), read.close()
+        assert (repr(told), repr(read)) == ("<Watch closed: tells show>", "<Watch closed: 0 to read>")
+
+
 def test_a_watch_ends_with_its_block() -> None:
     with ContextStore() as store:
         with store.watch() as watching:

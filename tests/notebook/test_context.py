@@ -238,7 +238,7 @@ def test_stats_are_those_of_the_store(ready: Kernel) -> None:
         ("get tempo kee=c", "CommandError", "get does not take 'kee'. Did you mean 'key'?", "usage: "),
         ("get tempo song-1 -o 2x", "CommandError", "-o needs a variable's name, not '2x'", "-o result"),
         ("get tempi", "ItemNotFound", "nothing of type 'tempi'", "types in the store: "),
-        ("get tempo song-3", "ItemNotFound", "'tempo' with key 'song-3'", "types in the store: "),
+        ("get tempo song-3", "ItemNotFound", "'tempo' with key 'song-3'", "keys of it: song-1, song-2"),
         ("get ctx-0-1", "ItemNotFound", "there is no item 'ctx-0-1'", "types in the store: "),
         ("get $gone", "ItemNotFound", "has expired|was expired", "put it again"),
         ("get $ctx", "CommandError", "$ctx is no item, and no text", "%grym context shows"),
