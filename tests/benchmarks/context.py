@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import sqlite3
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from grym_nb.context import ContextStore
-from grym_nb.devices import process_memory
 
 from .frame import QUICK, Effort, Row, Work, benchmark, installed, missing, side_by_side
 
@@ -110,10 +110,10 @@ def context_memory(effort: Effort) -> Iterator[Row]:
     count = 100_000 if effort is not QUICK else 20_000
 
     def taken(fill: Callable[[], object]) -> float:
-        gc.collect()
-        before = process_memory().rss
+        tracemalloc.start()
         held = fill()
-        figure = (process_memory().rss - before) / count
+        figure = tracemalloc.get_traced_memory()[0] / count
+        tracemalloc.stop()
         del held
         return figure
 
