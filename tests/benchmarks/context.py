@@ -7,6 +7,7 @@ import sqlite3
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -67,8 +68,9 @@ def context_query(effort: Effort) -> Iterator[Row]:
                 ours = side_by_side(works, rounds=effort.rounds, seconds=effort.seconds)["ours"]
                 yield Row(work, ours, f"of {sizes[0]:,}", first, "us", "flat")
                 continue
-            works |= {"a scan": scan(store), "sqlite, indexed": indexed(store)}
-            figures = side_by_side(works, rounds=effort.rounds, seconds=effort.seconds)
+            with closing(sqlite3.connect(":memory:")) as db:
+                works |= {"a scan": scan(store), "sqlite, indexed": indexed(store, db)}
+                figures = side_by_side(works, rounds=effort.rounds, seconds=effort.seconds)
             first = figures["ours"]
             yield from rows(work, figures, "us", "<= 10 us")
 
@@ -152,18 +154,18 @@ def context_file(effort: Effort) -> Iterator[Row]:
         began = time.perf_counter()
         with ContextStore(path, max_bytes=10_000) as store:
             opened = time.perf_counter() - began
-            db = sqlite3.connect(path)
-            began = time.perf_counter()
-            db.execute("SELECT * FROM items").fetchall()
-            read = time.perf_counter() - began
-            db.close()
+            with closing(sqlite3.connect(path)) as db:
+                began = time.perf_counter()
+                db.execute("SELECT * FROM items").fetchall()
+                read = time.perf_counter() - began
             yield Row(f"open a file of {count:,} items", opened, "sqlite, rows read", read, "ms")
             ids = iter([item.id for item in store.query(limit=count // 2)][::-1] * 100)
-            works: dict[str, Work] = {
-                "ours": ("store.get(next(ids))", {"store": store, "ids": ids}),
-                "sqlite, by id": by_id(store, path),
-            }
-            figures = side_by_side(works, rounds=effort.rounds, seconds=effort.seconds)
+            with closing(sqlite3.connect(path)) as db:
+                works: dict[str, Work] = {
+                    "ours": ("store.get(next(ids))", {"store": store, "ids": ids}),
+                    "sqlite, by id": by_id(db),
+                }
+                figures = side_by_side(works, rounds=effort.rounds, seconds=effort.seconds)
             yield from rows("get, read from the file", figures, "us")
             with caches(folder, lasting=True) as peers:
                 works = {"ours": (_PUT.format(True), {"store": store, "said": _SAID})}
@@ -243,8 +245,7 @@ def scan(store: ContextStore) -> Work:
     )
 
 
-def indexed(store: ContextStore) -> Work:
-    db = sqlite3.connect(":memory:")
+def indexed(store: ContextStore, db: sqlite3.Connection) -> Work:
     db.execute("CREATE TABLE items (id PRIMARY KEY, type, priority)")
     db.execute("CREATE TABLE tags (tag, id)")
     for entry in store._shelf.entries.values():
@@ -259,7 +260,6 @@ def indexed(store: ContextStore) -> Work:
     return ("db.execute(asked).fetchall()", {"db": db, "asked": asked})
 
 
-def by_id(store: ContextStore, path: Path) -> Work:
-    db = sqlite3.connect(path)
+def by_id(db: sqlite3.Connection) -> Work:
     (id,) = db.execute("SELECT id FROM items LIMIT 1").fetchone()
     return ("db.execute('SELECT body FROM contents WHERE id = ?', (id,)).fetchone()", {"db": db, "id": id})
