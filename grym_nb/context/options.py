@@ -103,7 +103,11 @@ def _path(path: Any, problems: list[Problem]) -> Path | None:
             text = os.fspath(path)
             if isinstance(text, str) and text and "\0" not in text:
                 return Path(text).expanduser().absolute()
-        except Exception:  # a home that is not there, a stranger that is no path after all
-            pass
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):  # no such home, or no path after all
+            pass  # told below
     problems.append(Problem("path", brief(path), "the path of a file, such as 'context.db'"))
     return None

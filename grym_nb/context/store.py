@@ -210,7 +210,6 @@ class ContextStore:
     @says_what_it_takes
     def touch(self, id: str, ttl: float | EllipsisType | None = ...) -> ContextItem:
         """Let an item hold anew from now on, for as long as it did or for `ttl` seconds; no new version."""
-
         return self._alter(id, lambda before: touched(before, ttl, self._clock()))
 
     @says_what_it_takes

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import pytest
 
 from grym_nb.context import ContextStore
-from tests.services.crowd import outcome, start
+from tests.services.crowd import outcome, start, storm
 
 
 @pytest.mark.parametrize("where", ["memory", "file"])
 def test_real_interrupts_between_any_two_steps_leave_a_store_whole(where: str) -> None:
     """A storm of SIGALRM turned into KeyboardInterrupt: indexes, counts, expiry, memory and file agree."""
-    seen = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    rounds = "3000" if os.environ.get("GRYM_FULL") == "1" else "400"
-    told = subprocess.run(
-        [sys.executable, "-m", "tests.context.storm", where, rounds],
-        cwd=Path(__file__).parents[2],
-        env=seen,
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert told.returncode == 0, told.stderr
-    left = json.loads(told.stdout)
-    assert left.pop("struck") > 300
-    assert left == {"wrong": ""}
+    assert storm("tests.context.storm", where) == {"wrong": ""}
 
 
 class Thing:

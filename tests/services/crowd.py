@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context
+from pathlib import Path
 from typing import Any
 
 from grym_nb.events import StateChanged
@@ -71,6 +74,26 @@ def until(reached: Callable[[], Any]) -> None:
             faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
             raise AssertionError("it never came to that")
         os.sched_yield()
+
+
+def storm(module: str, what: str) -> dict[str, Any]:
+    """Return what a storm of interrupts left, in a process of its own: 400 strikes, or 3000 in a full run.
+
+    It must not strike in what watches a test: coverage takes a lock between any two lines.
+    """
+    rounds = "3000" if os.environ.get("GRYM_FULL") == "1" else "400"
+    told = subprocess.run(
+        [sys.executable, "-m", module, what, rounds],
+        cwd=Path(__file__).parents[2],
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert told.returncode == 0, told.stderr
+    left: dict[str, Any] = json.loads(told.stdout)
+    assert left.pop("struck") > 300
+    return left
 
 
 @contextmanager

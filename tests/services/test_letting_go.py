@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +14,7 @@ from grym_nb.errors import CallBlocked, ConfigError, DependencyError, GrymError,
 from grym_nb.services import ModelService, ServiceRegistry, task
 from grym_nb.services.frame import CURRENT, current_frame
 from grym_nb.services.handle import ServiceHandle
-
-FULL = os.environ.get("GRYM_FULL") == "1"
+from tests.services.crowd import storm
 
 
 class Many(ModelService):
@@ -67,19 +61,7 @@ def test_real_interrupts_between_any_two_steps_leave_nothing_behind(what: str) -
 
     No slot and no count is lost, and no service stays on the way from one state to another.
     """
-    seen = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    told = subprocess.run(
-        [sys.executable, "-m", "tests.services.storm", what, "3000" if FULL else "400"],
-        cwd=Path(__file__).parents[2],
-        env=seen,
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert told.returncode == 0, told.stderr
-    left = json.loads(told.stdout)
-    assert left.pop("struck") > 300
-    assert left == {"odd": "", "answer": 1}
+    assert storm("tests.services.storm", what) == {"odd": "", "answer": 1}
 
 
 def test_an_interrupted_task_says_so_and_leaves_the_service_ready(many: ServiceHandle) -> None:
