@@ -93,14 +93,16 @@ class Runtime:
     def _context_for(self, frame: Frame) -> list[ContextItem] | None:
         """Return what a task is given as `context`: the most important and newest, as its model takes it.
 
-        What does not suit it is left out, and said once: it may be there for another.
+        Of what it asked for with ``@task(context=...)``, or else of all. What does not suit it is left out,
+        and said once: it may be there for another.
         """
         if self._context is None and self.settings.context_path is None:
             return None  # nobody has put anything
         from grym_nb.context.adapters import suited
 
         model = frame.record.name
-        items = self.context.query(order="priority", limit=self.settings.context_items)
+        asked = {} if frame.spec is None else frame.spec.context
+        items = self.context.query(**{"order": "priority", "limit": self.settings.context_items, **asked})
         suits, problems = suited(items, model, self._own_adapter(model))
         if problems and (told := problems[0].path.partition("(")[2]) not in self._unsuited:
             self._unsuited.add(told)

@@ -263,6 +263,30 @@ class TestContext:
             runtime.context.clear(type="tempo")
             assert maker.make() is None
 
+    def test_a_task_says_which_context_it_wants(self) -> None:
+        class Chooser(ModelService):
+            @task(context={"type": "tempo", "min_priority": "high", "limit": 1})
+            def one(self, context: list[ContextItem] | None = None) -> list[object] | None:
+                return None if context is None else [item.content for item in context]
+
+            @task(context={"typ": "tempo"})
+            def mistyped(self, context: object = None) -> None: ...
+
+        with Runtime() as runtime:
+            chooser = runtime.registry.register("chooser", Chooser)
+            for content, type, priority in (
+                (1, "tempo", "high"),
+                (2, "tempo", "high"),
+                (3, "key", "critical"),
+            ):
+                runtime.context.put(content, type=type, priority=priority)
+            assert chooser.one() == [2]
+            runtime.context.clear(type="tempo")
+            assert chooser.one() is None
+            with pytest.raises(ValidationError, match="the store cannot be asked so") as caught:
+                chooser.mistyped()
+            assert "Did you mean 'type'?" in caught.value.problems[0].expected
+
     def test_a_result_that_cannot_be_kept_is_said_and_the_call_succeeds(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

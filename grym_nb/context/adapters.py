@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from grym_nb.context.item import ContextItem
+from grym_nb.context.storage import readable
 from grym_nb.errors import GrymError, Problem, ValidationError, says_what_it_takes
 from grym_nb.render import brief
 
@@ -98,9 +99,10 @@ def suited(
 
 
 def _adapted(item: ContextItem, adapt: Adapter | None, problems: list[Problem]) -> ContextItem | None:
-    if adapt is None:
-        return item
     try:
+        readable(item)
+        if adapt is None:
+            return item
         content = adapt(item)
     except Exception as error:
         problems += _problems(item, error)

@@ -19,6 +19,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grym_nb.clip import Clip
+from grym_nb.context.content import FrozenDict, FrozenList, FrozenSet
 from grym_nb.context.packing import from_npy, npy
 from grym_nb.errors import Problem, StorageError, ValidationError
 from grym_nb.render import brief
@@ -131,9 +132,9 @@ class _Writing:
             return value
         if kind is int:  # one of thousands of digits can be written, and not be read
             return value if -(1 << 62) < value < (1 << 62) else {"$int": hex(value)}
-        if kind is list:
+        if kind is FrozenList or kind is list:
             return self._all(value, path)
-        if kind is dict:
+        if kind is FrozenDict or kind is dict:
             return self._dict(value, path)
         write = _FORMS.get(kind)
         if write is not None:
@@ -213,6 +214,7 @@ def _advice(kind: type) -> str:
 _FORMS: dict[type, Callable[[_Writing, Any, str], Any]] = {
     tuple: lambda w, v, path: {"$tuple": w._all(v, path)},
     set: lambda w, v, path: {"$set": w._all(v, path)},
+    FrozenSet: lambda w, v, path: {"$set": w._all(v, path)},
     frozenset: lambda w, v, path: {"$frozenset": w._all(v, path)},
     bytes: lambda w, v, path: w._bytes(v, path),
     bytearray: lambda w, v, path: {"$bytearray": w._bytes(bytes(v), path)},

@@ -13,6 +13,7 @@ from enum import Enum
 from itertools import zip_longest
 from typing import Any
 
+from grym_nb.context.content import plain_kind
 from grym_nb.context.values import is_mapping
 from grym_nb.render import Table, brief, redacted
 
@@ -92,7 +93,7 @@ def _parts(before: Any, after: Any) -> _Parts | None:
     kind = type(before)
     if is_mapping(before) and is_mapping(after):  # a dict and a view of one may well be the same
         kind = Mapping
-    elif kind is not type(after):
+    elif plain_kind(before) is not plain_kind(after):
         return None
     for kinds, side_by_side in _SIDE_BY_SIDE.items():
         if issubclass(kind, kinds):
@@ -153,4 +154,4 @@ def _equal(before: Any, after: Any) -> bool:
 
 def _made_as(value: Any) -> tuple[type, str, str]:
     # Arrays that differ in shape would be stretched to fit when they are compared.
-    return type(value), str(getattr(value, "shape", "")), str(getattr(value, "dtype", ""))
+    return plain_kind(value), str(getattr(value, "shape", "")), str(getattr(value, "dtype", ""))

@@ -7,6 +7,7 @@ from numbers import Number
 from typing import Any, NamedTuple
 
 from grym_nb.clip import Clip
+from grym_nb.context.content import plain_kind
 from grym_nb.context.values import dotted, is_array, is_mapping, numbers_in
 from grym_nb.render import brief, seconds, size
 
@@ -31,7 +32,7 @@ _WORD_LENGTH = 40  # characters: a list of longer texts is told text by text
 
 def leaves_of(value: Any, path: str = "", bulk: bool = False, above: tuple[int, ...] = ()) -> Iterator[Leaf]:
     """Return what a content comes down to, in its order; lists of short values are told in one line."""
-    depth, kind = len(above), type(value)
+    depth, kind = len(above), plain_kind(value)
     if id(value) in above:
         yield Leaf(path, depth, bulk, "other", f"the {kind.__name__} that this is in", "a circle")
     elif parts := _parts(value, path):
@@ -101,7 +102,7 @@ def _in_full(value: Any) -> str:
 
 
 def _in_words(value: Any) -> str:
-    kind = type(value)
+    kind = plain_kind(value)
     if issubclass(kind, Clip):
         layout = {1: "mono", 2: "stereo"}.get(value.channels, f"{value.channels} channels")
         return f"{seconds(value.seconds)} of audio at {value.rate / 1000:g} kHz, {layout}"

@@ -12,13 +12,15 @@ from itertools import chain
 from math import fsum
 from typing import Any, NamedTuple, TypeVar
 
+from grym_nb.context.content import plain_kind
 from grym_nb.context.difference import mark_of, same
 from grym_nb.context.item import ContextItem
+from grym_nb.context.storage import readable
 from grym_nb.context.values import dotted, is_array, is_mapping, number_of
 from grym_nb.errors import Problem, ValidationError, closest
 from grym_nb.render import brief
 
-__all__ = ["STRATEGIES", "Provenance", "Strategy", "merged", "reconciled", "strategy_of"]
+__all__ = ["STRATEGIES", "Provenance", "Strategy", "merged", "reconciled", "refuse_unfit", "strategy_of"]
 
 #: a name out of `STRATEGIES`, or what makes the content of the items
 Strategy = str | Callable[[list[ContextItem]], Any]
@@ -39,7 +41,7 @@ def merged(items: Sequence[ContextItem], strategy: Strategy, *, id: str) -> Cont
       all give alike stays as it is.
     - a function: the content it makes of the list of items.
     """
-    given = list(items)
+    given = [readable(item) for item in items]
     if not given:
         raise ValidationError("nothing to merge", problems=[Problem("items", "none", "at least one item")])
     by_age = sorted(range(len(given)), key=lambda at: (given[at].updated, given[at].version, -at))
@@ -73,6 +75,17 @@ def reconciled(theirs: ContextItem, yours: ContextItem, strategy: Strategy) -> t
     A function gets ``[theirs, yours]``.
     """
     return _blended([theirs, yours], [0, 1], strategy)
+
+
+def refuse_unfit(expect: Any, merge: Any) -> None:
+    """Raise unless a version can be expected so, and a conflict with another be merged so."""
+    if merge is not None:
+        strategy_of(merge)
+    unsaid = expect is None and merge is not None
+    if unsaid or not (expect is None or (isinstance(expect, int) and not isinstance(expect, bool))):
+        told = "to merge takes the version that was read" if unsaid else "no version can be expected so"
+        what = "the version that you have read, such as item.version"
+        raise ValidationError(told, problems=[Problem("expect", brief(expect), what)])
 
 
 def _common(values: Iterable[T], otherwise: T) -> T:
@@ -192,10 +205,10 @@ def _averaged(givers: _Givers) -> tuple[Any, _Givers]:
 
 def _united(givers: _Givers) -> tuple[Any, _Givers]:
     values = [giver.value for giver in givers]
-    kinds = {type(value) for value in values}
+    kinds = set(map(plain_kind, values))
     if all(same(values[0], value) for value in values[1:]):
         return values[0], givers
-    kind = type(values[0]) if len(kinds) == 1 else None
+    kind = plain_kind(values[0]) if len(kinds) == 1 else None
     if kinds <= {list, tuple}:
         return (kind or list)(_without_repeats(chain.from_iterable(values))), givers
     if kinds <= {set, frozenset}:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from grym_nb.context.adapters import Adapter, adapted
-from grym_nb.context.item import ContextItem, kept
+from grym_nb.context.content import kept
+from grym_nb.context.item import ContextItem
 from grym_nb.context.merging import Strategy, merged
 from grym_nb.context.summary import summarise
 from grym_nb.devices import parse_size

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grym_nb.context.codec import decode, encode
+from grym_nb.context.content import frozen
 from grym_nb.context.item import NOTHING, ContextItem
 from grym_nb.context.packing import Packed, pack
 from grym_nb.context.storage import ELSEWHERE, Change
@@ -79,8 +80,12 @@ def change_of(row: Sequence[Any]) -> Change:
         version, pinned, durable, provenance, size, *_,
     ) = row  # fmt: skip
     item = ContextItem(
-        id, type, key, ELSEWHERE, NOTHING if metadata == "{}" else decode(metadata, ()), source, priority,
+        id, type, key, ELSEWHERE, _mapping(metadata), source, priority,
         () if tags == "[]" else tuple(json.loads(tags)), workflow, task, ttl, created, updated, expires,
-        version, bool(pinned), bool(durable), NOTHING if provenance == "{}" else decode(provenance, ()),
+        version, bool(pinned), bool(durable), _mapping(provenance),
     )  # fmt: skip
     return Change(id, item, size, "")
+
+
+def _mapping(text: str) -> Mapping[str, Any]:
+    return NOTHING if text == "{}" else frozen(decode(text, ()))

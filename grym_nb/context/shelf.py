@@ -15,7 +15,7 @@ from grym_nb.context.expiry import Expiry
 from grym_nb.context.index import Entry, Index, Wanted
 from grym_nb.context.item import ContextItem
 from grym_nb.context.stats import Stats, Went
-from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, FileStats
+from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, FileStats, Unreadable
 from grym_nb.context.telling import Telling
 from grym_nb.errors import GrymError, ItemNotFound, ResourceExhausted, StateError, StorageError
 from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, ItemPut, ItemUpdated
@@ -74,12 +74,12 @@ class Shelf:
             raise self.not_found(id)
         return entry
 
-    def find(self, wanted: Wanted, now: float, limit: int | None = None) -> list[ContextItem]:
+    def find(self, wanted: Wanted, now: float, limit: int | None = None, read: int = 1) -> list[ContextItem]:
         """Return the items that fit and have not expired, in the order asked for, as used now."""
         with self._lock:
-            return self._find(wanted, now, limit)
+            return self._find(wanted, now, limit, read)
 
-    def _find(self, wanted: Wanted, now: float, limit: int | None) -> list[ContextItem]:
+    def _find(self, wanted: Wanted, now: float, limit: int | None, read: int) -> list[ContextItem]:
         self._ready()
         found: list[ContextItem] = []
         for entry in self._index.find(wanted):
@@ -88,7 +88,7 @@ class Shelf:
             item = entry.item
             if item.expires is None or item.expires > now:
                 entry.used = next(self.uses)
-                entry.reads += 1
+                entry.reads += read
                 found.append(item)
         return found
 
@@ -195,7 +195,8 @@ class Shelf:
     def fill(self, items: Sequence[ContextItem], contents: Sequence[object], now: float) -> list[ContextItem]:
         """Return items with these contents, and let them be in memory again as far as there is room."""
         whole = [item._replace(content=content) for item, content in zip(items, contents, strict=True)]
-        self._altered(self._bring_in, whole, now)
+        readable = [item for item in whole if not isinstance(item.content, Unreadable)]
+        self._altered(self._bring_in, readable, now)
         return whole
 
     def load(self, changes: Iterable[Change]) -> None:

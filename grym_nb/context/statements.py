@@ -12,10 +12,11 @@ from zipfile import BadZipFile
 
 from grym_nb.context import schema
 from grym_nb.context.codec import decode
+from grym_nb.context.content import frozen
 from grym_nb.context.item import ContextItem
 from grym_nb.context.packing import unpack
 from grym_nb.context.rows import Pending, Prepared, change_of, row_of
-from grym_nb.context.storage import Change
+from grym_nb.context.storage import Change, Unreadable
 from grym_nb.errors import ItemNotFound, StorageError
 
 __all__ = ["Statements", "damaged", "typed"]
@@ -158,13 +159,13 @@ class Statements:
         return int(raw), int(packed)
 
     def _read(self, id: str, body: str | bytes, arrays: bytes | None) -> Any:
+        """Return a content, or what stands for it: others are not to suffer for one."""
         try:
-            return decode(*unpack(body, arrays))
+            return frozen(decode(*unpack(body, arrays)))
         except StorageError as error:
-            error.message = f"{id} cannot be read: {error.message}"
-            raise
+            return Unreadable(StorageError(f"{id} cannot be read: {error.message}", hint=error.hint))
         except (zlib.error, BadZipFile, ValueError, LookupError, EOFError, TypeError) as error:
-            raise damaged(self._path, f"the content of {id} cannot be read: {error}") from None
+            return Unreadable(damaged(self._path, f"the content of {id} cannot be read: {error}"))
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

@@ -12,9 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from grym_nb.context.item import ContextItem
+from grym_nb.errors import StorageError
 from grym_nb.render import size as in_words
 
-__all__ = ["ELSEWHERE", "Change", "ContentsOf", "FileStats", "InMemory", "Storage", "Writing"]
+__all__ = [
+    "ELSEWHERE",
+    "Change",
+    "ContentsOf",
+    "FileStats",
+    "InMemory",
+    "Storage",
+    "Unreadable",
+    "Writing",
+    "readable",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,6 +38,24 @@ class _Elsewhere:
 
 #: stands for the content of an item that is not in memory
 ELSEWHERE: Any = _Elsewhere()
+
+
+class Unreadable:
+    """Stands for a content that this kernel cannot read: `error` says why, and what to do."""
+
+    def __init__(self, error: StorageError) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"<{self.error.message}>"
+
+
+def readable(item: ContextItem) -> ContextItem:
+    """Return an item; raise when its content cannot be read."""
+    if isinstance(item.content, Unreadable):
+        raise item.content.error
+    return item
+
 
 #: f(items) -> the content of each, in that order
 ContentsOf: TypeAlias = Callable[[Sequence[ContextItem]], list[Any]]

@@ -20,19 +20,20 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.context.budget import Budget
+from grym_nb.context.content import kept
 from grym_nb.context.index import Entry
-from grym_nb.context.item import NOTHING, ContextItem, kept
+from grym_nb.context.item import NOTHING, ContextItem
 from grym_nb.context.options import Options, seconds_of
 from grym_nb.context.query import said, wanted_of, watched_of
 from grym_nb.context.shelf import Shelf, has_expired
 from grym_nb.context.stats import Stats, table_of
-from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Writing
+from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Writing, readable
 from grym_nb.context.telling import Telling
 from grym_nb.context.versions import SAME, Said, changed, compared, picked, restored, touched
 from grym_nb.context.watch import Watch
-from grym_nb.errors import ItemConflict, Problem, ValidationError, says_what_it_takes
+from grym_nb.errors import ItemConflict, ValidationError, says_what_it_takes
 from grym_nb.events import EventBus
-from grym_nb.render import Table, brief
+from grym_nb.render import Table
 from grym_nb.render import size as in_words
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class ContextStore:
         pinned: bool = False,
         durable: bool = False,
     ) -> ContextItem:
-        """Keep `content` and return the item that holds it; the content is copied as far as it can change.
+        """Keep a copy of `content`, which nobody changes, and return the item that holds it.
 
         `ttl` is how many seconds it holds: left out, what its type has; None, for ever. With `durable` it is
         in the file when this returns; else it will be a little later.
@@ -173,14 +174,10 @@ class ContextStore:
         It expires when it did, unless `ttl` is given. With `expect`, only if that is still its version; else
         `ItemConflict`, which carries both sides, or with `merge` (see `for_model`) both are made into one.
         """
-        from grym_nb.context.merging import reconciled, strategy_of
+        from grym_nb.context.merging import reconciled, refuse_unfit
 
         given = Said(metadata, priority, ttl, tags, pinned)
-        if expect is not None and (not isinstance(expect, int) or isinstance(expect, bool)):
-            problem = Problem("expect", brief(expect), "the version that you have read, such as item.version")
-            raise ValidationError("no version can be expected so", problems=[problem])
-        if merge is not None:
-            strategy_of(merge)  # said now, and not at the first conflict
+        refuse_unfit(expect, merge)  # now, and not at the first conflict
         try:
             return self._update(id, content, NOTHING, given, expect)
         except ItemConflict as conflict:
@@ -276,7 +273,7 @@ class ContextStore:
         entry.reads += 1
         if item.content is not ELSEWHERE:
             return item
-        return self._read_through(lambda: [self._shelf.present(id, self._clock()).item])[0]
+        return readable(self._read_through(lambda: [self._shelf.present(id, self._clock()).item])[0])
 
     @says_what_it_takes
     def latest(self, type: str, key: str | None = None) -> ContextItem:
@@ -284,7 +281,7 @@ class ContextStore:
         found = self.query(type=type, key=key, limit=1)
         if not found:
             raise self._shelf.nothing_of(type, key)
-        return found[0]
+        return readable(found[0])
 
     @says_what_it_takes
     def query(self, *, limit: int | None = None, **filters: Any) -> list[ContextItem]:
@@ -299,7 +296,7 @@ class ContextStore:
         wanted = wanted_of(filters, also=("order", "limit"))
         found = self._shelf.find(wanted, self._clock(), limit)
         if any(item.content is ELSEWHERE for item in found):
-            return self._read_through(lambda: self._shelf.find(wanted, self._clock(), limit))
+            return self._read_through(lambda: self._shelf.find(wanted, self._clock(), limit, read=0))
         return found
 
     @says_what_it_takes
@@ -345,7 +342,7 @@ class ContextStore:
     @says_what_it_takes
     def rollback(self, id: str, version: int) -> ContextItem:
         """Write an earlier version of an item anew, as its newest one."""
-        old = picked(self.history(id), version)
+        old = readable(picked(self.history(id), version))
         return self._alter(id, lambda before: restored(before, old, self._clock()), kept(old.content))
 
     @says_what_it_takes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grym_nb.context.item import ContextItem, kept
+from grym_nb.context.content import FrozenDict, kept
+from grym_nb.context.item import ContextItem
 from grym_nb.context.query import said
 from grym_nb.errors import ItemNotFound
 from grym_nb.render import brief
@@ -43,7 +44,7 @@ def changed(before: ContextItem, content: Any, told: Said, now: float) -> Contex
     more = kept(dict(told.metadata))[0] if told.metadata else {}
     return before._replace(
         content=before.content if content is SAME else content,
-        metadata={**before.metadata, **more} if more else before.metadata,
+        metadata=FrozenDict({**before.metadata, **more}) if more else before.metadata,
         priority=rank,
         tags=tags,
         ttl=seconds,

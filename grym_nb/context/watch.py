@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from functools import wraps
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -45,7 +46,13 @@ class Watch:
             problem = Problem("tell", brief(tell), "a function: f(event)")
             raise ValidationError("nobody can be told so", problems=[problem])
         if tell is not None:
-            self._end = bus.subscribe(lambda event: tell(event) if self._fits(event) else None, ItemEvent)
+
+            @wraps(tell)  # by its name it is told of, should it raise
+            def passed_on(event: ItemEvent) -> None:
+                if self._fits(event):
+                    tell(event)
+
+            self._end = bus.subscribe(passed_on, ItemEvent)
             return
         heard = WeakMethod(self._hear)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from grym_nb.errors import CommandError, ItemNotFound, closest
 from grym_nb.notebook.calling import out_of
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.notebook.typed import keyword, refers, text_of, value_of
+from grym_nb.render import brief
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -22,6 +24,8 @@ _FILTERS = ("type", "key", "tags", "any_tags", "source", "min_priority", "workfl
 _PUT = ("key", "ttl", "priority", "tags", "source", "workflow", "task", "metadata", "pinned", "durable")
 _TEXTS = ("type", "key", "source", "workflow", "task")
 _SEVERAL = ("tags", "any_tags", "kinds")
+_OPENING = ("{", "[", "(")
+_QUOTED = """quotes around all of it: '{"bpm": 120.0}'; or $name; as text: '"[x"'"""
 _YES_OR_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -163,14 +167,26 @@ def _put(asked: _Asked) -> object:
     _refuse_strangers(asked, _PUT)
     if len(asked.words) < 2:
         raise asked.refused("which value?" if asked.words else "which type, and which value?")
-    if len(asked.words) > 2:
-        raise asked.refused(
-            f"one value, and not {len(asked.words) - 1}", hint="a text of several words stands in quotes"
-        )
+    kind, *values = asked.words
+    if len(values) > 1:
+        several = "a text of several words stands in quotes"
+        hint = _QUOTED if values[0][0] in _OPENING else several
+        raise asked.refused(f"one value, and not {len(values)}", hint=hint)
     variables = asked.shell.user_ns
-    kind, content = text_of(asked.words[0], variables), value_of(asked.words[1], variables)
+    kind, content = text_of(kind, variables), _content(asked, values[0])
     item = asked.store.put(content, type=kind, **asked.values())
     return asked.kept(item, item)
+
+
+def _content(asked: _Asked, word: str) -> Any:
+    value = value_of(word, asked.shell.user_ns)
+    if value is not word or not word or word[0] not in _OPENING:
+        return value
+    try:
+        return json.loads(word)  # true, false and null are no Python
+    except ValueError:
+        told = f"{asked.line}: {brief(word)} has the brackets of a value, and is none"
+        raise CommandError(told, hint=_QUOTED) from None
 
 
 def _rm(asked: _Asked) -> Sheet:

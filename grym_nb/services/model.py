@@ -78,6 +78,7 @@ class Needs:
 class _Mark:
     type: str | None
     replay: bool
+    context: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,6 +90,7 @@ class TaskSpec:
     kind: _Kind
     replay: bool
     takes_context: bool
+    context: Mapping[str, Any] = field(hash=False)  # which of it: the filters of a query
     doc: str
     checker: Checker = field(compare=False)
 
@@ -110,16 +112,25 @@ class TaskSpec:
 @overload
 def task(type: _F) -> _F: ...
 @overload
-def task(type: str | None = None, *, replay: bool = True) -> Callable[[_F], _F]: ...
-def task(type: str | _F | None = None, *, replay: bool = True) -> _F | Callable[[_F], _F]:
+def task(
+    type: str | None = None, *, replay: bool = True, context: Mapping[str, Any] | None = None
+) -> Callable[[_F], _F]: ...
+def task(
+    type: str | _F | None = None, *, replay: bool = True, context: Mapping[str, Any] | None = None
+) -> _F | Callable[[_F], _F]:
     """Return the method, declared as a task of type `type` (its own name when used bare).
 
-    `replay=False` says that the task has side effects: it is never called again to try new code.
+    `replay=False` says that the task has side effects: it is never called again to try new code. `context`
+    says which context its `context` parameter gets, as a query would: ``{"type": "tempo", "limit": 3}``.
     """
+    given: object = context
+    if given is not None and not isinstance(given, Mapping):
+        problem = Problem("context", brief(given), 'the filters of a query, such as {"type": "tempo"}')
+        raise ConfigError("@task cannot be given context so", problems=[problem])
 
     def declare(method: _F, type: str | None) -> _F:
         try:
-            setattr(method, _MARK, _Mark(type, replay))
+            setattr(method, _MARK, _Mark(type, replay, None if context is None else dict(context)))
         except AttributeError:
             problem = Problem("method", brief(method), "a method")
             raise ConfigError("@task stands above what is no task", problems=[problem]) from None
@@ -174,6 +185,10 @@ def unfit_hooks(cls: type | None) -> list[Problem]:
         static = inspect.getattr_static(cls, name)
         if inspect.isfunction(static) and not inspect.signature(static).parameters:
             problems.append(Problem(f"task {name}", "no arguments", f"self first: def {name}(self, ...)"))
+    for name, spec in tasks_of(cls).items() if cls is not None else ():
+        if spec.context and not spec.takes_context:
+            expected = f"a parameter for it: def {name}(..., context=None)"
+            problems.append(Problem(f"task {name}", "it asks for context, and takes none", expected))
     return problems
 
 
@@ -206,6 +221,7 @@ def _spec(cls: type, name: str, mark: _Mark) -> TaskSpec:
         kind=_kind(inspect.unwrap(function)),
         replay=mark.replay,
         takes_context="context" in checker.names,
+        context=mark.context or {},
         doc=inspect.getdoc(function) or "",
         checker=checker,
     )

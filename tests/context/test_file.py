@@ -8,15 +8,16 @@ import stat
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grym_nb.context import ContextStore, schema, sqlite, statements
+from grym_nb.context import ContextStore, codec, schema, sqlite, statements, storable
 from grym_nb.errors import ItemConflict, ItemNotFound, StateError, StorageError, ValidationError
 from grym_nb.events import ItemDeleted, ItemEvent, ItemExpired, ItemPut, ItemUpdated
 from tests.services.crowd import all_at_once, outcome, start, until
@@ -421,7 +422,47 @@ def test_a_damaged_content_is_told_by_its_item_and_the_rest_is_there(path: Path)
             store.get(bad.id)
         assert bad.id in caught.value.cause and store.get(good.id).content == [3]
         assert bad.id in store.table().text()
+        assert [item.id for item in store.query(type="a")] == [bad.id]
         store.delete(good.id)
+
+
+def test_a_content_of_an_unknown_class_holds_up_no_other_and_is_read_once_it_is_known(path: Path) -> None:
+    def mark(name: str) -> type:
+        made: type = storable("strange")(make_dataclass(name, ["at"]))
+        return made
+
+    made = mark("Strange")
+    with ContextStore(path) as store:
+        bad = store.put(made(1), type="a", key="k")
+        good = store.put([3], type="a")
+        store.update(good.id, [4])
+    del codec._CLASSES["strange"]
+    with ContextStore(path) as store:
+        assert [item.id for item in store.query(type="a")] == [good.id, bad.id]
+        assert store.query(type="a")[0].content == [4]
+        assert "no such class is known in this kernel" in repr(store.query(key="k")[0].content)
+        told: list[Callable[[], object]] = [
+            lambda: store.get(bad.id),
+            lambda: store.latest("a", "k"),
+            lambda: store.rollback(bad.id, 1),
+        ]
+        for ask in told:
+            with pytest.raises(StorageError, match=f"{bad.id} cannot be read: .* holds a strange") as caught:
+                ask()
+            assert "run the cell that defines it" in caught.value.hint
+        with pytest.raises(ValidationError, match="does not suit") as refused:
+            store.for_model("any")
+        assert [problem.path for problem in refused.value.problems] == [f"{bad.id} ('a', key='k').content"]
+        with pytest.raises(StorageError, match="holds a strange"):
+            store.for_model("any", merge="newest")
+        assert store.touch(bad.id).version == 1
+        again = mark("Again")
+        assert store.get(bad.id).content == again(1)
+        del codec._CLASSES["strange"]
+    with ContextStore(path) as store:  # and it can be written over, and taken out
+        assert store.update(bad.id, 5).content == 5
+        assert "no such class is known" in repr(store.history(bad.id)[0].content)
+        assert store.delete(bad.id).content == 5
 
 
 @pytest.mark.parametrize("where", ["/proc/context.db", "nowhere/context.db", "."])

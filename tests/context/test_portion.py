@@ -123,6 +123,8 @@ def test_a_conflict_can_be_merged_and_says_what_came_from_whom() -> None:
         assert (both.content, both.version) == ({"tempo": 120.0, "key": "D"}, 3)
         assert {name: by[0]["version"] for name, by in both.provenance.items()} == {"tempo": 3, "key": 2}
         assert store.update(item.id, {"tempo": 1.0}, expect=3, merge="newest").content == {"tempo": 1.0}
+        with pytest.raises(ValidationError, match="to merge takes the version that was read"):
+            store.update(item.id, {"tempo": 2.0}, merge="newest")
 
 
 def test_who_merges_may_be_overtaken_again_and_again() -> None:

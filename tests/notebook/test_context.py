@@ -165,6 +165,10 @@ def test_put_takes_a_type_and_a_value_and_what_is_said_of_it(ready: Kernel) -> N
     )
     ready.run("item = %grym context put note 3 key=None").checked()
     assert ready.run("item.content, item.key, item.ttl").result_text == "(3, None, 3600.0)"
+    ready.run("""item = %grym context put note '{"live": true, "at": null}'""").checked()
+    assert ready.run("item.content").result_text == "{'live': True, 'at': None}"
+    ready.run("""item = %grym context put note '"[a"'""").checked()
+    assert ready.run("item.content").result_text == "'[a'"
     ready.run("""item = %grym context put note '"a=b"'""").checked()
     assert ready.run("item.content").result_text == "'a=b'"
 
@@ -245,6 +249,14 @@ def test_stats_are_those_of_the_store(ready: Kernel) -> None:
         ("put", "CommandError", "put: which type, and which value?", "usage: %grym context put TYPE VALUE"),
         ("put note", "CommandError", "put: which value?", "usage: %grym context put TYPE VALUE"),
         ("put note a b", "CommandError", "put: one value, and not 2", "a text of several words"),
+        ("put note {bpm: 120}", "CommandError", "put: one value, and not 2", "quotes around all of it"),
+        (
+            "put note {bpm:120}",
+            "CommandError",
+            "put: '{bpm:120}' has the brackets of a value",
+            "quotes around",
+        ),
+        ("put note '[1, 2'", "CommandError", "put: '[1, 2' has the brackets", "quotes around all of it"),
         ("put note a kee=b", "CommandError", "put does not take 'kee'. Did you mean 'key'?", "a text with ="),
         ("put note a pinned=maybe", "CommandError", "put: pinned is true or false, not 'maybe'", "pinned="),
         ("put note a ttl=soon priority=x", "ValidationError", "this item cannot be kept", "nothing was done"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import make_dataclass
 from typing import Annotated, Any
 
 import pytest
 
 from grym_nb.errors import ConfigError
 from grym_nb.services import ModelService, ServiceRegistry, task, within
-from grym_nb.services.model import TaskSpec, tasks_of
+from grym_nb.services.model import TaskSpec, tasks_of, unfit_hooks
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -347,6 +348,11 @@ def test_a_parameter_called_context_is_noticed_wherever_it_stands() -> None:
         @task
         def none(self, contexts: Any) -> None: ...
 
+    asks = make_dataclass("Asks", [], namespace={"look": task(context={"type": "a"})(lambda self, x: None)})
+    [problem] = unfit_hooks(asks)
+    assert (problem.path, problem.found) == ("task look", "it asks for context, and takes none")
+    with pytest.raises(ConfigError, match="cannot be given context so"):
+        task(context="tempo")  # type: ignore[call-overload]
     assert {name: spec.takes_context for name, spec in tasks_of(Contexts).items()} == {
         "keyword": True,
         "position": True,
