@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "BreakerChanged",
     "CallEnded",
     "Event",
     "EventBus",
@@ -83,6 +84,16 @@ class CallEnded(ServiceEvent):
     call: str
     outcome: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged(Event):
+    """The breaker `name` opened, is half open, or closed."""
+
+    name: str
+    before: str
+    after: str
+    reason: str
 
 
 # -- to what models share --------------------------------------------------------------------------

@@ -44,6 +44,7 @@ GLOSSARY: tuple[Row, ...] = (
     Row("TaskRouter", "submit, run", "grym_nb.flow"),
     Row("Orchestrator, ModelOrchestrator", "Runtime", "grym_nb.runtime.Runtime"),
     Row("SystemHardening", "the order of steps", "grym_nb.services.handle"),
+    Row("CircuitBreaker", "CircuitBreaker", "grym_nb.hardening.breaker.CircuitBreaker"),
     Row("AudioProcessor", "functions, and the dsp service", "grym_nb.audio.features"),
 )
 
