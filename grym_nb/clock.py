@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["Clock", "monotonic", "wait"]
+__all__ = ["Clock", "monotonic", "rest", "wait"]
 
 Clock = Callable[[], float]
 
@@ -27,3 +27,17 @@ def wait(clock: Clock, condition: threading.Condition, deadline: float | None) -
     else:
         # A lock refuses to wait for longer than TIMEOUT_MAX, and `inf` is a fair deadline.
         condition.wait(min(max(0.0, deadline - clock()), threading.TIMEOUT_MAX))
+
+
+def rest(clock: Clock, seconds: float) -> None:
+    """Do nothing for so many seconds of `clock`."""
+    until = clock() + seconds
+    lock = threading.Lock()
+    condition = threading.Condition(lock)
+
+    def through() -> None:
+        while clock() < until:
+            wait(clock, condition, until)
+
+    with lock:
+        through()

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
@@ -21,7 +20,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import BreakerOpen, ConfigError, Problem, says_what_it_takes
 from grym_nb.events import BreakerChanged, EventBus
-from grym_nb.hardening.policy import SECONDS
+from grym_nb.hardening.policy import SECONDS, counted
 from grym_nb.hardening.thresholds import BreakerPolicy
 from grym_nb.render import brief, seconds
 
@@ -46,7 +45,6 @@ _MOVES: Mapping[tuple[_Move, BreakerState], BreakerState] = {
     ("close", "closed"): "closed",
 }
 _NOBODYS = -1  # the turn of a call that counts for nothing
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +238,7 @@ class CircuitBreaker:
             if not isinstance(error, Exception):
                 self.give_back(turn)  # interrupted, or cancelled: that says nothing
                 return
-            failed = self._is_failure(error)
+            failed = counted(self.policy.counts, error)
         self._count(turn, failed, took >= self._slow_seconds, self._clock())
 
     def _count(self, turn: int, failed: bool, slow: bool, now: float) -> None:
@@ -391,16 +389,6 @@ class CircuitBreaker:
         return BreakerChanged(now, self.name, before, after, reason)
 
     # -- and without it ----------------------------------------------------------------------------
-
-    def _is_failure(self, error: Exception) -> bool:
-        counts = self.policy.counts
-        if isinstance(counts, (type, tuple)):
-            return isinstance(error, counts)
-        try:
-            return bool(counts(error))
-        except Exception:
-            _log.exception("%r of the breaker %s raised; the error counts", counts, self.name)
-            return True
 
     def _publish(self, moved: BreakerChanged | None) -> None:
         if moved is not None and self._events is not None and moved.before != moved.after:

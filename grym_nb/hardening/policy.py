@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from math import isfinite
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 from grym_nb.errors import ConfigError, Problem, closest
 from grym_nb.render import brief
 
-__all__ = ["FLAG", "NUMBER", "SECONDS", "SHARE", "WHOLE", "Counted", "Fit", "Policy", "counted", "or_none"]
+__all__ = [
+    "FLAG",
+    "NUMBER",
+    "SECONDS",
+    "SHARE",
+    "WHOLE",
+    "Counted",
+    "Fit",
+    "Policy",
+    "counted",
+    "is_counted",
+    "or_none",
+]
 
 #: which errors are meant: types, or a function that is asked
-Counted = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+Counted: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
+_log = logging.getLogger(__name__)
 
 
 class Fit:
@@ -35,11 +49,22 @@ def or_none(fit: Fit) -> Fit:
     return Fit(f"{fit.words}, or None", lambda value: value is None or fit.fits(value))
 
 
-def counted(value: Any) -> bool:
+def is_counted(value: Any) -> bool:
     """Tell whether this says which errors are meant."""
     if isinstance(value, tuple):
-        return bool(value) and all(isinstance(kind, type) and counted(kind) for kind in value)
+        return bool(value) and all(isinstance(kind, type) and is_counted(kind) for kind in value)
     return issubclass(value, Exception) if isinstance(value, type) else callable(value)
+
+
+def counted(which: Counted, error: Exception) -> bool:
+    """Tell whether an error is among those that are meant; one about which the function raises is."""
+    if isinstance(which, (type, tuple)):
+        return isinstance(error, which)
+    try:
+        return bool(which(error))
+    except Exception:
+        _log.exception("%r raised when it was asked about %r, which counts", which, error)
+        return True
 
 
 WHOLE = Fit(

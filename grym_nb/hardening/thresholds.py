@@ -15,7 +15,7 @@ from grym_nb.hardening.policy import (
     Counted,
     Fit,
     Policy,
-    counted,
+    is_counted,
     or_none,
 )
 from grym_nb.hardening.windows import CountWindow, TimeWindow, Window
@@ -68,7 +68,7 @@ class BreakerPolicy(Policy):
         "max_open_seconds": SECONDS,
         "probes": WHOLE,
         "probes_at_once": WHOLE,
-        "counts": Fit("types of errors, or a function of one", counted),
+        "counts": Fit("types of errors, or a function of one", is_counted),
         "shadow": FLAG,
     }
 
