@@ -10,13 +10,19 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 from typing import Any
 
-__all__ = ["Table", "brief", "is_secret", "redacted", "seconds", "size"]
+__all__ = ["Table", "brief", "glance", "is_secret", "redacted", "seconds", "size"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each run, and outputs get committed
-_SECRET = re.compile(r"token|key|secret|passw|credential|authori[sz]ation|bearer", re.IGNORECASE)
+#: names of secrets. A `key` may be one of music, and tokens are also what a text is made of.
+_SECRET = re.compile(
+    r"token(?!s\b|s_|i|_id|_count)|secret|passw|credential|authori[sz]ation|bearer|(?:api|access|private)key"
+    r"|(?<![a-z0-9])(?!(?:musical|song|root|tonal|track|sort|foreign|primary|cache)[ _-])[a-z0-9]+[ _-]key",
+    re.IGNORECASE,
+)
 
 
 def seconds(value: float | None) -> str:
@@ -55,7 +61,7 @@ def brief(value: object, *, width: int = 60) -> str:
     Arrays and tensors are told by dtype and shape, containers by length, the rest by a short repr.
     """
     try:
-        kind = type(value).__name__
+        kind = getattr(type(value), "_plain", type(value)).__name__  # of a shared dict: dict
         shape = getattr(value, "shape", None)
         if isinstance(shape, tuple):
             return f"{kind} {getattr(value, 'dtype', '')} {tuple(shape)}".replace("  ", " ")
@@ -81,7 +87,30 @@ def redacted(config: Mapping[str, Any]) -> dict[str, str]:
 
     Outputs get committed with their notebooks.
     """
-    return {key: "'***'" if _SECRET.search(key) else brief(_hidden(value)) for key, value in config.items()}
+    return {
+        key: "'***'" if _is_hidden(key, value) else brief(_hidden(value)) for key, value in config.items()
+    }
+
+
+def glance(name: str, value: Any) -> str:
+    """Return a value in a few words, of a large container the first of what is in it; secrets left out."""
+    if not isinstance(value, (dict, list, tuple, set, frozenset)) or len(value) <= 4:
+        return redacted({name: value})[name]
+    first = islice(value.items() if isinstance(value, dict) else value, 3)
+    few = dict(first) if isinstance(value, dict) else list(first)
+    text = redacted({name: few})[name]
+    if text == "'***'":
+        return text
+    return (
+        f"{text[:-1]}, … {len(value)} in all{text[-1]}" if text[-1] in "}]" else f"{text} {len(value)} in all"
+    )
+
+
+def _is_hidden(name: str, value: Any) -> bool:
+    """Tell whether a value is not to be shown: by its name, or a `key` that looks like no key of music."""
+    if name.lower() != "key":
+        return is_secret(name)
+    return isinstance(value, (str, bytes)) and len(value) >= 16 and len(value.split()) == 1
 
 
 def _hidden(value: Any, depth: int = 4) -> Any:
@@ -96,7 +125,7 @@ def _hidden(value: Any, depth: int = 4) -> Any:
             return value  # a large one is told by its length
         if issubclass(kind, Mapping):
             return {
-                key: "***" if _SECRET.search(str(key)) else _hidden(inner, depth - 1)
+                key: "***" if _is_hidden(str(key), inner) else _hidden(inner, depth - 1)
                 for key, inner in value.items()
             }
         inside = [_hidden(inner, depth - 1) for inner in value]
@@ -109,7 +138,7 @@ def _hidden(value: Any, depth: int = 4) -> Any:
 _LEFT = 'style="text-align: left"'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Table:
     """Rows under headers, with a caption: the one shape in which static output is shown."""
 
@@ -127,6 +156,11 @@ class Table:
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
         head = [lines[0], "  ".join("-" * w for w in widths)] if any(self.columns) else []
         return "\n".join([self.caption, *head, *lines[1:]])
+
+    __repr__ = __str__ = text
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
     def html(self) -> str:
         """Return the table as HTML that survives sanitizers; everything in it is escaped."""

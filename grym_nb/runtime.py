@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -51,7 +52,9 @@ class Runtime:
         self._ports.context = self._context_for
         self._ports.store = self._keep_result
         self._context: ContextStore | None = None
+        self._context_path = self.settings.context_path
         self._context_lock = threading.Lock()
+        self._sweeps = False
         self._adapting: dict[str, tuple[ServiceSpec, Callable[[ContextItem], Any] | None]] = {}
         self._unsuited: set[str] = set()
         self._closed = False
@@ -63,31 +66,54 @@ class Runtime:
     @property
     def context(self) -> ContextStore:
         """The context store: what models share, with time and priority; made when it is first asked for."""
-        if self._context is None:
+        context = self._context
+        if context is None or context.closed:
             with self._context_lock:
-                self._make_context()
-        assert self._context is not None
-        return self._context
+                context = self._made_context()
+        return context
 
-    def _make_context(self) -> None:
-        if self._context is not None:
-            return
+    @says_what_it_takes
+    def open_context(self, path: str | os.PathLike[str]) -> ContextStore:
+        """Keep what models share in a file from now on, which outlives the kernel; return that store.
+
+        What is shared already goes into it, but for earlier versions. The store before is closed.
+        """
+        with self._context_lock:
+            before = self._context
+            store = self._new_context(path)
+            try:
+                if before is not None and not before.closed:
+                    store.take_over(before)
+            except BaseException:
+                store.close(lose=True)
+                raise
+            self._context, self._context_path = store, os.fspath(path)
+        return store
+
+    def _made_context(self) -> ContextStore:
+        """Return the store, made when it is not there, or was closed by somebody."""
+        context = self._context
+        if context is None or context.closed:
+            context = self._context = self._new_context(self._context_path)
+        return context
+
+    def _new_context(self, path: str | os.PathLike[str] | None) -> ContextStore:
         if self._closed:
             raise StateError("this runtime is closed", hint="grym.current() is the kernel's own")
         from grym_nb.context import ContextStore  # most kernels never ask for it
 
         settings, clock = self.settings, self._ports.given_clock
-        context = ContextStore(
-            settings.context_path, clock=clock, max_bytes=settings.context_bytes, events=self.events
-        )
+        context = ContextStore(path, clock=clock, max_bytes=settings.context_bytes, events=self.events)
         context.own_adapter = self._own_adapter
-        if settings.context_path is None:  # one with a file has a thread that sees to that
+        if path is None and not self._sweeps:  # one with a file has a thread that sees to that
             self._ports.pulse.every(_SWEEP_SECONDS, self._sweep, name="sweep of the context")
-        self._context = context
+            self._sweeps = True
+        return context
 
     def _sweep(self) -> None:
         """Take out what has expired, a millisecond's worth; the rest very soon."""
-        if self._context is not None and self._context.sweep(0.0) and not self._closed:
+        context = self._context
+        if context is not None and not context.closed and context.sweep(0.0) and not self._closed:
             self._ports.pulse.after(_SWEEP_STEP, self._sweep, name="sweep of the context")
 
     def _context_for(self, frame: Frame) -> list[ContextItem] | None:
@@ -96,7 +122,7 @@ class Runtime:
         Of what it asked for with ``@task(context=...)``, or else of all. What does not suit it is left out,
         and said once: it may be there for another.
         """
-        if self._context is None and self.settings.context_path is None:
+        if self._context is None and self._context_path is None:
             return None  # nobody has put anything
         from grym_nb.context.adapters import suited
 
@@ -104,7 +130,7 @@ class Runtime:
         asked = {} if frame.spec is None else frame.spec.context
         items = self.context.query(**{"order": "priority", "limit": self.settings.context_items, **asked})
         suits, problems = suited(items, model, self._own_adapter(model))
-        if problems and (told := problems[0].path.partition("(")[2]) not in self._unsuited:
+        if problems and (told := f"{model}: {problems[0].path.partition('(')[2]}") not in self._unsuited:
             self._unsuited.add(told)
             more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
             _log.warning("%s is given no context that does not suit it: %s%s", model, problems[0], more)
@@ -196,7 +222,9 @@ class Runtime:
             )
 
     def __repr__(self) -> str:
-        return f"<Runtime: {'closed' if self._closed else f'{len(self.registry)} services'}>"
+        count = len(self.registry)
+        told = "closed" if self._closed else f"{count} service{'' if count == 1 else 's'}"
+        return f"<Runtime: {told}>"
 
 
 def _adapter_of(made: type, spec: ServiceSpec) -> Callable[[ContextItem], Any]:

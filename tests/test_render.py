@@ -107,8 +107,8 @@ def test_a_numpy_array_is_told_by_type_and_shape() -> None:
         ({"HF_TOKEN": "x", "Password": "y"}, {"HF_TOKEN": "'***'", "Password": "'***'"}),
         ({"auth": {"token": "x", "user": "me"}}, {"auth": "{'token': '***', 'user': 'me'}"}),
         (
-            {"hosts": [{"secret": "x"}, ("a", {"key": "x"})]},
-            {"hosts": "[{'secret': '***'}, ('a', {'key': '***'})]"},
+            {"hosts": [{"secret": "x"}, ("a", {"api_key": "x"})]},
+            {"hosts": "[{'secret': '***'}, ('a', {'api_key': '***'})]"},
         ),
         ({"deep": {"er": {**dict.fromkeys("abcde", 1), "token": "x"}}}, None),
     ],

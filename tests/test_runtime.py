@@ -17,7 +17,7 @@ import pytest
 
 import grym_nb as grym
 from grym_nb import runtime as home
-from grym_nb.context import ContextItem
+from grym_nb.context import ContextItem, ContextStore
 from grym_nb.errors import (
     ConfigError,
     Interrupted,
@@ -269,9 +269,6 @@ class TestContext:
             def one(self, context: list[ContextItem] | None = None) -> list[object] | None:
                 return None if context is None else [item.content for item in context]
 
-            @task(context={"typ": "tempo"})
-            def mistyped(self, context: object = None) -> None: ...
-
         with Runtime() as runtime:
             chooser = runtime.registry.register("chooser", Chooser)
             for content, type, priority in (
@@ -283,9 +280,6 @@ class TestContext:
             assert chooser.one() == [2]
             runtime.context.clear(type="tempo")
             assert chooser.one() is None
-            with pytest.raises(ValidationError, match="the store cannot be asked so") as caught:
-                chooser.mistyped()
-            assert "Did you mean 'type'?" in caught.value.problems[0].expected
 
     def test_a_result_that_cannot_be_kept_is_said_and_the_call_succeeds(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -478,3 +472,43 @@ def test_a_program_that_ends_says_which_calls_it_ends_with_it(tmp_path: Path) ->
     )
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
     assert "the process ends, and with it 1 call(s) that still run: slow.hold (call " in ended.stderr
+
+
+class TestTheContextOfTheKernel:
+    def test_it_moves_into_a_file_with_all_that_is_in_it(self, tmp_path: Path) -> None:
+        path, heard = tmp_path / "context.db", []
+        with Runtime() as runtime:
+            before = runtime.context
+            item = before.put({"bpm": 120}, type="tempo", key="song-1", priority="high", tags=["x"], ttl=None)
+            before.watch(lambda event: heard.append(event.item.type))
+            store = runtime.open_context(path)
+            assert runtime.context is store and before.closed
+            assert store.get(item.id) == item
+            store.put(1, type="later")
+            assert heard == ["later"]  # whoever watched goes on watching, and hears of nothing twice
+        with Runtime(Settings(context_path=str(path))) as runtime:
+            assert runtime.context.latest("tempo", "song-1").content == {"bpm": 120}
+            assert len(runtime.context) == 2
+
+    def test_what_a_file_cannot_keep_leaves_all_as_it_was(self, tmp_path: Path) -> None:
+        with Runtime() as runtime:
+            runtime.context.put(1, type="good")
+            runtime.context.put(object(), type="bad")
+            before = runtime.context
+            with pytest.raises(ValidationError, match="cannot be kept in a file"):
+                runtime.open_context(tmp_path / "context.db")
+            assert runtime.context is before and len(before) == 2
+            with ContextStore(tmp_path / "context.db") as file:
+                assert not len(file)
+
+    def test_what_was_opened_before_anything_was_shared_is_the_one(self, tmp_path: Path) -> None:
+        with Runtime() as runtime:
+            assert runtime.open_context(tmp_path / "context.db") is runtime.context
+
+    def test_one_that_somebody_closed_is_made_anew(self) -> None:
+        with Runtime() as runtime:
+            with runtime.context as context:
+                context.put(1, type="a")
+            assert not runtime.context.closed
+            runtime.context.put(2, type="a")
+            assert len(runtime.context) == 1

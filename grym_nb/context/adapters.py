@@ -107,6 +107,8 @@ def _adapted(item: ContextItem, adapt: Adapter | None, problems: list[Problem]) 
     except Exception as error:
         problems += _problems(item, error)
         return None
+    if isinstance(content, ContextItem):
+        content = content.content  # it gave back the item, and meant what is in it
     return item if content is item.content else item._replace(content=content)
 
 
@@ -117,8 +119,7 @@ def _problems(item: ContextItem, error: Exception) -> list[Problem]:
     if isinstance(error, GrymError) and told:
         return [Problem(f"{where}.{one.path}", one.found, one.expected) for one in told]
     found = f"{type(error).__name__}: {_message(error)}"
-    hint = error.hint if isinstance(error, GrymError) else ""
-    return [Problem(f"{where}.content", found, hint or "a content that its adapter can use")]
+    return [Problem(f"{where}.content", found, "a content that its adapter can use")]
 
 
 def _message(error: Exception) -> str:
@@ -153,6 +154,18 @@ def _built_in() -> tuple[_Registered, ...]:
     return tuple(_made("*", target, adapt, ours=True) for target, adapt in BUILT_IN.items())
 
 
+def _takes_one(function: Callable[..., Any]) -> bool:
+    from inspect import signature
+
+    try:
+        signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # of a builtin, which does not say
+        return True
+    return True
+
+
 def _refuse(**given: Any) -> None:
     """Raise for what is not what its name says: a function, or else text."""
     from inspect import iscoroutinefunction
@@ -160,7 +173,7 @@ def _refuse(**given: Any) -> None:
     problems = []
     for name, value in given.items():
         if name in ("function", "own"):
-            if not callable(value) or iscoroutinefunction(value):
+            if not callable(value) or iscoroutinefunction(value) or not _takes_one(value):
                 problems.append(Problem(name, brief(value), "a function of an item: f(item) -> content"))
         elif not isinstance(value, str) or not value.strip():
             problems.append(Problem(name, brief(value), "text, such as 'tempo' or 'wav2vec2*'"))

@@ -96,10 +96,14 @@ def frozen(content: Any) -> Any:
     kind = type(content)
     made = _FROZEN.get(kind)
     if made is None:
-        return content
+        return kind._make(map(frozen, content)) if _is_named_tuple(kind) else content
     if made is FrozenDict:
         return FrozenDict({key: frozen(inner) for key, inner in content.items()})
     return made(map(frozen, content))
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and hasattr(kind, "_make")
 
 
 # -- what is kept of a content ---------------------------------------------------------------------
@@ -112,7 +116,7 @@ def kept(content: Any) -> tuple[Any, int]:
     """Return a content as the store keeps it, with its size in bytes.
 
     Containers and arrays are copied, and the copies refuse to be changed, so that it stays what it was;
-    clips, objects of classes and what else is no plain value are kept as they are.
+    clips, tensors, objects of classes and what else is no plain value are kept as they are.
     """
     size = _SCALARS.get(type(content))
     if size is not None:
@@ -136,7 +140,7 @@ def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
         return value, len(value) + 50
     if kind is bytearray:
         return bytearray(value), len(value) + 50
-    made = _FROZEN.get(kind)
+    made = _FROZEN.get(kind) or (kind._make if _is_named_tuple(kind) else None)
     if made is not None:
         before = known.get(id(value))
         if before is not None:
@@ -149,7 +153,7 @@ def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
     if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
         array = value.copy()
         array.flags.writeable = False
-        return array, int(array.nbytes) + 112
+        return array.view(), int(array.nbytes) + 112  # who owns its data may make it writeable again
     return value, _size_of(value)
 
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from grym_nb.priority import PRIORITIES
-from grym_nb.render import redacted, seconds
+from grym_nb.render import brief, glance, seconds
 
 __all__ = ["NOTHING", "ContextItem"]
 
@@ -47,9 +47,9 @@ class ContextItem(NamedTuple):
         return None if self.expires is None else self.expires - now
 
     def __repr__(self) -> str:
-        told = [repr(self.type)] if self.key is None else [f"{self.type!r}, key={self.key!r}"]
-        told.append(redacted({self.key or "content": self.content})[self.key or "content"])
-        told.append(PRIORITIES[self.priority])
+        told = [brief(self.type)] if self.key is None else [f"{brief(self.type)}, key={brief(self.key)}"]
+        told.append(glance(self.key or "content", self.content))
+        told.append(PRIORITIES[self.priority] + (", pinned" if self.pinned else ""))
         told += [f"tags={', '.join(self.tags)}"] if self.tags else []
         told += [f"ttl={seconds(self.ttl)}"] if self.ttl is not None else []
         return f"ContextItem({self.id}, {', '.join(told)}, version {self.version})"

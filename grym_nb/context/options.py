@@ -101,6 +101,9 @@ def _path(path: Any, problems: list[Problem]) -> Path | None:
     if isinstance(path, (str, os.PathLike)):
         try:
             text = os.fspath(path)
+            if text == ":memory:":
+                problems.append(Problem("path", "':memory:'", "none: ContextStore() is in memory"))
+                return None
             if isinstance(text, str) and text and "\0" not in text:
                 return Path(text).expanduser().absolute()
         except (

@@ -27,6 +27,7 @@ _FOR_EVER = 1e12  # seconds: thirty thousand years, and what floats still tell a
 _TEXT, _NAMED = frozenset((str,)), frozenset((str, type(None)))
 _RANKED, _NUMBERS = frozenset((str, int)), frozenset((int, float))
 _kind = type  # in here `type` is what is said of an item
+_FLAGS = frozenset((bool,))
 _FILTERS = frozenset(FILTERS)
 _NONE: frozenset[str] = frozenset()
 _NAMES = ("key", "source", "workflow", "task")
@@ -34,7 +35,7 @@ _ORDERS: tuple[Order, ...] = ("newest", "oldest", "priority")
 
 
 def said(
-    type: Any, names: tuple[Any, ...], priority: Any, ttl: Any, tags: Any, metadata: Any
+    type: Any, names: tuple[Any, ...], priority: Any, ttl: Any, tags: Any, metadata: Any, **flags: Any
 ) -> tuple[float | None, int, tuple[str, ...]]:
     """Return the seconds an item holds, its priority as a number, its tags; raise for what does not fit."""
     if (  # the usual case, without a list of problems
@@ -47,6 +48,7 @@ def said(
         and metadata is None
         and (ttl is None or (_kind(ttl) in _NUMBERS and 0 < ttl < _FOR_EVER))
         and _NAMED.issuperset(map(_kind, names))
+        and _FLAGS.issuperset(map(_kind, flags.values()))
     ):
         return (ttl if ttl is None else float(ttl)), RANKS[priority], tags
     problems: list[Problem] = []
@@ -57,11 +59,16 @@ def said(
             problems.append(Problem(name, brief(value), "text, or None"))
     number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
     if ttl is not None and not (number and 0 < ttl < _FOR_EVER):
-        problems.append(Problem("ttl", brief(ttl), "seconds above 0, or None for ever"))
+        problems.append(Problem("ttl", brief(ttl), "seconds above 0, below 1e12, or None for ever"))
     rank = _rank("priority", priority, problems)
     told = _tags("tags", tags, problems)
     if metadata is not None and not isinstance(metadata, Mapping):
         problems.append(Problem("metadata", brief(metadata), "a mapping"))
+    problems += [
+        Problem(name, brief(flag), "True or False")
+        for name, flag in flags.items()
+        if not isinstance(flag, bool)
+    ]
     if problems:
         raise ValidationError("this item cannot be kept", problems=problems)
     return (None if ttl is None else float(ttl)), rank, told

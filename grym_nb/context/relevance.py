@@ -14,7 +14,7 @@ from grym_nb.context.difference import same
 from grym_nb.context.item import NOTHING, ContextItem
 from grym_nb.context.likeness import Likeness, likeness_of, similarity
 from grym_nb.context.values import number_of
-from grym_nb.errors import Problem, ValidationError
+from grym_nb.errors import Problem, ValidationError, says_what_it_takes
 from grym_nb.render import brief
 
 __all__ = [
@@ -80,6 +80,7 @@ class Weights:
 EVEN = Weights()
 
 
+@says_what_it_takes
 def relevance(
     item: ContextItem,
     *,
@@ -99,6 +100,7 @@ def relevance(
     return _relevance(item, now, uses, None if like is None else likeness_of(like), half_life, weights)
 
 
+@says_what_it_takes
 def ranked(
     items: Iterable[ContextItem],
     *,
@@ -165,6 +167,7 @@ class Preference:
         _refuse({"strength": self.strength, "at": self.at})
 
 
+@says_what_it_takes
 def preferred(
     preferences: Mapping[str, Preference],
     name: str,
@@ -195,6 +198,7 @@ def preferred(
     return {**preferences, name: told}
 
 
+@says_what_it_takes
 def strength_of(preference: Preference, now: float, half_life: float = PREFERENCE_HALF_LIFE) -> float:
     """Return how strong a preference still is: what was seen halves each `half_life`, what was said stays."""
     _refuse({"now": now, "half_life": half_life})
@@ -202,6 +206,7 @@ def strength_of(preference: Preference, now: float, half_life: float = PREFERENC
     return preference.strength * fading
 
 
+@says_what_it_takes
 def standing(
     preferences: Mapping[str, Preference],
     now: float,

@@ -175,9 +175,9 @@ class Shelf:
         """Let a new item stand here."""
         self._altered(self._add_new, item, size)
 
-    def write(self, entry: Entry, item: ContextItem, size: int) -> ContextItem:
+    def write(self, entry: Entry, item: ContextItem, size: int, now: float) -> ContextItem:
         """Let `item` stand where an entry does, and return it."""
-        self._altered(self._write_anew, entry, item, size)
+        self._altered(self._write_anew, entry, item, size, now)
         return item
 
     def take_out(self, ids: Iterable[str], why: str, now: float) -> int:
@@ -272,7 +272,7 @@ class Shelf:
             if change.item is not None:
                 self._add(change.item, change.size)
 
-    def _write_anew(self, entry: Entry, item: ContextItem, size: int) -> None:
+    def _write_anew(self, entry: Entry, item: ContextItem, size: int, now: float) -> None:
         if self.entries.get(item.id) is not entry:
             raise self.not_found(item.id)  # it had to make room for another just now
         if item.version == entry.item.version:
@@ -280,7 +280,7 @@ class Shelf:
         else:
             self._write(entry, item, size)
             self.counts["updates"] += 1
-        self._telling.note(ItemUpdated, item, item.updated)
+        self._telling.note(ItemUpdated, item, now)
 
     def _put_in(self, entry: Entry) -> None:
         item = entry.item

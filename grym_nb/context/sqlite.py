@@ -164,6 +164,10 @@ class SqliteFile:
         except BaseException:
             self._refuses = False
             raise
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go without writing what is pending."""
         with self._mutex:
             self._closing.set()
             self._db.close()

@@ -8,12 +8,10 @@ from typing import NamedTuple
 from grym_nb.context.index import Entry
 from grym_nb.context.storage import FileStats
 from grym_nb.priority import PRIORITIES
-from grym_nb.render import Table, redacted, seconds
+from grym_nb.render import Table, glance, seconds
 from grym_nb.render import size as in_words
 
 __all__ = ["Stats", "Went", "table_of"]
-
-_SHOWN = 50  # items in a table
 
 
 class Went(NamedTuple):
@@ -66,24 +64,25 @@ class Stats(NamedTuple):
         return self._table().html()
 
 
-def table_of(entries: Sequence[Entry], now: float, caption: str) -> Table:
+def table_of(entries: Sequence[Entry], now: float, limit: int, among: int | None) -> Table:
     """Return items as a table: what they are, for how long, how important, how large."""
-    rows = [_row(entry, now) for entry in entries[:_SHOWN]]
-    if len(entries) > _SHOWN:
-        rows.append(("…", f"{len(entries) - _SHOWN} more", *[""] * 7))
+    rows = [_row(entry, now) for entry in entries[:limit]]
+    if len(entries) > limit:
+        rows.append(("…", f"{len(entries) - limit} more", *[""] * 7))
+    of, count = ("", len(entries)) if among is None else (f" of {among}", among)
+    caption = f"context: {len(entries)}{of} item{'' if count == 1 else 's'}"
     columns = ("id", "type", "key", "content", "priority", "left", "size", "version", "tags")
     return Table(caption, columns, rows, empty="ctx.put(content, type=..., key=...) puts something there")
 
 
 def _row(entry: Entry, now: float) -> tuple[str, ...]:
     item = entry.item
-    name = item.key or "content"
     left = item.left(now)
     return (
         item.id,
         item.type,
-        item.key or "",
-        redacted({name: item.content})[name],
+        "" if item.key is None else item.key if len(item.key) <= 60 else f"{item.key[:59]}…",
+        glance(item.key or "content", item.content),
         PRIORITIES[item.priority] + (", pinned" if item.pinned else ""),
         "for ever" if left is None else seconds(left),
         in_words(entry.size),

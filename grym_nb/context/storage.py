@@ -91,7 +91,11 @@ class FileStats(NamedTuple):
         packed = f"contents {in_words(self.packed_bytes)}, {self.ratio:.2f} times smaller than by themselves"
         rows = [("file", self.path), ("on disk", f"{in_words(self.bytes)} ({packed})")]
         rows += [("journal", self.journal)]
-        rows += [("not in it yet", f"{self.unsaved} items")] if self.unsaved else []
+        rows += (
+            [("not in it yet", f"{self.unsaved} item{'' if self.unsaved == 1 else 's'}")]
+            if self.unsaved
+            else []
+        )
         return rows + ([("trouble", self.trouble)] if self.trouble else [])
 
 
@@ -134,6 +138,9 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Keep what is not kept yet, and let go."""
+
+    def drop(self) -> None:
+        """Let go without keeping what is not kept yet."""
 
 
 class InMemory:
@@ -178,4 +185,7 @@ class InMemory:
         """Return None: there is no file."""
 
     def close(self) -> None:
+        """Do nothing."""
+
+    def drop(self) -> None:
         """Do nothing."""

@@ -15,10 +15,11 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from grym_nb.clock import Clock, monotonic
+from grym_nb.clock import Clock
 from grym_nb.context.budget import Budget
 from grym_nb.context.content import kept
 from grym_nb.context.index import Entry
@@ -27,7 +28,8 @@ from grym_nb.context.options import Options, seconds_of
 from grym_nb.context.query import said, wanted_of, watched_of
 from grym_nb.context.shelf import Shelf, has_expired
 from grym_nb.context.stats import Stats, table_of
-from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Writing, readable
+from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, InMemory, Storage, Writing, readable
+from grym_nb.context.sweeping import Sweeping
 from grym_nb.context.telling import Telling
 from grym_nb.context.versions import SAME, Said, changed, compared, picked, restored, touched
 from grym_nb.context.watch import Watch
@@ -43,8 +45,6 @@ __all__ = ["DEFAULT_TTL", "ContextStore"]
 
 #: seconds that an item holds when neither it nor its type says how long
 DEFAULT_TTL = 3600.0
-_STEP_SECONDS = 0.0006  # of a sweep, after which it ends what it is at: within a millisecond
-_SWEPT_AT_ONCE = 16
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -54,7 +54,9 @@ class ContextStore:
     """Items by id, found again by what was said of them; each for as long as it holds.
 
     Without a `path` they live in memory; with one also in that file, which outlives the kernel and may be
-    shared by several. For any thread: what is read was written last. Times are seconds since 1970 on `clock`.
+    shared by several. For any thread: what is read was written last; by another kernel, half a second ago.
+    Times are seconds since 1970 on `clock`. What has expired is never returned; without a file it is taken
+    out by `sweep`, and a little at each `put`.
 
     `max_bytes` ("200MB") and `max_items` bound what is held in memory; `ttls` has the seconds for which items
     of a type hold unless they say otherwise; `history` is how many earlier versions of an item are kept.
@@ -95,16 +97,12 @@ class ContextStore:
             from grym_nb.context.sqlite import SqliteFile
 
             file = self._storage = SqliteFile(
-                options.path,
-                self._shelf,
-                self._clock,
-                tick=self._tick,
-                history=history,
-                full_sync=full_sync,
-                busy_seconds=options.busy_seconds,
-            )
+                options.path, self._shelf, self._clock, tick=self._tick, history=history,
+                full_sync=full_sync, busy_seconds=options.busy_seconds,
+            )  # fmt: skip
             # At the end of the process, too: what is not in the file yet is written then.
             self._end = weakref.finalize(self, file.let_go)
+        self._sweeping = Sweeping(self._shelf, self._storage, self._telling, self._clock)
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -132,7 +130,9 @@ class ContextStore:
         """
         if ttl is ...:
             ttl = self._ttls.get(type, DEFAULT_TTL) if type.__class__ is str else None
-        seconds, rank, named = said(type, (key, source, workflow, task), priority, ttl, tags, metadata)
+        seconds, rank, named = said(
+            type, (key, source, workflow, task), priority, ttl, tags, metadata, pinned=pinned, durable=durable
+        )
         copy, size = kept(content)
         more = NOTHING if not metadata else kept(dict(metadata))[0]
         now = self._clock()
@@ -140,7 +140,7 @@ class ContextStore:
         # As `ContextItem(...)`, which passes so many arguments on one by one.
         item = tuple.__new__(ContextItem, (
             f"{self._prefix}{next(self._ids)}", type, key, copy, more, source, rank, named, workflow, task,
-            seconds, now, now, expires, 1, bool(pinned), bool(durable), NOTHING,
+            seconds, now, now, expires, 1, pinned, durable, NOTHING,
         ))  # fmt: skip
         shelf = self._shelf
         if shelf.keeps:
@@ -151,6 +151,8 @@ class ContextStore:
             raise ValidationError(told, hint='ContextStore("context.db"), or leave durable out')
         else:
             shelf.add(item, size)
+            if shelf.is_due(now):
+                self._sweeping.some()  # where nobody sweeps, what has expired goes a little at each put
         if self._telling.waiting:
             self._telling.tell()
         return item
@@ -212,7 +214,8 @@ class ContextStore:
     @says_what_it_takes
     def pin(self, id: str, pinned: bool = True) -> ContextItem:
         """Let an item stay whatever the budget (it still expires), or, with False, no more."""
-        return self._alter(id, lambda before: before._replace(pinned=bool(pinned)))
+        said("any", (), 0, None, (), None, pinned=pinned)
+        return self._alter(id, lambda before: before._replace(pinned=pinned))
 
     def _alter(
         self, id: str, alter: Callable[[ContextItem], ContextItem], fresh: tuple[Any, int] | None = None
@@ -220,24 +223,21 @@ class ContextStore:
         """Write what `alter` makes of an item in its place; `fresh` is a new content, and its size."""
         prepared = None if fresh is None else self._storage.prepare(fresh[0], at_once=True)
 
-        def write(file: Writing) -> tuple[Entry, ContextItem, int]:
-            entry = self._shelf.present(id, self._clock())
+        def write(file: Writing) -> tuple[Entry, ContextItem, int, float]:
+            now = self._clock()
+            entry = self._shelf.present(id, now)
             before = _whole(entry.item, file)
             after = alter(before)
             size = entry.own if fresh is None else fresh[1]
             file.update(before, after, size, prepared)
-            return entry, after, size
+            return entry, after, size, now
 
         return self._change(write, lambda told: self._shelf.write(*told))
 
     @says_what_it_takes
     def delete(self, id: str) -> ContextItem:
         """Take an item out and return it as it was."""
-
-        def find(file: Writing) -> list[ContextItem]:
-            return [_whole(self._shelf.present(id, self._clock()).item, file)]
-
-        return self._delete(find)[0]
+        return self._delete(lambda file: [_whole(self._shelf.present(id, self._clock()).item, file)])[0]
 
     @says_what_it_takes
     def clear(self, **filters: Any) -> int:
@@ -256,6 +256,19 @@ class ContextStore:
             return items
 
         return self._change(write, apply)
+
+    def take_over(self, other: ContextStore) -> None:
+        """Take the items and the watches of another store, and close it; raises before it takes anything.
+
+        Earlier versions of its items are left behind.
+        """
+        items = other.query(order="oldest")
+        for item, prepared in [(item, self._storage.prepare(item.content)) for item in items]:
+            came = Change(item.id, item, kept(item.content)[1], "")
+            self._storage.add(item, came.size, prepared, partial(self._shelf.load, [came]))
+        self._watches.update(other.watches)
+        other._watches.clear()
+        other.close()
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -374,31 +387,7 @@ class ContextStore:
 
         With `seconds`, no longer than so: the rest is for the next one. With 0 it takes about a millisecond.
         """
-        limit = seconds_of(seconds, "seconds")
-        until = float("inf") if limit is None else monotonic() + max(limit, _STEP_SECONDS)
-        swept = 0
-        while some := self._sweep_some():
-            swept += some
-            if monotonic() >= until:
-                break
-        return swept
-
-    def _sweep_some(self) -> int:
-        now = self._clock()
-        due: list[Entry] = []
-        if not self._shelf.is_due(now):
-            return 0
-
-        def write(file: Writing) -> list[str]:
-            due.extend(self._shelf.due(now, _SWEPT_AT_ONCE * (4 if self._shelf.keeps else 1)))
-            ids = [entry.item.id for entry in due]
-            file.delete(ids, "expired", now)
-            return ids
-
-        try:
-            return self._change(write, lambda ids: self._shelf.take_out(ids, "expired", now))
-        finally:
-            self._shelf.undo(due)
+        return self._sweeping.sweep(seconds_of(seconds, "seconds"))
 
     # -- about it -----------------------------------------------------------------------------------
 
@@ -411,12 +400,11 @@ class ContextStore:
         return {entry.item.id: entry.reads for entry in self._shelf.live(self._clock())}
 
     @says_what_it_takes
-    def table(self, **filters: Any) -> Table:
-        """Return the items that a query would find, the newest first, as a table; their contents stay put."""
+    def table(self, *, limit: int = 50, **filters: Any) -> Table:
+        """Return the items that a query would find, the newest first, as a table of so many rows."""
         now = self._clock()
-        live = self._shelf.live(now, wanted_of(filters, also=("order",)))
-        of = f" of {len(self)}" if filters else ""
-        return table_of(live, now, f"context: {len(live)}{of} item{'' if len(live) == 1 else 's'}")
+        live = self._shelf.live(now, wanted_of(filters, also=("order", "limit")))
+        return table_of(live, now, limit, len(self) if filters else None)
 
     def __repr__(self) -> str:
         if self._shelf.closed:
@@ -427,6 +415,9 @@ class ContextStore:
 
     def _repr_html_(self) -> str:
         return self.table().html() if not self._shelf.closed else f"<p>{html.escape(repr(self))}</p>"
+
+    def __bool__(self) -> bool:
+        return True  # also with nothing in it
 
     def __len__(self) -> int:
         """How many items there are that still hold."""
@@ -439,13 +430,24 @@ class ContextStore:
     def __iter__(self) -> Iterator[ContextItem]:
         return iter(self.query())
 
-    def close(self) -> None:
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._shelf.closed
+
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """The watches that go on."""
+        return tuple(watch for watch in self._watches if not watch.closed)
+
+    @says_what_it_takes
+    def close(self, *, lose: bool = False) -> None:
         """Write what is to be kept, and let go of everything; what is asked from now on raises.
 
-        When not all can be written, it raises and stays open.
+        When not all can be written, it raises and stays open. With `lose` nothing more is written.
         """
         if not self._shelf.closed:
-            self._storage.close()
+            (self._storage.drop if lose else self._storage.close)()
         for watch in list(self._watches):
             watch.close()
         self._shelf.close()

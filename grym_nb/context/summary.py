@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
 
+from grym_nb.context.item import ContextItem
 from grym_nb.context.leaves import Leaf, leaves_of
 from grym_nb.errors import Problem, ValidationError, closest
 from grym_nb.render import brief
@@ -52,7 +53,7 @@ def summarise(
     mode: Mode = "selective",
     count_tokens: Callable[[str], int] | None = None,
 ) -> Summary:
-    """Return a content as text of at most `budget` tokens; None for no limit.
+    """Return a content, or that of an item, as text of at most `budget` tokens; None for no limit.
 
     Arrays, audio and bytes are told by what they are. To make it fit, ``minimal`` shortens texts, the longest
     first, at the end of a sentence, or else of a word, and leaves out whole fields (the deepest, then the
@@ -60,6 +61,8 @@ def summarise(
     shortens; ``aggressive`` has scalars and the first sentence of texts only, whatever the budget.
     """
     _refuse(budget, mode)
+    if isinstance(content, ContextItem):
+        content = content.content
     count = count_tokens or estimated_tokens
     leaves = list(leaves_of(content))
 

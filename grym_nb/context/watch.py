@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections import deque
 from contextlib import suppress
-from functools import wraps
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +24,7 @@ __all__ = ["Watch"]
 
 _MOST = 10_000  # events that wait to be read; of more, the oldest are left out
 _END: Any = object()
+_log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -47,10 +49,15 @@ class Watch:
             raise ValidationError("nobody can be told so", problems=[problem])
         if tell is not None:
 
-            @wraps(tell)  # by its name it is told of, should it raise
             def passed_on(event: ItemEvent) -> None:
                 if self._fits(event):
-                    tell(event)
+                    try:
+                        tell(event)
+                    except Exception as error:
+                        self.close()
+                        where = traceback.extract_tb(error.__traceback__)[-1]
+                        told = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+                        _log.warning("%s raised, and is told no more: %s", self._tells, told)
 
             self._end = bus.subscribe(passed_on, ItemEvent)
             return

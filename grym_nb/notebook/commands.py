@@ -288,7 +288,7 @@ COMMANDS: tuple[Command, ...] = (
         "context",
         "what models share: the items as a table, read, put, taken out, watched; a filter is name=value",
         "[list] [FILTER ...] | get ID | get TYPE [KEY] | put TYPE VALUE [name=value ...] | rm ID... | "
-        "clear FILTER ... | clear --all | stats | watch [FILTER ...] | watch off",
+        "clear FILTER ... | clear --all | stats | open FILE | watch [FILTER ...] | watch off",
         (
             "%grym context",
             "%grym context list type=tempo min_priority=high tags=beat,live order=oldest",
@@ -297,6 +297,7 @@ COMMANDS: tuple[Command, ...] = (
             "%grym context get tempo song-1 -o tempo",
             "%grym context rm $item",
             "%grym context clear source=madmom",
+            "%grym context open context.db",
             "%grym context watch type=tempo kinds=put,expired",
             "%grym context watch off",
         ),

@@ -26,6 +26,7 @@ _TEXTS = ("type", "key", "source", "workflow", "task")
 _SEVERAL = ("tags", "any_tags", "kinds")
 _OPENING = ("{", "[", "(")
 _QUOTED = """quotes around all of it: '{"bpm": 120.0}'; or $name; as text: '"[x"'"""
+_JSON = ("true", "false", "null")  # as a type, a word is a text; as a value, these are no texts
 _YES_OR_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -137,8 +138,20 @@ def act(shell: InteractiveShell, words: Sequence[str]) -> object:
 
 
 def _list(asked: _Asked) -> Sheet:
-    store = asked.store
-    return Sheet("", (store.table(**asked.filters()), repr(store)))
+    store, limit = asked.store, asked.named.pop("limit", "50")
+    if not limit.isdecimal():
+        raise asked.refused(f"limit is a number of lines, not {limit!r}", hint="limit=10")
+    return Sheet("", (store.table(limit=int(limit), **asked.filters()), repr(store)))
+
+
+def _open(asked: _Asked) -> object:
+    from grym_nb.runtime import current
+
+    _refuse_strangers(asked, ())
+    if len(asked.words) != 1:
+        raise asked.refused("which file?" if not asked.words else "one file")
+    store = current().open_context(text_of(asked.words[0], asked.shell.user_ns))
+    return Sheet("", (store.table(), repr(store)))
 
 
 def _get(asked: _Asked) -> object:
@@ -180,7 +193,7 @@ def _put(asked: _Asked) -> object:
 
 def _content(asked: _Asked, word: str) -> Any:
     value = value_of(word, asked.shell.user_ns)
-    if value is not word or not word or word[0] not in _OPENING:
+    if value is not word or not word or (word[0] not in _OPENING and word not in _JSON):
         return value
     try:
         return json.loads(word)  # true, false and null are no Python
@@ -288,12 +301,13 @@ _ORDERED = (*_FILTERS, "since", "until", "order")
 ACTIONS: dict[str, Action] = {
     action.name: action
     for action in (
-        Action("list", "[type=T] [key=K] [tags=A,B] ...", _list, _ORDERED),
+        Action("list", "[type=T] [key=K] [tags=A,B] ... [limit=N]", _list, (*_ORDERED, "limit")),
         Action("get", "ID | TYPE [KEY] [-o VAR]", _get, ("key",), ("-o", "--out")),
         Action("put", "TYPE VALUE [key=K] [ttl=S] [priority=P] ... [-o VAR]", _put, _PUT, ("-o", "--out")),
         Action("rm", "ID...", _rm),
         Action("clear", "[type=T] [key=K] [tags=A,B] ... | --all", _clear, _ORDERED, ("--all",)),
         Action("stats", "", _stats),
+        Action("open", "FILE", _open),
         Action("watch", "[type=T] [key=K] [tags=A,B] ... | off", _watch, (*_FILTERS, "kinds")),
     )
 }

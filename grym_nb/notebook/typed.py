@@ -16,6 +16,7 @@ from grym_nb.errors import CommandError, closest
 __all__ = ["Parser", "Words", "keyword", "refers", "text_of", "value_of", "variable", "words_of"]
 
 _REFERENCE = re.compile(r"\$(\w+)|\{(\w+)\}")
+_INSIDE = re.compile(r"\$[^\W\d]\w*[.\[(]")
 _KEYWORD = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
 
 
@@ -71,6 +72,11 @@ def value_of(word: str, variables: Mapping[str, Any]) -> Any:
     name = refers(word)
     if name:
         return variable(name, variables)
+    if (inside := _INSIDE.match(word)) is not None:
+        raise CommandError(
+            f"{word} is more than a name: nothing typed here is evaluated",
+            hint=f"give it a name in a cell, part = {word[1:]}, then $part; '\"{inside[0]}...\"' is a text",
+        )
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

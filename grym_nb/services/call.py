@@ -49,7 +49,8 @@ class Task:
     """Something to be done by whichever service declares `type`.
 
     `data` is the first positional argument, `params` the keyword arguments; `model` names the service,
-    where several would do; `context` is handed to a task that takes one.
+    where several would do; `context` is handed to a task that takes one. With `store_results` the result goes
+    into the context, under the task's type; ``metadata={"workflow": ...}`` says of which workflow it is.
     """
 
     type: str
@@ -70,6 +71,10 @@ class Task:
                 raise ValidationError(
                     "this is no task", problems=[Problem(name, brief(given), "a mapping of names to values")]
                 )
+        stores: object = self.store_results
+        if not isinstance(stores, bool):
+            problem = Problem("store_results", brief(stores), "True or False")
+            raise ValidationError("this is no task", problems=[problem])
         type: object = self.type
         if not isinstance(type, str):
             problem = Problem("type", brief(type), "a task type such as 'audio.loudness'")
@@ -79,6 +84,7 @@ class Task:
     def __repr__(self) -> str:
         asked = [repr(self.type), brief(self.data)]
         asked += [f"{name}={told}" for name, told in redacted(self.params).items()]
+        asked += ["store_results=True"] if self.store_results else []
         return f"Task({', '.join(asked)}, id={self.id!r})"
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
-from grym_nb.errors import ConfigError, DependencyError, Problem
+from grym_nb.errors import ConfigError, DependencyError, Problem, ValidationError
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 
@@ -185,11 +185,27 @@ def unfit_hooks(cls: type | None) -> list[Problem]:
         static = inspect.getattr_static(cls, name)
         if inspect.isfunction(static) and not inspect.signature(static).parameters:
             problems.append(Problem(f"task {name}", "no arguments", f"self first: def {name}(self, ...)"))
-    for name, spec in tasks_of(cls).items() if cls is not None else ():
-        if spec.context and not spec.takes_context:
-            expected = f"a parameter for it: def {name}(..., context=None)"
-            problems.append(Problem(f"task {name}", "it asks for context, and takes none", expected))
+    for spec in tasks_of(cls).values() if cls is not None else ():
+        problems += _unfit_context(spec)
     return problems
+
+
+def _unfit_context(spec: TaskSpec) -> list[Problem]:
+    """Return why a task could not be given the context that it asks for."""
+    name, told = spec.method, f"def {spec.method}(..., context=None)"
+    if spec.takes_context and "context" in spec.checker.missing({}):
+        return [Problem(f"task {name}", "a parameter `context` that has to be given", f"a default: {told}")]
+    if not spec.context:
+        return []
+    if not spec.takes_context:
+        return [Problem(f"task {name}", "it asks for context, and takes none", f"a parameter for it: {told}")]
+    from grym_nb.context.query import wanted_of
+
+    try:
+        wanted_of(spec.context, also=("order", "limit"))
+    except ValidationError as error:
+        return [Problem(f"task {name}, context {p.path}", p.found, p.expected) for p in error.problems]
+    return []
 
 
 def clashes(tasks: Mapping[str, TaskSpec]) -> list[Problem]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_nb.clip import Clip
-from grym_nb.context import adapters
+from grym_nb.context import ContextStore, adapters
 from grym_nb.context.adapters import adapted, adapter, adapter_for
 from grym_nb.context.builtin import as_parameters, as_text, at_16k
 from grym_nb.context.item import ContextItem
@@ -405,3 +405,15 @@ def test_content_is_told_as_text() -> None:
         "a song",
         "500 ms of audio at 16 kHz, mono",
     ]
+
+
+def test_what_takes_no_item_is_refused_at_once() -> None:
+    with pytest.raises(ValidationError, match="a function of an item"):
+        adapter("tempo", "x*")(lambda: 1)
+
+
+def test_an_item_that_is_given_back_stands_for_its_content() -> None:
+    with ContextStore() as store:
+        item = store.put(3, type="tempo")
+        [found] = adapted([item], "m", lambda item: item)
+    assert found.content == 3

@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -161,3 +161,27 @@ def test_what_a_reader_does_with_a_content_stays_with_the_reader(where: str, tmp
         with pytest.raises(ValidationError, match="is shared"):
             after.metadata["more"] = 1  # type: ignore[index]
         assert json.loads(json.dumps(after.content["beats"])) == [1, 2, 3]
+
+
+class _Point(NamedTuple):
+    at: float
+    parts: list[float]
+
+
+def test_what_is_in_a_named_tuple_refuses_too() -> None:
+    parts = [1.0]
+    with ContextStore() as store:
+        item = store.put({"point": _Point(0.5, parts)}, type="a")
+        point = item.content["point"]
+        assert type(point) is _Point and point == (0.5, [1.0])
+        with pytest.raises(ValidationError):
+            point.parts.append(2.0)
+        parts.append(3.0)
+        assert point.parts == [1.0]
+
+
+def test_an_array_cannot_be_made_writeable_again() -> None:
+    with ContextStore() as store:
+        array = store.put(np.arange(3.0), type="a").content
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True

@@ -684,3 +684,15 @@ def test_a_full_sync_is_an_option(path: Path, full: bool, level: int) -> None:
     with ContextStore(path, full_sync=full) as store:
         db: Any = store._storage._db  # type: ignore[attr-defined]
         assert db.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_a_store_whose_file_is_gone_can_be_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "context.db"
+    store = ContextStore(path)
+    store.put(1, type="a")
+    path.unlink()
+    with pytest.raises(StorageError):
+        store.close()
+    store.close(lose=True)
+    assert store.closed
+    store.close()

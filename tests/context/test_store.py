@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_nb.context import ContextItem, ContextStore, timeline
-from grym_nb.errors import ItemConflict, ItemNotFound, ResourceExhausted, StateError, ValidationError
+from grym_nb.errors import (
+    ConfigError,
+    ItemConflict,
+    ItemNotFound,
+    ResourceExhausted,
+    StateError,
+    ValidationError,
+)
+from grym_nb.events import ItemEvent
+from grym_nb.testing import FakeClock
 from tests.services.crowd import all_at_once, outcome, start
 
 # -- a model of it ---------------------------------------------------------------------------------
@@ -368,7 +377,7 @@ def test_a_query_that_makes_no_sense_is_refused(wrong: dict[str, Any], told: str
         (lambda store: store.latest(), "missing 1 required positional argument: 'type'"),
         (lambda store: store.update("id", metadta={}), "Did you mean 'metadata'?"),
         (lambda store: store.clear(limit=3), "one of type, key"),
-        (lambda store: store.table(limit=3), "one of type, key"),
+        (lambda store: store.table(limits=3), "one of type, key"),
         (lambda store: store.clear(order="oldest"), "one of type, key"),
     ],
 )
@@ -633,3 +642,74 @@ def test_a_sweep_of_many_gives_way_all_the_time() -> None:
             assert store.get(stays.id).content == 0
             seen += 1
         assert outcome(sweeping) == 20_000 and seen and len(store) == 1
+
+
+def test_an_event_of_what_is_touched_or_pinned_has_its_own_time() -> None:
+    clock, heard = FakeClock(), list[ItemEvent]()
+    with ContextStore(clock=clock) as store:
+        item = store.put(1, type="a")
+        store.watch(heard.append)
+        clock.advance(5.0)
+        store.touch(item.id)
+        clock.advance(5.0)
+        store.pin(item.id)
+    assert [event.at - item.created for event in heard] == [5.0, 10.0]
+
+
+def test_without_a_sweeper_what_has_expired_goes_a_little_at_each_put() -> None:
+    clock, heard = FakeClock(), list[ItemEvent]()
+    with ContextStore(clock=clock) as store:
+        for n in range(20):
+            store.put(n, type="a", ttl=1)
+        store.watch(heard.append, kinds=["expired"])
+        clock.advance(1.0)
+        store.put(0, type="b")
+        assert 0 < len(heard) < 20
+        store.put(0, type="b")
+        assert len(heard) == 20 and store.stats().items == 2
+
+
+@pytest.mark.parametrize("flag", ["yes", 1, None])
+def test_a_flag_is_true_or_false(flag: Any) -> None:
+    with ContextStore() as store:
+        item = store.put(1, type="a")
+        for wrong in (
+            lambda: store.put(1, type="a", pinned=flag),
+            lambda: store.put(1, type="a", durable=flag),
+            lambda: store.pin(item.id, flag),
+            lambda: store.update(item.id, pinned=flag),
+        ):
+            with pytest.raises(ValidationError, match="True or False"):
+                wrong()
+        assert store.get(item.id).version == 1 and len(store) == 1
+
+
+def test_an_empty_store_is_still_a_store() -> None:
+    with ContextStore() as store:
+        assert store and not len(store)
+    assert store.closed
+
+
+def test_a_name_that_sqlite_knows_is_no_file() -> None:
+    with pytest.raises(ConfigError, match=r"ContextStore\(\) is in memory"):
+        ContextStore(":memory:")
+
+
+def test_its_table_is_shown_and_says_what_is_in_a_large_content() -> None:
+    with ContextStore() as store:
+        store.put(dict.fromkeys("abcdefg", 1), type="a", key="k" * 100, pinned=True)
+        store.put(list(range(20)), type="b")
+        table = store.table(limit=1)
+        assert "[0, 1, 2, … 20 in all]" in repr(table) and "1 more" in repr(table)
+        assert table._repr_html_() == table.html()
+        told = repr(store.latest("a"))
+        assert "{'a': 1, 'b': 1, 'c': 1, … 7 in all}" in told and "pinned" in told and len(told) < 220
+
+
+def test_a_key_of_music_is_shown_and_one_of_an_account_is_not() -> None:
+    with ContextStore() as store:
+        store.put({"key": "C major", "max_tokens": 5}, type="tonality")
+        store.put({"key": "sk-0123456789abcdef0123", "api_key": "hunter2"}, type="account")
+        told = repr(store.table())
+    assert "C major" in told and "'max_tokens': 5" in told
+    assert "sk-0" not in told and "hunter2" not in told

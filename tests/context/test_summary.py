@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_nb.clip import Clip
+from grym_nb.context import ContextStore
 from grym_nb.context.summary import MODES, estimated_tokens, summarise
 from grym_nb.errors import ValidationError
 
@@ -290,3 +291,9 @@ def test_a_count_that_counts_nothing_is_told() -> None:
 
 def test_the_estimate_is_no_less_than_the_words() -> None:
     assert [estimated_tokens(text) for text in ("", "abcde", "a b c")] == [0, 2, 3]
+
+
+def test_an_item_is_summarised_by_its_content() -> None:
+    with ContextStore() as store:
+        item = store.put({"bpm": 120}, type="tempo")
+    assert summarise(item, None).text == summarise({"bpm": 120}, None).text

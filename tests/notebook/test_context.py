@@ -6,12 +6,13 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from grym_nb.context import ContextItem
+from grym_nb.context import ContextItem, ContextStore
 from grym_nb.errors import CommandError, ItemNotFound
 from grym_nb.notebook.completion import offers
 from grym_nb.notebook.context import ACTIONS, act
@@ -279,6 +280,12 @@ def test_stats_are_those_of_the_store(ready: Kernel) -> None:
         ("watch off type=tempo", "CommandError", "watch does not take 'off'", "a filter has a name"),
         ("watch since=1", "ValidationError", "the store cannot be watched so", "nothing was done"),
         ("watch kinds=puts", "ValidationError", "the store cannot be watched so", "nothing was done"),
+        ("put a $first.id", "CommandError", "$first.id is more than a name", "give it a name in a cell"),
+        ("get $first.id", "CommandError", "$first.id is more than a name", "give it a name in a cell"),
+        ("list limit=-1", "CommandError", "limit is a number of lines", "limit=10"),
+        ("open", "CommandError", "which file?", "usage: %grym context open FILE"),
+        ("open /", "StorageError", "/", "name a file"),
+        ("open :memory:", "ConfigError", "this context store cannot be made", ""),
         ("watch tell=1", "ValidationError", "the store cannot be asked so", "nothing was done"),
     ],
 )
@@ -308,6 +315,34 @@ def test_help_shows_every_action(ready: Kernel) -> None:
     assert all(re.search(rf"\b{name}\b", text.splitlines()[0]) for name in ACTIONS)
     assert all(f"%grym context {name}" in text for name in ("list", "get", "put", "rm", "clear", "watch"))
     assert ready.run("%grym context --help").result_text == text
+
+
+def test_a_table_has_as_many_rows_as_asked_for(ready: Kernel) -> None:
+    assert _rows(ready.run("%grym context list limit=1"))[0] == "style 42"
+    assert "2 more" in (ready.run("%grym context list limit=1").result_text or "")
+
+
+def test_words_of_json_are_values(ready: Kernel) -> None:
+    ready.run("%grym context put flag true -o yes\n").checked()
+    ready.run("%grym context put flag null -o nothing").checked()
+    assert ready.run("yes.content, nothing.content").result_text == "(True, None)"
+
+
+def test_the_context_moves_into_a_file(kernel: Kernel, tmp_path: Path) -> None:
+    """What was shared before is in it, for the next kernel too; what watched goes on."""
+    kernel.run("%load_ext grym_nb").checked()
+    kernel.run(ITEMS).checked()
+    kernel.run("heard = []; ctx.watch(heard.append)").checked()
+    shown = kernel.run(f"%grym context open {tmp_path / 'context.db'}").checked().result_text or ""
+    assert "context: 3 items" in shown and f"in {tmp_path / 'context.db'}" in shown
+    assert (
+        kernel.run("grym.current().context.get(first.id) == first, ctx.closed").result_text == "(True, True)"
+    )
+    kernel.run("%grym context put style 'fast and bright' durable=true").checked()
+    assert kernel.run("[event.item.content for event in heard]").result_text == "['fast and bright']"
+    with ContextStore(tmp_path / "context.db") as store:
+        assert store.latest("tempo", "song-1").content == {"bpm": 120.0}
+        assert store.latest("style").content == "fast and bright"
 
 
 # -- the list that follows -------------------------------------------------------------------------
@@ -582,7 +617,7 @@ FILTERS = ["type=", "key=", "tags=", "any_tags=", "source=", "min_priority=", "w
     [
         ("context ", list(ACTIONS)),
         ("context l", ["list"]),
-        ("context list ", [*FILTERS, "since=", "until=", "order="]),
+        ("context list ", [*FILTERS, "since=", "until=", "order=", "limit="]),
         ("context list type=tempo t", ["tags=", "task="]),
         ("context list type=", ["type=style", "type=tempo"]),
         ("context list type=t", ["type=tempo"]),

@@ -340,7 +340,7 @@ def test_a_parameter_called_context_is_noticed_wherever_it_stands() -> None:
 
         @task
         @staticmethod
-        def static(context: Any) -> None: ...
+        def static(context: Any = None) -> None: ...
 
         @task
         def anything(self, **kwargs: Any) -> None: ...
@@ -351,6 +351,15 @@ def test_a_parameter_called_context_is_noticed_wherever_it_stands() -> None:
     asks = make_dataclass("Asks", [], namespace={"look": task(context={"type": "a"})(lambda self, x: None)})
     [problem] = unfit_hooks(asks)
     assert (problem.path, problem.found) == ("task look", "it asks for context, and takes none")
+    wrong = {"typ": "tempo", "limit": 2}
+    asks = make_dataclass(
+        "Asks", [], namespace={"look": task(context=wrong)(lambda self, context=None: None)}
+    )
+    [problem] = unfit_hooks(asks)
+    assert problem.path == "task look, context typ" and "Did you mean 'type'?" in problem.expected
+    has_to = make_dataclass("HasTo", [], namespace={"look": task(lambda self, context: None)})
+    [problem] = unfit_hooks(has_to)
+    assert problem.expected == "a default: def look(..., context=None)"
     with pytest.raises(ConfigError, match="cannot be given context so"):
         task(context="tempo")  # type: ignore[call-overload]
     assert {name: spec.takes_context for name, spec in tasks_of(Contexts).items()} == {
