@@ -32,13 +32,17 @@ class Absent(Enum):
 ABSENT = Absent.ABSENT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Difference:
     """One place at which two contents differ; `ABSENT` on the side that does not have it."""
 
     path: str
     before: Any
     after: Any
+
+    def __repr__(self) -> str:
+        before, after = _in_words(self.path, self.before), _in_words(self.path, self.after)
+        return f"Difference(path={self.path!r}, before={before}, after={after})"
 
 
 def differences(before: Any, after: Any, path: str = "content") -> tuple[Difference, ...]:

@@ -169,3 +169,10 @@ def test_the_table_shows_no_secrets_and_says_when_there_is_nothing() -> None:
         ['content["tags"]', "absent", "['x']"],
     ]
     assert table_of(()).text() == "what differs: nothing"
+
+
+def test_a_secret_that_changed_is_not_shown() -> None:
+    before, after = {"user": {"api_key": "hunter2"}}, {"user": {"api_key": "hunter3"}}
+    [told] = differences(before, after)
+    assert "hunter" not in repr(told) and "'***'" in repr(told)
+    assert told.after == "hunter3"
