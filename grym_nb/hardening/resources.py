@@ -1,0 +1,220 @@
+"""What there is to share, and whose turn it is: devices, leased to one owner at a time.
+
+>>> pool = ResourcePool()
+>>> card = pool.declare("card:0")
+>>> with pool.lease("card:0", owner="asr"):
+...     pool["card:0"].status
+'busy'
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from grym_nb.clock import Clock, monotonic
+from grym_nb.devices import Device, devices
+from grym_nb.errors import CallTimeout, ConfigError, Problem, closest, says_what_it_takes
+from grym_nb.hardening.leases import Lease, Place
+from grym_nb.hardening.policy import FLAG, SECONDS, or_none
+from grym_nb.priority import priority_of
+from grym_nb.render import Table, brief
+from grym_nb.render import seconds as in_words
+
+__all__ = ["Resource", "ResourcePool", "canonical"]
+
+_AGEING_SECONDS = 10.0
+
+
+def canonical(device: object) -> str:
+    """Return the name of a device as it stands in tables: of several cards, "cuda" is the first."""
+    name = str(device)
+    return f"{name}:0" if name == "cuda" else name
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One thing that can be leased, as it is now. Times are seconds of the pool's clock."""
+
+    id: str
+    type: str  # cpu, cuda, mps, or what was declared
+    status: Literal["ready", "busy", "unavailable"]
+    metadata: Mapping[str, Any]
+    created: float
+    last_used: float | None
+    held_by: tuple[str, ...]  # the owners of its leases
+    waiting: int
+    leases: int  # so far
+    used_seconds: float  # in which somebody had it
+    waited_seconds: float  # of all who got it
+    longest_wait: float
+
+    def row(self) -> tuple[str, ...]:
+        """Return it as a line of a table."""
+        mean = self.waited_seconds / max(self.leases, 1)
+        waited = f"{in_words(mean)} (longest {in_words(self.longest_wait)})"
+        return (
+            self.id,
+            self.status,
+            ", ".join(self.held_by) or "-",
+            str(self.waiting),
+            str(self.leases),
+            in_words(self.used_seconds),
+            waited if self.leases else "-",
+        )
+
+
+class ResourcePool:
+    """Devices, found or declared, and their leases.
+
+    A lease of an accelerator is exclusive unless it says otherwise: whoever else asks waits in line, the
+    highest priority first, and `ageing_seconds` in line are worth one step of priority. For any thread.
+    """
+
+    @says_what_it_takes
+    def __init__(self, *, clock: Clock | None = None, ageing_seconds: float = _AGEING_SECONDS) -> None:
+        if not SECONDS.fits(ageing_seconds):
+            problem = Problem("ageing_seconds", brief(ageing_seconds), SECONDS.words)
+            raise ConfigError("a pool cannot work so", problems=[problem])
+        self._clock: Clock = clock or monotonic
+        self._ageing = ageing_seconds
+        self._lock = threading.Lock()
+        self._places: dict[str, Place] = {}
+
+    # -- what there is -----------------------------------------------------------------------------
+
+    @says_what_it_takes
+    def declare(self, id: str, *, type: str = "device", **metadata: Any) -> Resource:
+        """Add a device that cannot be found by itself, or make one that was withdrawn available again."""
+        if not isinstance(id, str) or not id.strip():
+            problem = Problem("id", brief(id), "text such as 'npu:0'")
+            raise ConfigError("this is no device", problems=[problem])
+        place = self._add(id, type, metadata)
+        place.unavailable = ""
+        return self._resource(place)
+
+    @says_what_it_takes
+    def withdraw(self, id: str, reason: str = "withdrawn") -> Resource:
+        """Let no new lease of a device begin, until it is declared again; those that wait for it raise."""
+        place = self.place(id)
+        place.withdraw(reason)
+        return self._resource(place)
+
+    def place(self, id: object) -> Place:
+        """Return the line in front of a device; an unknown one is told with the closest."""
+        name = canonical(id)
+        found = self._places.get(name)
+        if found is None:
+            self._look()
+            found = self._places.get(name)
+        if found is None:
+            known = sorted(self._places)
+            raise ConfigError(
+                f"there is no device {name!r}.{closest(name, known)}",
+                hint=f"there are {', '.join(known)}; others: ResourcePool.declare({name!r})",
+            )
+        return found
+
+    def _look(self) -> tuple[Device, ...]:
+        """Take in the devices that are found by now: torch tells of its own once it is imported."""
+        found = devices()
+        for device in found:
+            self._add(device.name, device.kind, {})
+        return found
+
+    def _add(self, id: str, kind: str, metadata: Mapping[str, Any]) -> Place:
+        with self._lock:
+            place = self._places.get(id)
+            if place is None:
+                place = self._places[id] = Place(id, kind, self._clock, self._ageing)
+        if metadata:
+            place.metadata = dict(metadata)
+        return place
+
+    def __getitem__(self, id: str) -> Resource:
+        return self._resource(self.place(id))
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(self.resources())
+
+    def resources(self) -> tuple[Resource, ...]:
+        """Return everything that is known, as it is now."""
+        found = self._look()
+        return tuple(self._resource(place, found) for place in list(self._places.values()))
+
+    def _resource(self, place: Place, found: tuple[Device, ...] | None = None) -> Resource:
+        figures = place.figures()
+        told: dict[str, Any] = dict(place.metadata)
+        for device in devices() if found is None else found:
+            if device.name == place.id:
+                told |= {"total": device.total, "free": device.free, "description": device.description}
+        status: Literal["ready", "busy", "unavailable"] = "busy" if figures.held_by else "ready"
+        return Resource(
+            place.id,
+            place.kind,
+            "unavailable" if place.unavailable else status,
+            told,
+            place.created,
+            **figures._asdict(),
+        )
+
+    # -- whose turn it is --------------------------------------------------------------------------
+
+    @says_what_it_takes
+    def lease(
+        self,
+        id: str,
+        *,
+        owner: str,
+        priority: str | int = "normal",
+        timeout: float | None = None,
+        exclusive: bool | None = None,
+        seconds: float | None = None,
+    ) -> Lease:
+        """Wait until a device is yours, and return the lease: `release` it, or use it in a ``with``.
+
+        Leases of one owner go together. `timeout` is how long to wait, `seconds` for how long you have it at
+        most. `exclusive` is True for accelerators unless you say otherwise.
+        """
+        place = self.place(id)
+        given = {"timeout": timeout, "seconds": seconds}
+        problems = [
+            Problem(name, brief(value), f"{SECONDS.words}, or None")
+            for name, value in given.items()
+            if not or_none(SECONDS).fits(value)
+        ]
+        if exclusive is not None and not FLAG.fits(exclusive):
+            problems.append(Problem("exclusive", brief(exclusive), "True, False or None"))
+        if problems:
+            raise ConfigError(f"{place.id} cannot be leased so", problems=problems)
+        lease = Lease(place, owner, priority=priority_of(priority), exclusive=exclusive, seconds=seconds)
+        turn = place.ask(lease)
+        if turn is not None:
+            deadline = None if timeout is None else self._clock() + timeout
+
+            def check() -> float | None:
+                if deadline is not None and self._clock() >= deadline:
+                    raise CallTimeout(
+                        f"{owner} did not get {place.id} within {in_words(timeout)}",
+                        cause=place.in_the_way(lease),
+                        hint="wait longer, or let its owner release it",
+                    )
+                return deadline
+
+            place.wait(turn, check)
+        return lease
+
+    # -- about it ----------------------------------------------------------------------------------
+
+    def table(self) -> Table:
+        """Return all of it as a table."""
+        columns = ("device", "status", "held by", "waiting", "leases", "used", "wait")
+        return Table("devices", columns, [resource.row() for resource in self.resources()])
+
+    def __repr__(self) -> str:
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
