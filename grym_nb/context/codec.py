@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date, datetime, timedelta, timezone
-from enum import Enum
+from enum import Enum, Flag
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grym_nb.clip import Clip
-from grym_nb.context.content import FrozenDict, FrozenList, FrozenSet
+from grym_nb.context.content import FrozenBytearray, FrozenDict, FrozenList, FrozenSet
 from grym_nb.context.packing import from_npy, npy
 from grym_nb.errors import Problem, StorageError, ValidationError
 from grym_nb.render import brief
@@ -55,7 +55,7 @@ def storable(cls: T | str) -> Any:
 
 
 def _register(cls: Any, name: str) -> Any:
-    if not isinstance(cls, type) or _shape_of(cls) is None or not name:
+    if not isinstance(cls, type) or _shape_of(cls) is None or not name or not _is_its_fields(cls):
         found = getattr(cls, "__name__", repr(cls))
         raise ValidationError(
             "this class cannot be kept in a file",
@@ -65,6 +65,17 @@ def _register(cls: Any, name: str) -> Any:
     _CLASSES[name] = cls
     _NAMES[cls] = name
     return cls
+
+
+def _is_its_fields(cls: type) -> bool:
+    """Tell whether a value is nothing but its fields: a dataclass that is an exception or a dict is more."""
+    if _shape_of(cls) != "dataclass":
+        return True
+    try:
+        object.__new__(cls)
+    except TypeError:
+        return False
+    return True
 
 
 def _shape_of(cls: type) -> str | None:
@@ -170,13 +181,15 @@ class _Writing:
         return None
 
     def _parts(self, value: Any, kind: type, path: str) -> Any:
+        if isinstance(value, Flag):
+            return value._value_  # several of them together have no name
         if isinstance(value, Enum):
-            return value.name
-        if isinstance(value, tuple):
-            return self._all(value, path)
-        names = {field.name for field in fields(value)}
+            return value._name_
+        names = {field.name for field in fields(value)} if is_dataclass(value) else set()
         for name in vars(value).keys() - names if hasattr(value, "__dict__") else ():
             self.problems.append(Problem(f"{path}.{name}", "an attribute of its own", "a field of the class"))
+        if isinstance(value, tuple):
+            return self._all(value, path)
         return {name: self.tree(getattr(value, name), f"{path}.{name}") for name in sorted(names)}
 
     def _array(self, array: Array, path: str) -> Any:
@@ -217,6 +230,7 @@ _FORMS: dict[type, Callable[[_Writing, Any, str], Any]] = {
     FrozenSet: lambda w, v, path: {"$set": w._all(v, path)},
     frozenset: lambda w, v, path: {"$frozenset": w._all(v, path)},
     bytes: lambda w, v, path: w._bytes(v, path),
+    FrozenBytearray: lambda w, v, path: {"$bytearray": w._bytes(bytes(v), path)},
     bytearray: lambda w, v, path: {"$bytearray": w._bytes(bytes(v), path)},
     complex: lambda w, v, path: {"$complex": [v.real, v.imag]},
     Clip: lambda w, v, path: {"$clip": v.rate, "samples": w._array(v.samples, f"{path}.samples")},
@@ -246,11 +260,11 @@ def _object(tree: Mapping[str, Any], arrays: Sequence[Array]) -> Any:
     shape = _shape_of(cls)
     try:
         if shape == "enum":
-            return cls[parts]
+            return cls(parts) if isinstance(parts, int) else cls[parts]
         if shape == "tuple":
             return cls._make(parts)
         return _dataclass(cls, name, parts)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         told = f"a {name} in this content does not fit the class of that name: {error}"
         raise StorageError(told, hint="give the class the parts it had, or put the item anew") from None
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections import deque
 from typing import Any, NoReturn
 
 from grym_nb.errors import Problem, ValidationError
 
-__all__ = ["FrozenDict", "FrozenList", "FrozenSet", "frozen", "kept", "plain_kind"]
+__all__ = ["FrozenBytearray", "FrozenDict", "FrozenList", "FrozenSet", "frozen", "kept", "plain_kind"]
 
 # -- containers that stay what they are ------------------------------------------------------------
 
@@ -79,6 +80,17 @@ class FrozenSet(_Frozen, set[Any]):
         return repr(set(self))  # without the name of this class
 
 
+class FrozenBytearray(_Frozen, bytearray):
+    """A bytearray that refuses to be changed."""
+
+    _plain = bytearray
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _Frozen._refuse
+    append = clear = extend = insert = pop = remove = reverse = _Frozen._refuse
+
+    def __repr__(self) -> str:
+        return repr(bytearray(self))
+
+
 _FROZEN: dict[type, Any] = {
     dict: FrozenDict, list: FrozenList, set: FrozenSet, FrozenDict: FrozenDict, FrozenList: FrozenList,
     FrozenSet: FrozenSet, tuple: tuple, frozenset: frozenset,
@@ -95,6 +107,8 @@ def frozen(content: Any) -> Any:
     """Return a content with containers that refuse to be changed; what else is in it is not copied."""
     kind = type(content)
     made = _FROZEN.get(kind)
+    if kind is bytearray:
+        return FrozenBytearray(content)
     if made is None:
         return kind._make(map(frozen, content)) if _is_named_tuple(kind) else content
     if made is FrozenDict:
@@ -138,8 +152,8 @@ def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
         return value, size
     if kind is str or kind is bytes:
         return value, len(value) + 50
-    if kind is bytearray:
-        return bytearray(value), len(value) + 50
+    if kind is bytearray or kind is FrozenBytearray:
+        return FrozenBytearray(value), len(value) + 50
     made = _FROZEN.get(kind) or (kind._make if _is_named_tuple(kind) else None)
     if made is not None:
         before = known.get(id(value))
@@ -154,14 +168,27 @@ def _kept(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
         array = value.copy()
         array.flags.writeable = False
         return array.view(), int(array.nbytes) + 112  # who owns its data may make it writeable again
-    return value, _size_of(value)
+    return value, _size_of(value, known)
 
 
-def _size_of(value: Any) -> int:
-    """Return what a stranger says it takes, if it does."""
+def _size_of(value: Any, known: dict[int, Any]) -> int:
+    """Return what a stranger says it takes, if it does, or else what its parts do."""
+    if id(value) in known:
+        return 8
+    known[id(value)] = value
     try:
         nbytes = getattr(value, "nbytes", None)
-        return nbytes if isinstance(nbytes, int) and nbytes >= 0 else sys.getsizeof(value, 64)
+        if isinstance(nbytes, int) and nbytes >= 0:
+            return nbytes
+        size = sys.getsizeof(value, 64)
+        if isinstance(value, type):
+            return size
+        kind = type(value)
+        if issubclass(kind, dict):
+            size += sum(_size_of(part, known) for pair in list(value.items()) for part in pair)
+        elif issubclass(kind, (list, tuple, set, frozenset, deque)):
+            size += sum(_size_of(part, known) for part in list(value))
+        return size + sum(_size_of(part, known) for part in list(getattr(value, "__dict__", {}).values()))
     except Exception:
         return 64
 

@@ -36,7 +36,7 @@ class Wanted:
 
     type: str | None = None
     names: tuple[tuple[str, str], ...] = ()
-    any_tags: frozenset[str] = frozenset()
+    any_tags: frozenset[str] | None = None
     min_priority: int = 0
     since: float | None = None
     until: float | None = None
@@ -45,7 +45,7 @@ class Wanted:
     @property
     def is_one_list(self) -> bool:
         """Whether all that stands in the one list it names is what is asked for."""
-        return len(self.names) <= 1 and not self.any_tags and self.since is None and self.until is None
+        return len(self.names) <= 1 and self.any_tags is None and self.since is None and self.until is None
 
     def fits(self, item: ContextItem) -> bool:
         """Tell whether an item is what is asked for."""
@@ -55,7 +55,7 @@ class Wanted:
             return False
         if self.until is not None and item.updated > self.until:
             return False
-        if self.any_tags and self.any_tags.isdisjoint(item.tags):
+        if self.any_tags is not None and self.any_tags.isdisjoint(item.tags):
             return False
         return all(
             value in item.tags if field == "tag" else getattr(item, field) == value
@@ -192,7 +192,7 @@ class Index:
     def _shortest(self, wanted: Wanted) -> list[_Levels]:
         """Return the lists, one for each type and name, in which everything that fits must be."""
         groups: list[list[tuple[str, str] | None]] = [[name] for name in wanted.names]
-        groups += [[("tag", tag) for tag in wanted.any_tags]] if wanted.any_tags else []
+        groups += [] if wanted.any_tags is None else [[("tag", tag) for tag in wanted.any_tags]]
         best: list[_Levels] = []
         least = -1
         for names in groups or [[None]]:  # which is all of a type

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from grym_nb.context.content import FrozenDict
 from grym_nb.priority import PRIORITIES
 from grym_nb.render import brief, glance, seconds
 
 __all__ = ["NOTHING", "ContextItem"]
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = FrozenDict()
 
 
 class ContextItem(NamedTuple):

@@ -17,15 +17,25 @@ from grym_nb.context.difference import mark_of, same
 from grym_nb.context.item import ContextItem
 from grym_nb.context.storage import readable
 from grym_nb.context.values import dotted, is_array, is_mapping, number_of
-from grym_nb.errors import Problem, ValidationError, closest
+from grym_nb.errors import ItemConflict, Problem, ValidationError, closest
 from grym_nb.render import brief
 
-__all__ = ["STRATEGIES", "Provenance", "Strategy", "merged", "reconciled", "refuse_unfit", "strategy_of"]
+__all__ = [
+    "STRATEGIES",
+    "Provenance",
+    "Strategy",
+    "agreed",
+    "merged",
+    "reconciled",
+    "refuse_unfit",
+    "strategy_of",
+]
 
 #: a name out of `STRATEGIES`, or what makes the content of the items
 Strategy = str | Callable[[list[ContextItem]], Any]
 Provenance = dict[str, tuple[dict[str, Any], ...]]
 T = TypeVar("T")
+_MOST_ROUNDS = 100
 
 
 def merged(items: Sequence[ContextItem], strategy: Strategy, *, id: str) -> ContextItem:
@@ -69,12 +79,32 @@ def merged(items: Sequence[ContextItem], strategy: Strategy, *, id: str) -> Cont
     )
 
 
+def agreed(
+    conflict: ItemConflict,
+    strategy: Strategy,
+    yours: Callable[[ContextItem], ContextItem],
+    write: Callable[[Any, Provenance, int], ContextItem],
+) -> ContextItem:
+    """Write what is made of what somebody else wrote and what is `yours` after it, until nobody is faster.
+
+    What makes one of both is the user's own, and runs without a lock of ours.
+    """
+    for _ in range(_MOST_ROUNDS):
+        theirs = conflict.details["theirs"]
+        both, provenance = reconciled(theirs, yours(theirs), strategy)
+        try:
+            return write(both, provenance, theirs.version)
+        except ItemConflict as again:
+            conflict = again
+    raise conflict  # what makes one of both writes the item itself, again and again
+
+
 def reconciled(theirs: ContextItem, yours: ContextItem, strategy: Strategy) -> tuple[Any, Provenance]:
     """Return the content, and its provenance, of two that were written at once: `yours` is the newer.
 
     A function gets ``[theirs, yours]``.
     """
-    return _blended([theirs, yours], [0, 1], strategy)
+    return _blended([readable(theirs), yours], [0, 1], strategy)
 
 
 def refuse_unfit(expect: Any, merge: Any) -> None:

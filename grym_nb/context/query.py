@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from grym_nb.context.index import Order, Wanted
@@ -11,7 +11,7 @@ from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, Ite
 from grym_nb.priority import RANKS, priority_of
 from grym_nb.render import brief
 
-__all__ = ["FILTERS", "KINDS", "said", "wanted_of", "watched_of"]
+__all__ = ["FILTERS", "KINDS", "said", "settled", "wanted_of", "watched_of"]
 
 #: what a query may name
 FILTERS = ("type", "key", "tags", "any_tags", "min_priority", "source", "workflow", "task", "since", "until")
@@ -29,7 +29,6 @@ _RANKED, _NUMBERS = frozenset((str, int)), frozenset((int, float))
 _kind = type  # in here `type` is what is said of an item
 _FLAGS = frozenset((bool,))
 _FILTERS = frozenset(FILTERS)
-_NONE: frozenset[str] = frozenset()
 _NAMES = ("key", "source", "workflow", "task")
 _ORDERS: tuple[Order, ...] = ("newest", "oldest", "priority")
 
@@ -74,6 +73,11 @@ def said(
     return (None if ttl is None else float(ttl)), rank, told
 
 
+def settled(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return filters that can be looked at more than once: an iterator would be empty then."""
+    return {n: tuple(value) if isinstance(value, Iterator) else value for n, value in filters.items()}
+
+
 def wanted_of(filters: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> Wanted:
     """Return what is asked for; an unknown filter is told with the closest.
 
@@ -103,7 +107,7 @@ def wanted_of(filters: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> Want
     for name in ("since", "until"):
         if asked.get(name) is not None and not _is_time(asked[name]):
             problems.append(Problem(name, brief(asked[name]), "seconds since 1970"))
-    some = _NONE if any_tags is None else frozenset(_tags("any_tags", any_tags, problems))
+    some = None if any_tags is None else frozenset(_tags("any_tags", any_tags, problems))
     if problems:
         raise ValidationError("the store cannot be asked so", problems=problems)
     return Wanted(type, tuple(names), some, rank, asked.get("since"), asked.get("until"), order)

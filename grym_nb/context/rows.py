@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from grym_nb.render import size as in_words
 
 __all__ = ["Pending", "Prepared", "change_of", "row_of"]
 
+_log = logging.getLogger(__name__)
 _MOST_BYTES = 900_000_000  # of a content: SQLite takes a billion
 
 
@@ -81,11 +83,27 @@ def change_of(row: Sequence[Any]) -> Change:
     ) = row  # fmt: skip
     item = ContextItem(
         id, type, key, ELSEWHERE, _mapping(metadata), source, priority,
-        () if tags == "[]" else tuple(json.loads(tags)), workflow, task, ttl, created, updated, expires,
+        _tags(tags), workflow, task, ttl, created, updated, expires,
         version, bool(pinned), bool(durable), _mapping(provenance),
     )  # fmt: skip
     return Change(id, item, size, "")
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
-    return NOTHING if text == "{}" else frozen(decode(text, ()))
+    """Return what is said of an item; damaged, it does not hold up the others."""
+    if text == "{}":
+        return NOTHING
+    try:
+        told: Mapping[str, Any] = frozen(decode(text, ()))
+        return told
+    except Exception as error:
+        _log.warning("what is said of an item of context cannot be read, and is left out: %s", error)
+        return NOTHING
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    try:
+        return () if text == "[]" else tuple(json.loads(text))
+    except ValueError as error:
+        _log.warning("the tags of an item of context cannot be read, and are left out: %s", error)
+        return ()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from grym_nb.errors import StorageError
 
@@ -51,18 +54,49 @@ _ANOTHER = "name another file; this one was left as it is"
 _NETWORK = frozenset("nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ceph lustre fuse.sshfs fuse.s3fs gfs2".split())
 
 
+#: the files that this process has open, by device and inode
+_open: Counter[tuple[int, int]] = Counter()
+_opening = threading.Lock()
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that is known as long as it is open."""
+
+    file: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Close it."""
+        super().close()
+        file, self.file = self.file, None
+        if file is not None:
+            with _opening:
+                _open[file] -= 1
+
+
 def opened(path: Path) -> sqlite3.Connection:
     """Return a connection to a file, which is made for its owner alone when it is not there.
 
     A file that is not ours is told by its first bytes, before anything could touch it.
     """
+    # One at a time: whoever closes a file that is open elsewhere in a process ends the locks that SQLite has
+    # on it there, and another kernel could take the file apart.
+    with _opening:
+        return _opened(path)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
     try:
         try:
             # Its journal and shared memory take over the mode that the file has when they are made.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
-            _refuse_foreign(path)
-        return sqlite3.connect(path, timeout=0.05, isolation_level=None, check_same_thread=False)
+            if not _open[_inode(path)]:
+                _refuse_foreign(path)
+        options: dict[str, Any] = {"timeout": 0.05, "isolation_level": None, "check_same_thread": False}
+        db = sqlite3.connect(path, factory=_Connection, **options)
+        db.file = _inode(path)
+        _open[db.file] += 1
+        return db
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, StorageError):
             raise
@@ -70,6 +104,11 @@ def opened(path: Path) -> sqlite3.Connection:
         raise StorageError(
             told, hint="name a file in a folder that you may write to", path=str(path)
         ) from None
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -104,7 +143,8 @@ def made_ready(db: sqlite3.Connection, path: Path, *, full_sync: bool) -> str:
         _migrate(db, path)
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # SQLite has ended it itself where the disk is full
+            db.execute("ROLLBACK")
         raise
     wanted = journal_for(path)
     (journal,) = db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()

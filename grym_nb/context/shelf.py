@@ -15,7 +15,14 @@ from grym_nb.context.expiry import Expiry
 from grym_nb.context.index import Entry, Index, Wanted
 from grym_nb.context.item import ContextItem
 from grym_nb.context.stats import Stats, Went
-from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, FileStats, Unreadable
+from grym_nb.context.storage import (
+    ELSEWHERE,
+    Change,
+    ContentsOf,
+    FileStats,
+    Unreadable,
+    asked_within,
+)
 from grym_nb.context.telling import Telling
 from grym_nb.errors import GrymError, ItemNotFound, ResourceExhausted, StateError, StorageError
 from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, ItemPut, ItemUpdated
@@ -56,7 +63,7 @@ class Shelf:
         self.went: deque[Went] = deque(maxlen=_WENT_KEPT)
         self.counts: Counter[str] = Counter()
         self.closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # which knows whose it is: see `refuse_within`
         self._index = Index()
         self._expiry = Expiry()
         self._telling = telling
@@ -76,6 +83,7 @@ class Shelf:
 
     def find(self, wanted: Wanted, now: float, limit: int | None = None, read: int = 1) -> list[ContextItem]:
         """Return the items that fit and have not expired, in the order asked for, as used now."""
+        self.refuse_within()
         with self._lock:
             return self._find(wanted, now, limit, read)
 
@@ -94,6 +102,7 @@ class Shelf:
 
     def live(self, now: float, wanted: Wanted | None = None) -> list[Entry]:
         """Return the entries that fit and have not expired, the newest first; that is no use of them."""
+        self.refuse_within()
         with self._lock:
             self._ready()
             found = self._index.find(wanted or Wanted())
@@ -101,12 +110,14 @@ class Shelf:
 
     def history(self, id: str, now: float) -> tuple[ContextItem, ...]:
         """Return the versions of an item that are in memory, the oldest first, the present one last."""
+        self.refuse_within()
         with self._lock:
             entry = self.present(id, now)
             return (*[old for old, _ in entry.past], entry.item)
 
     def stats(self, file: FileStats | None) -> Stats:
         """Return what is here, and what went through it."""
+        self.refuse_within()
         with self._lock:
             self._ready()
             counts, (bytes, items), (max_bytes, max_items) = self.counts, self.budget.used, self.budget.limits
@@ -129,9 +140,9 @@ class Shelf:
         """Tell whether something has expired; needs no lock."""
         return self._expiry.soonest <= now
 
-    def due(self, now: float, most: int) -> list[Entry]:
-        """Return some that have expired; they are not looked for again until `undo` says so."""
-        return self._altered(lambda: list(islice(iter(lambda: self._expiry.next(now), None), most)))
+    def due(self, now: float, most: int, found: list[Entry]) -> None:
+        """Find some that have expired; they are not looked for again until `undo` says so."""
+        self._altered(lambda: found.extend(islice(iter(lambda: self._expiry.next(now), None), most)))
 
     def not_found(self, id: object) -> ItemNotFound:
         """Return the error for an id that is not here: whether it ever was, and why it is not."""
@@ -177,12 +188,13 @@ class Shelf:
 
     def write(self, entry: Entry, item: ContextItem, size: int, now: float) -> ContextItem:
         """Let `item` stand where an entry does, and return it."""
-        self._altered(self._write_anew, entry, item, size, now)
+        there = item if not isinstance(item.content, Unreadable) else item._replace(content=ELSEWHERE)
+        self._altered(self._write_anew, entry, there, size, now)
         return item
 
-    def take_out(self, ids: Iterable[str], why: str, now: float) -> int:
-        """Let items stand here no more; return how many did."""
-        return self._altered(self._take_out, ids, why, now)
+    def take_out(self, ids: Iterable[str], why: str, now: float, whole: Iterable[ContextItem] = ()) -> int:
+        """Let items stand here no more; return how many did. Those that are known `whole` are told so."""
+        return self._altered(self._take_out, ids, why, now, {item.id: item for item in whole})
 
     def drop(self, id: str) -> None:
         """Let an item that was never said to be here be so."""
@@ -209,23 +221,36 @@ class Shelf:
 
     def close(self) -> None:
         """Let go of everything; what is asked from now on raises."""
+        self.refuse_within()
         with self._lock:
             self.closed = True
             self._freed = [dict(self.entries)]
             self.entries.clear()
             self._mend()
-        self._freed = []
+        self.free()
 
     # -- what holds whatever comes between ---------------------------------------------------------
 
     def _altered(self, change: Callable[..., T], *given: Any) -> T:
-        """Alter what stands here, and let go of what went."""
+        """Alter what stands here; what went is let go of by `free`."""
+        self.refuse_within()
         with self._lock:
-            told = self._whole(change, given)
+            return self._whole(change, given)
+
+    def free(self) -> None:
+        """Let go of what went, with no lock held: that may run its owner's code, which may ask the store."""
         if self._freed:
-            # Not with the lock held: what goes may run its owner's code, and that may ask the store.
-            self._freed = []
-        return told
+            with self._lock:
+                gone, self._freed = self._freed, []
+            del gone
+
+    def refuse_within(self) -> None:
+        """Raise when this very thread is in the middle of altering what stands here.
+
+        Garbage may be collected there, and what is collected may ask the store: it would wait for itself.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise asked_within()
 
     def _whole(self, change: Callable[..., T], given: tuple[Any, ...]) -> T:
         self._ready()
@@ -306,8 +331,8 @@ class Shelf:
         self._index.remove(entry)
         if entry.item.content is not ELSEWHERE:
             self.budget.remove(entry)
-        entry.past, entry.own = past, size
         entry.write(new.item, new.size, next(self.uses))
+        entry.past, entry.own = past, size  # after it: interrupted here, it is in no version twice
         self._put_in(entry)
 
     def _past_with(self, entry: Entry, item: ContextItem) -> tuple[tuple[ContextItem, int], ...]:
@@ -336,14 +361,13 @@ class Shelf:
             if entry.item.content is not ELSEWHERE:
                 self.budget.add(entry)
 
-    def _take_out(self, ids: Iterable[str], why: str, now: float) -> int:
+    def _take_out(self, ids: Iterable[str], why: str, now: float, whole: dict[str, ContextItem]) -> int:
         here = [entry for id in ids if (entry := self.entries.get(id)) is not None]
         for entry in here:
-            self._go(entry, why, now)
+            self._go(entry, why, now, whole.get(entry.item.id, entry.item))
         return len(here)
 
-    def _go(self, entry: Entry, why: str, now: float) -> None:
-        item = entry.item
+    def _go(self, entry: Entry, why: str, now: float, item: ContextItem) -> None:
         self._remove(entry)
         self.counts[why] += 1
         if why == "expired":
@@ -371,7 +395,7 @@ class Shelf:
             entry, item = self.entries.get(change.id), change.item
             if item is None:
                 if entry is not None:
-                    self._go(entry, change.why, now)
+                    self._go(entry, change.why, now, entry.item)
             elif entry is None:
                 self._add(item, change.size)
                 self._note_from_elsewhere(ItemPut, item, contents_of, now)

@@ -23,7 +23,7 @@ from grym_nb.context.item import ContextItem
 from grym_nb.context.rows import Pending, Prepared, row_of
 from grym_nb.context.shelf import Shelf
 from grym_nb.context.statements import Statements, typed
-from grym_nb.context.storage import Change, ContentsOf, FileStats
+from grym_nb.context.storage import Change, ContentsOf, FileStats, asked_within
 from grym_nb.errors import GrymError, StateError, StorageError
 
 __all__ = ["SqliteFile"]
@@ -59,9 +59,10 @@ class SqliteFile:
         # Weak, so that a store that is forgotten can go although its thread runs.
         self._tick = WeakMethod(tick)
         self._busy_seconds = busy_seconds
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._pending: dict[str, Pending] = {}
-        self._pending_lock = threading.Lock()
+        self._pending_lock = threading.RLock()
+        self._spent: list[Pending] = []  # to be let go of once no lock is held
         self._pending_bytes = 0
         self._doubtful: frozenset[str] = frozenset()  # pending ones that a commit may have written
         self._seen = -1  # up to where what is in the file is known in memory
@@ -71,6 +72,7 @@ class SqliteFile:
         self._pid = os.getpid()
         self._refuses = False
         self._closing = threading.Event()
+        self._ending = threading.Lock()
         self._thread: threading.Thread | None = None
         self._db = schema.opened(path)
         self._rows = Statements(self._db, path, history=history)
@@ -98,6 +100,7 @@ class SqliteFile:
 
     def add(self, item: ContextItem, size: int, prepared: Prepared, apply: Callable[[], object]) -> None:
         """Write a new item soon, or before memory has it when it is durable."""
+        self._refuse_within()
         pending = Pending(item, row_of(item, size), prepared)
         if self._pending_bytes > _MOST_PENDING:
             self.flush()
@@ -154,6 +157,10 @@ class SqliteFile:
 
     def close(self) -> None:
         """Write what is pending and let go; when that cannot be, raise and stay open."""
+        with self._ending:
+            self._close()
+
+    def _close(self) -> None:
         if self._closing.is_set():
             return
         try:
@@ -203,9 +210,7 @@ class SqliteFile:
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Return what an attempt returns, made again as long as another kernel is writing."""
-        if os.getpid() != self._pid:
-            told = "this context store was opened by another process, of which this one is a fork"
-            raise StateError(told, hint=f"open it again here: ContextStore({str(self.path)!r})")
+        self._refuse_within()
         until = time.monotonic() + self._busy_seconds
         while True:
             try:
@@ -213,7 +218,9 @@ class SqliteFile:
                     if self._closing.is_set():
                         self._refuses = True
                         self._refuse_closed()
-                    return attempt()
+                    told = attempt()
+                self._spent.clear()
+                return told
             except sqlite3.Error as error:
                 if not _is_busy(error) or time.monotonic() >= until:
                     raise typed(error, self.path) from None
@@ -293,16 +300,26 @@ class SqliteFile:
     def _settle(self, ids: Iterable[str]) -> int:
         """Note that these are not pending any more; return how many were."""
         with self._pending_lock:
-            return self._drop(ids)
+            gone = self._drop(ids)
+        self._spent += gone
+        return len(gone)
 
-    def _drop(self, ids: Iterable[str]) -> int:
+    def _drop(self, ids: Iterable[str]) -> list[Pending]:
         gone = [pending for id in ids if (pending := self._pending.pop(id, None)) is not None]
         self._pending_bytes -= sum(pending.prepared.bytes for pending in gone)
-        return len(gone)
+        return gone  # out of the lock: what goes may run its owner's code
 
     def _refuse_closed(self) -> None:
         if self._refuses:
             raise StateError("this context store is closed", hint=f"ContextStore({str(self.path)!r})")
+
+    def _refuse_within(self) -> None:
+        """Raise in a fork, and in what is collected in the middle of a change: both would wait for ever."""
+        if self._mutex._is_owned() or self._pending_lock._is_owned():  # type: ignore[attr-defined]
+            raise asked_within()
+        if os.getpid() != self._pid:
+            told = "this context store was opened by another process, of which this one is a fork"
+            raise StateError(told, hint=f"open it again here: ContextStore({str(self.path)!r})")
 
     def _refuse_lost(self) -> None:
         try:
@@ -325,7 +342,7 @@ class SqliteFile:
                 self.look(lambda _: None)
             if own is not None:
                 own()
-        except Exception as error:  # whatever it is: this thread is the only one that writes
+        except BaseException as error:  # whatever it is: this thread is the only one that writes
             told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {error}"
             if told != self._trouble and not self._closing.is_set():
                 _log.warning("%s; what is not in the file stays in memory", told)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from grym_nb.context import schema
 from grym_nb.context.codec import decode
@@ -25,6 +23,7 @@ _TOMBSTONE_SECONDS = 3600.0  # for which it is known what went: a kernel that sl
 _AT_ONCE = 500  # ids in one statement
 _COLUMNS = ", ".join(schema.COLUMNS)
 _ROW = ", ".join("?" * len(schema.COLUMNS))
+_CONTENT = "typeof(c.body), CAST(c.body AS BLOB), c.arrays"  # so that text that is damaged is read, too
 _SAID = [*schema.COLUMNS[1:-3], "seq"]
 _UPDATE = f"UPDATE items SET ({', '.join(_SAID)}) = ({', '.join('?' * len(_SAID))}) WHERE id = ?"
 
@@ -36,7 +35,7 @@ class Statements:
         self._run = db.execute
         self._path = path
         self._history = history
-        self._deleted = 0  # since tombstones were last forgotten
+        self._deleted = _AT_ONCE  # since tombstones were last forgotten: at the first, too
         self.seq = -1
 
     def begin(self) -> int:
@@ -130,27 +129,28 @@ class Statements:
         left = iter(wanted)
         while ids := list(islice(left, _AT_ONCE)):
             rows = self._run(
-                "SELECT i.id, c.body, c.arrays FROM items i JOIN contents c ON c.id = i.id AND"
+                f"SELECT i.id, {_CONTENT} FROM items i JOIN contents c ON c.id = i.id AND"
                 f" c.version = i.content WHERE i.id IN ({', '.join('?' * len(ids))})",
                 ids,
             )
-            found.update((id, self._read(id, body, arrays)) for id, body, arrays in rows)
-        if lost := [id for id in wanted if id not in found]:
-            raise damaged(self._path, f"the content of {lost[0]} is not in it")
+            found.update((id, self._read(id, *content)) for id, *content in rows)
+        for id in wanted:
+            if id not in found:
+                found[id] = Unreadable(damaged(self._path, f"the content of {id} is not in it"))
         return found
 
     def past(self, id: str) -> list[ContextItem]:
         """Return the earlier versions of an item, the oldest first."""
         rows = self._run(
-            f"SELECT {', '.join(f'p.{name}' for name in schema.COLUMNS)}, c.body, c.arrays FROM past p"
+            f"SELECT {', '.join(f'p.{name}' for name in schema.COLUMNS)}, {_CONTENT} FROM past p"
             " JOIN contents c ON c.id = p.id AND c.version = p.content WHERE p.id = ? ORDER BY p.version",
             (id,),
         ).fetchall()
         found = []
-        for *row, body, arrays in rows:
+        for *row, kind, body, arrays in rows:
             item = change_of(row).item
             assert item is not None
-            found.append(item._replace(content=self._read(id, body, arrays)))
+            found.append(item._replace(content=self._read(id, kind, body, arrays)))
         return found
 
     def totals(self) -> tuple[int, int]:
@@ -158,14 +158,15 @@ class Statements:
         raw, packed = self._run("SELECT total(raw), total(packed) FROM contents").fetchone()
         return int(raw), int(packed)
 
-    def _read(self, id: str, body: str | bytes, arrays: bytes | None) -> Any:
+    def _read(self, id: str, kind: str, body: bytes, arrays: bytes | None) -> Any:
         """Return a content, or what stands for it: others are not to suffer for one."""
         try:
-            return frozen(decode(*unpack(body, arrays)))
+            return frozen(decode(*unpack(body.decode() if kind == "text" else body, arrays)))
         except StorageError as error:
             return Unreadable(StorageError(f"{id} cannot be read: {error.message}", hint=error.hint))
-        except (zlib.error, BadZipFile, ValueError, LookupError, EOFError, TypeError) as error:
-            return Unreadable(damaged(self._path, f"the content of {id} cannot be read: {error}"))
+        except Exception as error:  # what its bytes are, or what the class of a part of it does
+            told = f"{type(error).__name__}: {error}"
+            return Unreadable(damaged(self._path, f"the content of {id} cannot be read: {told}"))
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

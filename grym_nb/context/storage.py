@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from grym_nb.context.item import ContextItem
-from grym_nb.errors import StorageError
+from grym_nb.errors import StateError, StorageError
 from grym_nb.render import size as in_words
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Storage",
     "Unreadable",
     "Writing",
+    "asked_within",
     "readable",
 ]
 
@@ -55,6 +56,14 @@ def readable(item: ContextItem) -> ContextItem:
     if isinstance(item.content, Unreadable):
         raise item.content.error
     return item
+
+
+def asked_within() -> StateError:
+    """Return the error for who asks a store in the middle of a change of it, by this very thread."""
+    return StateError(
+        "the context store was asked by a finalizer, in the middle of a change of it",
+        hint="give the item a ttl; or let the finalizer note its id, and delete it later",
+    )
 
 
 #: f(items) -> the content of each, in that order
@@ -149,7 +158,7 @@ class InMemory:
     keeps = False
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
 
     def prepare(self, content: Any, *, at_once: bool = False) -> Any:
         """Return nothing: anything goes."""
@@ -170,6 +179,8 @@ class InMemory:
 
     def change(self, write: Callable[[Writing], T], apply: Callable[[T], R]) -> R:
         """Do both, one change after the other."""
+        if self._mutex._is_owned():  # type: ignore[attr-defined]
+            raise asked_within()
         with self._mutex:
             return apply(write(self))
 

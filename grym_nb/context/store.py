@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import os
 import time
@@ -21,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_nb.clock import Clock
 from grym_nb.context.budget import Budget
-from grym_nb.context.content import kept
+from grym_nb.context.content import frozen, kept
 from grym_nb.context.index import Entry
 from grym_nb.context.item import NOTHING, ContextItem
 from grym_nb.context.options import Options, seconds_of
-from grym_nb.context.query import said, wanted_of, watched_of
-from grym_nb.context.shelf import Shelf, has_expired
-from grym_nb.context.stats import Stats, table_of
+from grym_nb.context.query import said, settled, wanted_of, watched_of
+from grym_nb.context.shelf import Shelf
+from grym_nb.context.shown import Shown
 from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, InMemory, Storage, Writing, readable
 from grym_nb.context.sweeping import Sweeping
 from grym_nb.context.telling import Telling
@@ -35,8 +34,6 @@ from grym_nb.context.versions import SAME, Said, changed, compared, picked, rest
 from grym_nb.context.watch import Watch
 from grym_nb.errors import ItemConflict, ValidationError, says_what_it_takes
 from grym_nb.events import EventBus
-from grym_nb.render import Table
-from grym_nb.render import size as in_words
 
 if TYPE_CHECKING:
     from grym_nb.context.difference import Difference
@@ -50,7 +47,7 @@ R = TypeVar("R")
 
 
 @says_what_it_takes
-class ContextStore:
+class ContextStore(Shown):
     """Items by id, found again by what was said of them; each for as long as it holds.
 
     Without a `path` they live in memory; with one also in that file, which outlives the kernel and may be
@@ -85,7 +82,7 @@ class ContextStore:
         self._ttls = options.ttls
         self._prefix = f"ctx-{os.urandom(6).hex()}-"
         self._ids = itertools.count(1)
-        self._telling = Telling(EventBus() if events is None else events)
+        self._telling = Telling(events)
         self._shelf = Shelf(
             Budget(options.max_bytes, max_items), self._telling, history=history, keeps=path is not None
         )
@@ -128,13 +125,18 @@ class ContextStore:
         `ttl` is how many seconds it holds: left out, what its type has; None, for ever. With `durable` it is
         in the file when this returns; else it will be a little later.
         """
+        if type.__class__ is not str and isinstance(type, str):
+            type = str.__str__(type)  # an enum's, or numpy's: as it is read from a file
         if ttl is ...:
             ttl = self._ttls.get(type, DEFAULT_TTL) if type.__class__ is str else None
         seconds, rank, named = said(
             type, (key, source, workflow, task), priority, ttl, tags, metadata, pinned=pinned, durable=durable
         )
         copy, size = kept(content)
-        more = NOTHING if not metadata else kept(dict(metadata))[0]
+        more = NOTHING
+        if metadata:
+            more, its_size = kept(dict(metadata))
+            size += its_size
         now = self._clock()
         expires = None if seconds is None else now + seconds
         # As `ContextItem(...)`, which passes so many arguments on one by one.
@@ -144,6 +146,7 @@ class ContextStore:
         ))  # fmt: skip
         shelf = self._shelf
         if shelf.keeps:
+            shelf.refuse_within()
             prepared = self._storage.prepare(copy)
             self._storage.add(item, size, prepared, lambda: shelf.add(item, size))
         elif durable:
@@ -153,8 +156,7 @@ class ContextStore:
             shelf.add(item, size)
             if shelf.is_due(now):
                 self._sweeping.some()  # where nobody sweeps, what has expired goes a little at each put
-        if self._telling.waiting:
-            self._telling.tell()
+        self._after()
         return item
 
     @says_what_it_takes
@@ -176,8 +178,9 @@ class ContextStore:
         It expires when it did, unless `ttl` is given. With `expect`, only if that is still its version; else
         `ItemConflict`, which carries both sides, or with `merge` (see `for_model`) both are made into one.
         """
-        from grym_nb.context.merging import reconciled, refuse_unfit
+        from grym_nb.context.merging import agreed, refuse_unfit
 
+        tags = tuple(tags) if isinstance(tags, Iterator) else tags
         given = Said(metadata, priority, ttl, tags, pinned)
         refuse_unfit(expect, merge)  # now, and not at the first conflict
         try:
@@ -185,13 +188,12 @@ class ContextStore:
         except ItemConflict as conflict:
             if merge is None or content is SAME:
                 raise
-            theirs = conflict.details["theirs"]
-        while True:  # what makes one of both is the user's own, and runs without a lock of ours
-            both, provenance = reconciled(theirs, changed(theirs, content, given, self._clock()), merge)
-            try:
-                return self._update(id, both, provenance, given, theirs.version)
-            except ItemConflict as conflict:
-                theirs = conflict.details["theirs"]
+            return agreed(
+                conflict,
+                merge,
+                lambda theirs: changed(theirs, content, given, self._clock()),
+                lambda both, whose, version: self._update(id, both, whose, given, version),
+            )
 
     def _update(
         self, id: str, content: Any, provenance: Mapping[str, Any], given: Said, expect: int | None
@@ -202,7 +204,7 @@ class ContextStore:
             if expect is not None and before.version != expect:
                 raise ItemConflict.of(before, expect, content)
             after = changed(before, SAME if fresh is None else fresh[0], given, self._clock())
-            return after._replace(provenance=provenance) if provenance else after
+            return after._replace(provenance=frozen(provenance)) if provenance else after
 
         return self._alter(id, next_version, fresh)
 
@@ -252,7 +254,7 @@ class ContextStore:
             return items
 
         def apply(items: list[ContextItem]) -> list[ContextItem]:
-            self._shelf.take_out([item.id for item in items], "deleted", self._clock())
+            self._shelf.take_out([item.id for item in items], "deleted", self._clock(), items)
             return items
 
         return self._change(write, apply)
@@ -266,7 +268,9 @@ class ContextStore:
         for item, prepared in [(item, self._storage.prepare(item.content)) for item in items]:
             came = Change(item.id, item, kept(item.content)[1], "")
             self._storage.add(item, came.size, prepared, partial(self._shelf.load, [came]))
-        self._watches.update(other.watches)
+        for watch in other.watches:
+            watch.listen(self._telling.own)
+            self._watches.add(watch)
         other._watches.clear()
         other.close()
 
@@ -332,6 +336,7 @@ class ContextStore:
         """
         from grym_nb.context.portion import Limits, portion
 
+        query = settled(query)
         wanted_of(query, also=("order", "limit", "max_bytes", "max_tokens", "merge", "count_tokens"))
         limits = Limits.of(limit, max_bytes, max_tokens, count_tokens, query.pop("order", None))
         # What is one item in the end, or as large as it turns out to be, is of all that there are.
@@ -377,7 +382,7 @@ class ContextStore:
         """
         self._shelf.refuse_closed()
         wanted, classes = watched_of(filters, kinds)
-        watch = Watch(self._telling.bus, wanted, tell, classes)
+        watch = Watch(self._telling.own, wanted, tell, classes)
         self._watches.add(watch)
         return watch
 
@@ -389,46 +394,10 @@ class ContextStore:
         """
         return self._sweeping.sweep(seconds_of(seconds, "seconds"))
 
-    # -- about it -----------------------------------------------------------------------------------
-
-    def stats(self) -> Stats:
-        """Return what is in the store, and what went through it."""
-        return self._shelf.stats(self._storage.stats())
-
-    def uses(self) -> dict[str, int]:
-        """Return how often each item was read, by id: what `ranked` calls frequency."""
-        return {entry.item.id: entry.reads for entry in self._shelf.live(self._clock())}
-
-    @says_what_it_takes
-    def table(self, *, limit: int = 50, **filters: Any) -> Table:
-        """Return the items that a query would find, the newest first, as a table of so many rows."""
-        now = self._clock()
-        live = self._shelf.live(now, wanted_of(filters, also=("order", "limit")))
-        return table_of(live, now, limit, len(self) if filters else None)
-
-    def __repr__(self) -> str:
-        if self._shelf.closed:
-            return "<ContextStore: closed>"
-        where = f" in {path}" if (path := getattr(self._storage, "path", None)) else ""
-        used, count = in_words(self._shelf.budget.used[0]), len(self)
-        return f"<ContextStore{where}: {count} item{'' if count == 1 else 's'}, {used} in memory>"
-
-    def _repr_html_(self) -> str:
-        return self.table().html() if not self._shelf.closed else f"<p>{html.escape(repr(self))}</p>"
-
-    def __bool__(self) -> bool:
-        return True  # also with nothing in it
-
-    def __len__(self) -> int:
-        """How many items there are that still hold."""
-        return len(self._shelf.live(self._clock()))
-
-    def __contains__(self, id: object) -> bool:
-        entry = self._shelf.entries.get(id) if isinstance(id, str) else None
-        return entry is not None and not has_expired(entry.item, self._clock())
-
     def __iter__(self) -> Iterator[ContextItem]:
         return iter(self.query())
+
+    # -- the end ------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
@@ -469,10 +438,16 @@ class ContextStore:
     def _change(self, write: Callable[[Writing], T], apply: Callable[[T], R]) -> R:
         """Write, let memory follow, and let it be known."""
         self._shelf.refuse_closed()
+        self._shelf.refuse_within()
         told = self._storage.change(write, apply)
+        self._after()
+        return told
+
+    def _after(self) -> None:
+        """What is done with no lock held: let go of what went, and let be known what happened."""
+        self._shelf.free()
         if self._telling.waiting:
             self._telling.tell()
-        return told
 
     def _read_through(self, find: Callable[[], list[ContextItem]]) -> list[ContextItem]:
         """Return what `find` does, once what others wrote is known, with all contents in memory again."""
@@ -483,14 +458,16 @@ class ContextStore:
             found = iter(self._shelf.fill(missing, contents_of(missing), self._clock()))
             return [next(found) if item.content is ELSEWHERE else item for item in items]
 
-        return self._storage.look(read)
+        self._shelf.refuse_within()
+        found = self._storage.look(read)
+        self._shelf.free()
+        return found
 
     def _tick(self) -> None:
         """What the thread of a file does besides: sweep, and let be known what others did."""
         if self._shelf.is_due(self._clock()):
             self.sweep()
-        if self._telling.waiting:
-            self._telling.tell()
+        self._after()
 
 
 def _whole(item: ContextItem, file: Writing) -> ContextItem:

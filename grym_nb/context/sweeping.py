@@ -41,7 +41,7 @@ class Sweeping:
         due: list[Entry] = []
 
         def write(file: Writing) -> list[str]:
-            due.extend(self._shelf.due(now, _AT_ONCE * (4 if self._shelf.keeps else 1)))
+            self._shelf.due(now, _AT_ONCE * (4 if self._shelf.keeps else 1), due)
             ids = [entry.item.id for entry in due]
             file.delete(ids, "expired", now)
             return ids
@@ -50,6 +50,7 @@ class Sweeping:
             count = self._storage.change(write, lambda ids: self._shelf.take_out(ids, "expired", now))
         finally:
             self._shelf.undo(due)
+        self._shelf.free()
         if self._telling.waiting:
             self._telling.tell()
         return count

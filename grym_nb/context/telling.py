@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 
 from grym_nb.context.item import ContextItem
 from grym_nb.events import EventBus, ItemEvent
@@ -18,19 +19,20 @@ class Telling:
     the order in which it happened, and may use the store.
     """
 
-    def __init__(self, bus: EventBus) -> None:
-        self.bus = bus
+    def __init__(self, bus: EventBus | None) -> None:
+        self.own = EventBus()  # for who watches this store
+        self._bus = bus  # for who hears of everything
         self.waiting: deque[ItemEvent] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage may be collected with it held, and that ask the store
         self._teller: object = None
 
     def wants(self, kind: type[ItemEvent]) -> bool:
         """Tell whether anybody listens to what is of that kind."""
-        return self.bus.wants(kind)
+        return self.own.wants(kind) or (self._bus is not None and self._bus.wants(kind))
 
     def note(self, kind: type[ItemEvent], item: ContextItem, at: float) -> None:
         """Note what happened, if anybody wants to hear it; the store's lock is held."""
-        if self.bus.wants(kind):
+        if self.wants(kind):
             self.waiting.append(kind(at, item))
 
     def tell(self) -> None:
@@ -38,7 +40,9 @@ class Telling:
         me = object()
         try:
             while (event := self._next(me)) is not None:
-                self.bus.publish(event)
+                self.own.publish(event)
+                if self._bus is not None:
+                    self._bus.publish(event)
         finally:
             self._give_up(me)
 
@@ -47,8 +51,11 @@ class Telling:
             if self._teller not in (None, me):
                 return None
             # Both under one lock: what is noted after this looked finds nobody telling, and tells itself.
-            self._teller = me if self.waiting else None
-            return self.waiting.popleft() if self.waiting else None
+            self._teller = me
+            with suppress(IndexError):
+                return self.waiting.popleft()
+            self._teller = None
+        return None
 
     def _give_up(self, me: object) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -43,10 +44,18 @@ class Watch:
         #: how many events were left out because nobody read them
         self.missed = 0
         self.closed = False
+        self._end: Callable[[], None] = lambda: None
         self._tells = "" if tell is None else getattr(tell, "__name__", brief(tell))
         if tell is not None and not callable(tell):
             problem = Problem("tell", brief(tell), "a function: f(event)")
             raise ValidationError("nobody can be told so", problems=[problem])
+        self._tell = tell
+        self.listen(bus)
+
+    def listen(self, bus: EventBus) -> None:
+        """Hear of what happens from that bus on, and from no other."""
+        self._end()
+        tell = self._tell
         if tell is not None:
 
             def passed_on(event: ItemEvent) -> None:
@@ -118,16 +127,21 @@ class Watch:
         loop = asyncio.get_running_loop()
         while True:
             there = loop.create_future()
-            self._waiters.append((loop, there))
-            # Looked for after it is known who waits, so that nothing comes in between unseen.
-            with suppress(Empty):
-                event = self._queue.get_nowait()
-                if event is _END:
-                    self._put(_END)
-                    raise StopAsyncIteration
-                found: ItemEvent = event
-                return found
-            await there
+            waiter = (loop, there)
+            self._waiters.append(waiter)
+            try:
+                # Looked for after it is known who waits, so that nothing comes in between unseen.
+                with suppress(Empty):
+                    event = self._queue.get_nowait()
+                    if event is _END:
+                        self._put(_END)
+                        raise StopAsyncIteration
+                    found: ItemEvent = event
+                    return found
+                await there
+            finally:
+                with suppress(ValueError):  # who woke it has taken it out
+                    self._waiters.remove(waiter)
 
     def __enter__(self) -> Self:
         return self

@@ -197,7 +197,7 @@ def _content(asked: _Asked, word: str) -> Any:
         return value
     try:
         return json.loads(word)  # true, false and null are no Python
-    except ValueError:
+    except (ValueError, RecursionError):
         told = f"{asked.line}: {brief(word)} has the brackets of a value, and is none"
         raise CommandError(told, hint=_QUOTED) from None
 

@@ -222,6 +222,14 @@ class Checker:
             and p.name not in given
         ]
 
+    def place_of(self, name: str) -> int | None:
+        """Return the position at which a parameter can be given; None when it is by name only."""
+        return self._keywords.get(name)
+
+    def is_unnamed(self, name: str) -> bool:
+        """Tell whether a parameter can only be given by position."""
+        return self._signature.parameters[name].kind is inspect.Parameter.POSITIONAL_ONLY
+
     def takes(self, count: int) -> bool:
         """Tell whether it can be called with that many arguments by position, whatever they are."""
         try:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
@@ -78,7 +78,7 @@ class Needs:
 class _Mark:
     type: str | None
     replay: bool
-    context: Mapping[str, Any] | None
+    context: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -91,6 +91,7 @@ class TaskSpec:
     replay: bool
     takes_context: bool
     context: Mapping[str, Any] = field(hash=False)  # which of it: the filters of a query
+    context_at: int | None  # where it can be given by position
     doc: str
     checker: Checker = field(compare=False)
 
@@ -98,7 +99,7 @@ class TaskSpec:
         """Tell whether it takes a context, and none is given: neither by name nor by position."""
         if not self.takes_context or "context" in kwargs:
             return False
-        return len(args) <= self.checker.names.index("context")
+        return self.context_at is None or len(args) <= self.context_at
 
     @property
     def signature(self) -> str:
@@ -124,13 +125,16 @@ def task(
     says which context its `context` parameter gets, as a query would: ``{"type": "tempo", "limit": 3}``.
     """
     given: object = context
-    if given is not None and not isinstance(given, Mapping):
+    if given is not None and not (isinstance(given, Mapping) and all(isinstance(n, str) for n in given)):
         problem = Problem("context", brief(given), 'the filters of a query, such as {"type": "tempo"}')
         raise ConfigError("@task cannot be given context so", problems=[problem])
 
+    # What is asked for at every call is to be the same every time: an iterator would be empty then.
+    asked = {n: tuple(v) if isinstance(v, Iterator) else v for n, v in (context or {}).items()}
+
     def declare(method: _F, type: str | None) -> _F:
         try:
-            setattr(method, _MARK, _Mark(type, replay, None if context is None else dict(context)))
+            setattr(method, _MARK, _Mark(type, replay, asked))
         except AttributeError:
             problem = Problem("method", brief(method), "a method")
             raise ConfigError("@task stands above what is no task", problems=[problem]) from None
@@ -195,12 +199,17 @@ def _unfit_context(spec: TaskSpec) -> list[Problem]:
     name, told = spec.method, f"def {spec.method}(..., context=None)"
     if spec.takes_context and "context" in spec.checker.missing({}):
         return [Problem(f"task {name}", "a parameter `context` that has to be given", f"a default: {told}")]
+    if spec.takes_context and spec.checker.is_unnamed("context"):
+        return [Problem(f"task {name}", "a context that has no name", f"one that can be named: {told}")]
     if not spec.context:
         return []
     if not spec.takes_context:
         return [Problem(f"task {name}", "it asks for context, and takes none", f"a parameter for it: {told}")]
     from grym_nb.context.query import wanted_of
 
+    limit = spec.context.get("limit")
+    if limit is not None and not (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0):
+        return [Problem(f"task {name}, context limit", brief(limit), "a whole number from 0")]
     try:
         wanted_of(spec.context, also=("order", "limit"))
     except ValidationError as error:
@@ -237,7 +246,8 @@ def _spec(cls: type, name: str, mark: _Mark) -> TaskSpec:
         kind=_kind(inspect.unwrap(function)),
         replay=mark.replay,
         takes_context="context" in checker.names,
-        context=mark.context or {},
+        context=mark.context,
+        context_at=checker.place_of("context"),
         doc=inspect.getdoc(function) or "",
         checker=checker,
     )

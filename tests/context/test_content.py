@@ -185,3 +185,14 @@ def test_an_array_cannot_be_made_writeable_again() -> None:
         array = store.put(np.arange(3.0), type="a").content
         with pytest.raises(ValueError, match="WRITEABLE"):
             array.flags.writeable = True
+
+
+def test_a_bytearray_refuses_to_be_changed(tmp_path: Path) -> None:
+    for path in (None, tmp_path / "context.db"):
+        with ContextStore(path, max_bytes=None if path is None else 1) as store:
+            item = store.put(bytearray(b"abc"), type="a", durable=path is not None)
+            read = store.get(item.id).content
+            with pytest.raises(ValidationError, match="this bytearray is shared"):
+                read.extend(b"d")
+            assert read == bytearray(b"abc") and repr(read) == "bytearray(b'abc')"
+            assert type(copy.copy(read)) is bytearray and plain_kind(read) is bytearray

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import warnings
+from collections import namedtuple
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import make_dataclass
+from enum import Flag
 from pathlib import Path
 from typing import Any
 
@@ -696,3 +699,154 @@ def test_a_store_whose_file_is_gone_can_be_let_go(tmp_path: Path) -> None:
     store.close(lose=True)
     assert store.closed
     store.close()
+
+
+_THEIRS = """
+import sys
+from grym_nb.context import ContextStore
+with ContextStore(sys.argv[1]) as store:
+    store.put(1, type="theirs", durable=True)
+    print(sorted(item.type for item in store.query()))
+"""
+
+
+def _another_kernel(path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", _THEIRS, str(path)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of a file go with one descriptor on POSIX only")
+def test_a_file_that_is_opened_twice_here_is_not_taken_apart_by_another_kernel(tmp_path: Path) -> None:
+    """A cell that is run again opens it again; another kernel that comes and goes leaves it whole."""
+    path = tmp_path / "context.db"
+    with ContextStore(path) as first, ContextStore(path) as second:
+        first.put(1, type="first", durable=True)
+        assert _another_kernel(path) == "['first', 'theirs']"
+        second.put(1, type="second", durable=True)
+        first.put(1, type="third", durable=True)
+        assert _another_kernel(path) == "['first', 'second', 'theirs', 'theirs', 'third']"
+    assert schema._open[schema._inode(path)] == 0
+
+
+class _Effect(Flag):
+    REVERB = 1
+    ECHO = 2
+
+
+@pytest.mark.parametrize("value", [_Effect.ECHO, _Effect.REVERB | _Effect.ECHO, _Effect(0)])
+def test_flags_come_back_also_several_at_once(tmp_path: Path, value: _Effect) -> None:
+    storable("effect")(_Effect)
+    path = tmp_path / "context.db"
+    with ContextStore(path) as store:
+        store.put([value], type="a")
+    with ContextStore(path) as store:
+        assert store.latest("a").content == [value]
+
+
+def test_what_is_more_than_its_fields_cannot_be_marked() -> None:
+    for base in (Exception, dict):
+        with pytest.raises(ValidationError, match="cannot be kept in a file"):
+            storable(make_dataclass("More", ["x"], bases=(base,)))
+    pair = type("Pair", (namedtuple("Pair", "a b"),), {})
+    storable("a pair with more")(pair)
+    more = pair(1, 2)
+    more.c = 3
+    with pytest.raises(ValidationError, match="an attribute of its own"):
+        codec.encode(more)
+
+
+def test_an_item_that_cannot_be_read_is_altered_without_its_content(tmp_path: Path) -> None:
+    """What is said of it changes, and its content is there again once its class is known."""
+    known = make_dataclass("Beat", ["at"])
+    storable("a beat of ours")(known)
+    path = tmp_path / "context.db"
+    with ContextStore(path) as store:
+        id = store.put(known(0.5), type="a").id
+    del codec._CLASSES["a beat of ours"]
+    with ContextStore(path) as store:
+        store.update(id, metadata={"seen": True})
+        with pytest.raises(StorageError, match="no such class is known"):
+            store.get(id)
+        with pytest.raises(StorageError, match="no such class is known"):
+            store.update(id, 1, expect=1, merge="newest")
+        storable("a beat of ours")(known)
+        assert store.get(id).content == known(0.5) and store.get(id).metadata == {"seen": True}
+
+
+def test_one_damaged_item_holds_up_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "context.db"
+    with ContextStore(path) as store:
+        ids = [store.put("x" * 10, type="a", metadata={"n": n}, tags=["t"]).id for n in range(4)]
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM contents WHERE id = ?", (ids[0],))
+        db.execute("UPDATE contents SET body = CAST(X'22ff22' AS TEXT) WHERE id = ?", (ids[1],))
+        db.execute("UPDATE items SET metadata = '{', tags = '[' WHERE id = ?", (ids[2],))
+        db.commit()
+    with ContextStore(path) as store:
+        found = store.query(type="a", order="oldest")
+        assert [item.content for item in found[2:]] == ["x" * 10] * 2
+        assert found[2].metadata == {} and found[2].tags == () and "left out" in caplog.text
+        for id in ids[:2]:
+            with pytest.raises(StorageError, match="is damaged"):
+                store.get(id)
+            store.delete(id)
+        assert len(store) == 2
+
+
+def test_what_is_deleted_is_told_whole(tmp_path: Path) -> None:
+    with ContextStore(tmp_path / "context.db", max_bytes=200) as store:
+        first = store.put("x" * 100, type="a", durable=True)
+        store.put("y" * 100, type="a", durable=True)
+        watching = store.watch(kinds=["deleted"])
+        store.delete(first.id)
+        event = watching.next(0)
+        assert event is not None and event.item.content == "x" * 100
+
+
+def test_who_closes_at_the_same_time_loses_nothing(tmp_path: Path) -> None:
+    for n in range(10):
+        path = tmp_path / f"context-{n}.db"
+        store = ContextStore(path)
+        ids = [store.put(1, type="a").id]
+
+        def put(store: ContextStore = store, ids: list[str] = ids) -> None:
+            with suppress(StateError):
+                for _ in range(50):
+                    ids.append(store.put(1, type="a").id)
+
+        both = (put, store.close)
+        assert all_at_once(4, lambda i, both=both: both[i % 2]()) == [None] * 4
+        with ContextStore(path) as again:
+            assert {item.id for item in again.query()} == set(ids)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_can_put_nothing(tmp_path: Path) -> None:
+    with ContextStore(tmp_path / "context.db") as store:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # there are threads: that is the point
+            child = os.fork()
+        if not child:
+            try:
+                store.put(1, type="a")
+            except StateError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_whatever_a_callback_raises_the_file_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "context.db"
+    with ContextStore(path) as store, ContextStore(path) as other:
+
+        def cancelled(event: ItemEvent) -> None:
+            if event.item.type == "a":
+                raise asyncio.CancelledError
+
+        store.watch(cancelled)
+        other.put(1, type="a", durable=True)
+        until(lambda: len(store) == 1)  # its thread told, and went on
+        id = store.put(2, type="b").id
+        until(lambda: id in other)

@@ -196,14 +196,27 @@ def test_ctrl_c_in_who_is_told_lets_the_rest_be_told() -> None:
 
 
 def test_a_watch_that_nobody_has_any_more_hears_nothing() -> None:
-    bus = EventBus()
-    with ContextStore(events=bus) as store:
+    with ContextStore() as store:
+        own = store._telling.own
         watching = store.watch()
-        assert bus.wants(ItemPut)
+        assert own.wants(ItemPut)
         del watching
         gc.collect()
         store.put(1, type="a")  # and that is when it is found to be gone
-        assert not bus.wants(ItemPut)
+        assert not own.wants(ItemPut)
+
+
+def test_stores_that_share_a_bus_are_watched_each_for_itself() -> None:
+    bus = EventBus()
+    everything: list[ItemEvent] = []
+    bus.subscribe(everything.append, ItemEvent)
+    with ContextStore(events=bus) as one, ContextStore(events=bus) as other:
+        watching = one.watch()
+        other.put(1, type="a")
+        mine = one.put(2, type="a")
+        event = watching.next(0)
+        assert event is not None and event.item == mine and watching.next(0) is None
+    assert [event.item.content for event in everything] == [1, 2]
 
 
 def test_a_reader_that_is_slow_misses_the_oldest_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,3 +290,17 @@ def test_what_is_told_in_one_thread_is_not_waited_for_in_another() -> None:
         go_on.set()
         outcome(telling)
         assert heard == [1, 2]
+
+
+def test_whoever_looks_for_events_again_and_again_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        with ContextStore() as store:
+            watching = store.watch()
+            for _ in range(20):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(watching), 0.0001)
+            assert not watching._waiters
+            store.put(1, type="a")
+            assert (await anext(watching)).item.content == 1
+
+    asyncio.run(main())

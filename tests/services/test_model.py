@@ -342,6 +342,9 @@ def test_a_parameter_called_context_is_noticed_wherever_it_stands() -> None:
         @staticmethod
         def static(context: Any = None) -> None: ...
 
+        @task(context={"tags": iter(["a"])})
+        def starred(self, *xs: Any, context: Any = None) -> None: ...
+
         @task
         def anything(self, **kwargs: Any) -> None: ...
 
@@ -357,6 +360,17 @@ def test_a_parameter_called_context_is_noticed_wherever_it_stands() -> None:
     )
     [problem] = unfit_hooks(asks)
     assert problem.path == "task look, context typ" and "Did you mean 'type'?" in problem.expected
+    for wrong, path in (({"limit": "3"}, "limit"), ({"max_bytes": 3}, "max_bytes")):
+        asks = make_dataclass(
+            "Asks", [], namespace={"look": task(context=wrong)(lambda self, context=None: None)}
+        )
+        [problem] = unfit_hooks(asks)
+        assert problem.path == f"task look, context {path}"
+    with pytest.raises(ConfigError, match="cannot be given context so"):
+        task(context={1: 3})  # type: ignore[dict-item]
+    unnamed = make_dataclass("Unnamed", [], namespace={"look": task(lambda self, context=None, /: None)})
+    [problem] = unfit_hooks(unnamed)
+    assert problem.found == "a context that has no name"
     has_to = make_dataclass("HasTo", [], namespace={"look": task(lambda self, context: None)})
     [problem] = unfit_hooks(has_to)
     assert problem.expected == "a default: def look(..., context=None)"
@@ -366,9 +380,24 @@ def test_a_parameter_called_context_is_noticed_wherever_it_stands() -> None:
         "keyword": True,
         "position": True,
         "static": True,
+        "starred": True,
         "anything": False,
         "none": False,
     }
+
+
+def test_a_context_by_name_only_is_lacked_whatever_is_given_by_position() -> None:
+    class Starred(ModelService):
+        @task(context={"tags": iter(["a"])})
+        def starred(self, *xs: Any, context: Any = None) -> None: ...
+
+        @task
+        def second(self, clip: Any, context: Any = None) -> None: ...
+
+    specs = tasks_of(Starred)
+    assert specs["starred"].lacks_context((1, 2, 3), {}) and specs["starred"].context == {"tags": ("a",)}
+    assert not specs["starred"].lacks_context((1,), {"context": []})
+    assert specs["second"].lacks_context((1,), {}) and not specs["second"].lacks_context((1, []), {})
 
 
 def test_a_class_that_knows_nothing_of_us_makes_a_service_too(registry: ServiceRegistry) -> None:
