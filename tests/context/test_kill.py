@@ -64,6 +64,8 @@ def killed(path: Path, seed: int, after: int) -> tuple[dict[str, tuple[int, int]
     ) as child:
         assert child.stdout is not None
         for lines, line in enumerate(child.stdout, 1):  # to the end: what it said before it died counts
+            if not line.endswith("\n"):
+                break  # it died in the middle of saying so
             what, n, *rest = line.split()
             if what == "kept":
                 id, version, number = rest
