@@ -195,7 +195,7 @@ class Place:
         """End all leases of a group: of what was let go of while it ran."""
         now = self._clock()
         with self.lock:
-            self._end_all([lease for lease in self.held if lease.group == group], now)
+            self._end_group(group, now)
             self._grant(now)
 
     def withdraw(self, reason: str) -> None:
@@ -265,6 +265,9 @@ class Place:
     def _end_all(self, leases: list[Lease], now: float) -> None:
         for lease in leases:
             self._end(lease, now)
+
+    def _end_group(self, group: object, now: float) -> None:
+        self._end_all([lease for lease in self.held if lease.group == group], now)
 
     def _end_expired(self, now: float) -> None:
         self._end_all([lease for lease in self.held if lease.expires <= now], now)
