@@ -28,13 +28,20 @@ _TEXT, _NAMED = frozenset((str,)), frozenset((str, type(None)))
 _RANKED, _NUMBERS = frozenset((str, int)), frozenset((int, float))
 _kind = type  # in here `type` is what is said of an item
 _FLAGS = frozenset((bool,))
+_FLAG_NAMES = ("pinned", "durable")
 _FILTERS = frozenset(FILTERS)
 _NAMES = ("key", "source", "workflow", "task")
 _ORDERS: tuple[Order, ...] = ("newest", "oldest", "priority")
 
 
 def said(
-    type: Any, names: tuple[Any, ...], priority: Any, ttl: Any, tags: Any, metadata: Any, **flags: Any
+    type: Any,
+    names: tuple[Any, ...],
+    priority: Any,
+    ttl: Any,
+    tags: Any,
+    metadata: Any,
+    flags: tuple[Any, ...] = (),
 ) -> tuple[float | None, int, tuple[str, ...]]:
     """Return the seconds an item holds, its priority as a number, its tags; raise for what does not fit."""
     if (  # the usual case, without a list of problems
@@ -47,7 +54,7 @@ def said(
         and metadata is None
         and (ttl is None or (_kind(ttl) in _NUMBERS and 0 < ttl < _FOR_EVER))
         and _NAMED.issuperset(map(_kind, names))
-        and _FLAGS.issuperset(map(_kind, flags.values()))
+        and _FLAGS.issuperset(map(_kind, flags))
     ):
         return (ttl if ttl is None else float(ttl)), RANKS[priority], tags
     problems: list[Problem] = []
@@ -65,7 +72,7 @@ def said(
         problems.append(Problem("metadata", brief(metadata), "a mapping"))
     problems += [
         Problem(name, brief(flag), "True or False")
-        for name, flag in flags.items()
+        for name, flag in zip(_FLAG_NAMES, flags, strict=False)
         if not isinstance(flag, bool)
     ]
     if problems:

@@ -69,7 +69,7 @@ class Shelf:
         self._telling = telling
         self._history = history
         self._torn = False
-        self._freed: list[object] = []
+        self.freed: list[object] = []
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Shelf:
         self.refuse_within()
         with self._lock:
             self.closed = True
-            self._freed = [dict(self.entries)]
+            self.freed = [dict(self.entries)]
             self.entries.clear()
             self._mend()
         self.free()
@@ -233,15 +233,16 @@ class Shelf:
 
     def _altered(self, change: Callable[..., T], *given: Any) -> T:
         """Alter what stands here; what went is let go of by `free`."""
-        self.refuse_within()
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise asked_within()
         with self._lock:
             return self._whole(change, given)
 
     def free(self) -> None:
         """Let go of what went, with no lock held: that may run its owner's code, which may ask the store."""
-        if self._freed:
+        if self.freed:
             with self._lock:
-                gone, self._freed = self._freed, []
+                gone, self.freed = self.freed, []
             del gone
 
     def refuse_within(self) -> None:
@@ -327,7 +328,7 @@ class Shelf:
                 if not past:
                     raise
                 past = past[1:]  # better without its oldest version than not at all
-        self._freed.append((entry.item, entry.past))
+        self.freed.append((entry.item, entry.past))
         self._index.remove(entry)
         if entry.item.content is not ELSEWHERE:
             self.budget.remove(entry)
@@ -382,7 +383,7 @@ class Shelf:
         if item.content is not ELSEWHERE:
             self.budget.remove(entry)
         # Where it stood in line it may be known for a while yet; its content is not.
-        self._freed.append((item, entry.past))
+        self.freed.append((item, entry.past))
         entry.item, entry.past = item._replace(content=ELSEWHERE), ()
 
     def _undo(self, entries: Iterable[Entry]) -> None:
@@ -439,7 +440,7 @@ class Shelf:
         self._note(item, entry.size, now, "evicted", because)
         if self.keeps:
             self.budget.remove(entry)
-            self._freed.append(item)
+            self.freed.append(item)
             entry.item = item._replace(content=ELSEWHERE)
         else:
             self._remove(entry)

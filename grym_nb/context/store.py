@@ -130,7 +130,7 @@ class ContextStore(Shown):
         if ttl is ...:
             ttl = self._ttls.get(type, DEFAULT_TTL) if type.__class__ is str else None
         seconds, rank, named = said(
-            type, (key, source, workflow, task), priority, ttl, tags, metadata, pinned=pinned, durable=durable
+            type, (key, source, workflow, task), priority, ttl, tags, metadata, (pinned, durable)
         )
         copy, size = kept(content)
         more = NOTHING
@@ -156,7 +156,8 @@ class ContextStore(Shown):
             shelf.add(item, size)
             if shelf.is_due(now):
                 self._sweeping.some()  # where nobody sweeps, what has expired goes a little at each put
-        self._after()
+        if shelf.freed or self._telling.waiting:
+            self._after()
         return item
 
     @says_what_it_takes
@@ -216,7 +217,7 @@ class ContextStore(Shown):
     @says_what_it_takes
     def pin(self, id: str, pinned: bool = True) -> ContextItem:
         """Let an item stay whatever the budget (it still expires), or, with False, no more."""
-        said("any", (), 0, None, (), None, pinned=pinned)
+        said("any", (), 0, None, (), None, (pinned,))
         return self._alter(id, lambda before: before._replace(pinned=pinned))
 
     def _alter(

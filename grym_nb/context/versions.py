@@ -39,7 +39,7 @@ def changed(before: ContextItem, content: Any, told: Said, now: float) -> Contex
         before.ttl if told.ttl is SAME else told.ttl,
         before.tags if told.tags is SAME else told.tags,
         told.metadata,
-        pinned=before.pinned if told.pinned is SAME else told.pinned,
+        (before.pinned if told.pinned is SAME else told.pinned,),
     )
     ends = None if seconds is None else now + seconds
     more = kept(dict(told.metadata))[0] if told.metadata else {}
