@@ -71,9 +71,9 @@ class Statements:
             run("UPDATE items SET written = seq WHERE id = ?", (id,))
             run("DELETE FROM past WHERE id = ? AND version < ?", (id, after.version - self._history))
             run(
-                "DELETE FROM contents WHERE id = ?1 AND version NOT IN"
-                " (SELECT content FROM past WHERE id = ?1 UNION SELECT content FROM items WHERE id = ?1)",
-                (id,),
+                "DELETE FROM contents WHERE id = ? AND version NOT IN"
+                " (SELECT content FROM past WHERE id = ? UNION SELECT content FROM items WHERE id = ?)",
+                (id, id, id),
             )
 
     def delete(self, ids: Sequence[str], why: str, now: float) -> None:
