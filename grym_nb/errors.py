@@ -212,6 +212,8 @@ class TaskFailed(ServiceError):
 
     code = "task.failed"
     can_change = True
+    #: the type of what the author's code raised
+    raised: type[BaseException] | None = None
     advice = "%grym why shows your frames and the shapes in them"
 
 

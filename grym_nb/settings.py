@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import isfinite
 from typing import Any, Self
 
@@ -23,6 +23,11 @@ def _number(default: int, about: str, *, least: int) -> Any:
 
 def _path(about: str) -> Any:
     return field(default=None, metadata={"about": about, "least": 0, "kind": _text})
+
+
+def _mapping(about: str) -> Any:
+    metadata = {"about": about, "least": 0, "kind": dict}
+    return field(default_factory=dict, hash=False, metadata=metadata)
 
 
 def _text(value: Any) -> str | None:
@@ -46,6 +51,8 @@ class Settings:
     context_path: str | None = _path("the file in which context outlives the kernel; None: only in memory")
     context_bytes: int = _number(256_000_000, "how many bytes of context are held in memory", least=1)
     context_items: int = _number(100, "how many items of context a task is given at most", least=0)
+    policy: Mapping[str, Any] = _mapping("how the calls of every service are guarded: timeout, retry, ...")
+    policies: Mapping[str, Mapping[str, Any]] = _mapping("the same for each of some services, by name")
     progress_after_seconds: float = _seconds(2.0, "how long a call runs before its progress is shown")
 
     def __post_init__(self) -> None:
@@ -70,9 +77,15 @@ class Settings:
 
     def __repr__(self) -> str:
         changed = (
-            f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if getattr(self, f.name) != _default(f)
         )
         return f"Settings({', '.join(changed)})"
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _problems(values: Mapping[str, Any]) -> list[Problem]:
@@ -92,6 +105,8 @@ def _misfit(value: object, kind: Callable[[Any], Any], least: float) -> str:
     if kind is _text:
         fits = value is None or (isinstance(value, (str, os.PathLike)) and isinstance(_text(value), str))
         return "" if fits and value != "" else "a path, or None"
+    if kind is dict:
+        return "" if isinstance(value, Mapping) else "a mapping of names to values"
     if kind is int:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return "" if fits else f"a whole number, {least} or more"

@@ -25,13 +25,15 @@ DEFAULTS: dict[str, Any] = {
     "context_path": None,
     "context_bytes": 256_000_000,
     "context_items": 100,
+    "policy": {},
+    "policies": {},
     "progress_after_seconds": 2.0,
 }
 
 
 def test_the_defaults() -> None:
     assert Settings() == Settings(**DEFAULTS)
-    assert {f.name: f.default for f in fields(Settings)} == DEFAULTS
+    assert {f.name: getattr(Settings(), f.name) for f in fields(Settings)} == DEFAULTS
 
 
 def test_every_setting_says_what_it_is_about() -> None:
@@ -124,6 +126,7 @@ _STRATEGIES: dict[type, Any] = {
     int: st.integers(1, 1000),
     float: st.floats(0.01, 1e6),
     type(None): st.one_of(st.none(), st.text(min_size=1)),
+    dict: st.dictionaries(st.text(), st.integers()),
 }
 
 

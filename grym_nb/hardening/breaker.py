@@ -238,8 +238,18 @@ class CircuitBreaker:
             if not isinstance(error, Exception):
                 self.give_back(turn)  # interrupted, or cancelled: that says nothing
                 return
-            failed = counted(self.policy.counts, error)
-        self._count(turn, failed, took >= self._slow_seconds, self._clock())
+            failed = self.is_failure(error)
+        self.answered(turn, took, failed=failed)
+
+    def answered(self, turn: int, took: float, *, failed: bool) -> None:
+        """Hear how a call went from who knows whether it failed; `told` asks the policy for that."""
+        slow = took >= self._slow_seconds
+        if failed or slow or not self._settled:
+            self._count(turn, failed, slow, self._clock())
+
+    def is_failure(self, error: Exception) -> bool:
+        """Tell whether an error counts as a failure."""
+        return counted(self.policy.counts, error)
 
     def _count(self, turn: int, failed: bool, slow: bool, now: float) -> None:
         moved = None

@@ -22,7 +22,7 @@ from types import CoroutineType
 from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
 from grym_nb.clock import Clock, monotonic, rest
-from grym_nb.errors import GrymError, Problem
+from grym_nb.errors import BreakerOpen, GrymError, Problem
 from grym_nb.hardening.policy import NUMBER, SECONDS, WHOLE, Counted, Fit, Policy, counted, is_counted
 
 __all__ = ["Retry", "RetryBudget", "may_change"]
@@ -40,7 +40,8 @@ _CODE_NAMES = frozenset(
 def may_change(error: Exception) -> bool:
     """Tell whether the same call may succeed when it is made again: not while its code or input is wrong."""
     if isinstance(error, GrymError):
-        return error.can_change and error.details.get("error") not in _CODE_NAMES
+        refused = isinstance(error, BreakerOpen)  # for longer than anybody pauses
+        return error.can_change and not refused and error.details.get("error") not in _CODE_NAMES
     return not isinstance(error, _CODE)
 
 
@@ -136,10 +137,10 @@ class Retry(Policy):
         """Return a budget of its own for somebody who tries so."""
         return None if self.share is None else RetryBudget(self.share, self.spare)
 
-    def pauses(self) -> Iterator[float]:
-        """Yield the seconds before each further attempt."""
+    def pauses(self, attempts: int | None = None) -> Iterator[float]:
+        """Yield the seconds before each further attempt, of as many as it says or of so many."""
         pause = self.pause
-        for _ in range(self.attempts - 1):
+        for _ in range((self.attempts if attempts is None else attempts) - 1):
             yield pause * (1.0 - self.jitter * random.random())
             pause = min(pause * self.factor, self.max_pause)
 

@@ -1,4 +1,4 @@
-"""Attempts with growing pauses: what a call's `retries` asks for where no retry policy is wired."""
+"""Attempts with growing pauses: as a service's policy says, or a call's own `retries`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from grym_nb.clock import wait
 from grym_nb.errors import GrymError
+from grym_nb.hardening import Retry
 from grym_nb.services.frame import Frame
 from grym_nb.services.waits import hand_over
 
 __all__ = ["attempts"]
 
-_FIRST_PAUSE = 0.1  # seconds; each further one is twice as long
+_PLAIN = Retry(attempts=1, jitter=0.0, share=None)  # where a call asks for retries, and no policy says how
 
 
 def attempts(frame: Frame, attempt: Callable[[Frame], Any]) -> Any:
@@ -21,16 +22,30 @@ def attempts(frame: Frame, attempt: Callable[[Frame], Any]) -> Any:
 
     Each attempt takes and gives back slot and lease itself, so nothing is held during a pause.
     """
-    pause = _FIRST_PAUSE
-    for _ in range(frame.options.retries):
+    record, asked = frame.record, frame.options.retries
+    policy, budget = record.policy.retry or _PLAIN, record.retry_budget
+    if budget is not None:
+        budget.called()
+    made = 1
+    for pause in policy.pauses(policy.attempts if asked is None else asked + 1):
         try:
             return attempt(frame)
         except GrymError as error:
-            if not error.can_change or frame.cancelled:
+            if frame.cancelled or not policy.worth(error, budget):
+                _note(error, made)
                 raise
         _rest(frame, pause)
-        pause *= 2
-    return attempt(frame)
+        made += 1
+    try:
+        return attempt(frame)
+    except GrymError as error:
+        _note(error, made)
+        raise
+
+
+def _note(error: GrymError, times: int) -> None:
+    if times > 1:
+        error.details["attempts"] = times
 
 
 def _rest(frame: Frame, pause: float) -> None:

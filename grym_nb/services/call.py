@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from grym_nb.pulse import Entry
-    from grym_nb.services.lane import Ticket
+    from grym_nb.services.places import Ticket
 
 __all__ = ["Call", "Provenance", "Task", "TaskResult", "status_of"]
 
@@ -249,6 +249,9 @@ class Call(Future[Any]):
             computes = frame.place is not None and frame.instance is not None
             error = frame.timeout("" if computes else frame.record.held_by(), runs_on=computes)
             if self.settle(error=error, on_pulse=on_pulse):
+                if computes and (breaker := frame.record.breaker) is not None:
+                    # Now, since what hangs may never say so itself.
+                    breaker.told(frame, frame.record.ports.clock() - frame.started, error)
                 self._stop(frame)
 
     def cancel(self) -> bool:

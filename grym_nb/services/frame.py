@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from grym_nb.services.call import Call
     from grym_nb.services.held import Stream
     from grym_nb.services.instance import Instance
-    from grym_nb.services.lane import Place
     from grym_nb.services.model import TaskSpec
+    from grym_nb.services.places import Place
     from grym_nb.services.progress import Progress
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.waits import Gate
@@ -42,15 +42,17 @@ class Options:
 
     timeout: float | None = None
     priority: int = 1
-    retries: int = 0
+    retries: int | None = None
 
     @classmethod
-    def of(cls, timeout: float | None = None, priority: str | int = "normal", retries: int = 0) -> Options:
-        """Return checked options; durations in seconds, priorities by name or number."""
+    def of(
+        cls, timeout: float | None = None, priority: str | int = "normal", retries: int | None = None
+    ) -> Options:
+        """Return checked options; durations in seconds, priorities by name or number. None is as usual."""
         problems = []
         if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
             problems.append(Problem("timeout", brief(timeout), "seconds above 0, or None for no limit"))
-        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
             problems.append(Problem("retries", brief(retries), "a whole number from 0"))
         if problems:
             raise ValidationError("these options of a call do not fit", problems=problems)
@@ -111,6 +113,8 @@ class Frame:
     # What most calls never touch is the class's; what every call reads is set on the instance, which is
     # how it is read fastest.
     ended = False
+    turns: list[int] | None = None  # of the breaker: one, until it is told how the call went
+    fell_back = ""  # the code of the error for which something else answered
     stores: Mapping[str, Any] | None = None  # what is said of its result where that goes into the context
     lent = 0  # in how many waits its place is its chain's
     progress: Progress | None = None
@@ -153,8 +157,11 @@ class Frame:
         self.deadline: float | None = None
         self.instance: Instance | None = None
         self.place: Place | None = None
-        if options.timeout is not None:
-            self.deadline = now + options.timeout
+        timeout = options.timeout
+        if timeout is None and spec is not None:
+            timeout = record.timeout
+        if timeout is not None:
+            self.deadline = now + timeout
         if parent is not None and parent.deadline is not None:
             mine = self.deadline
             self.deadline = parent.deadline if mine is None else min(mine, parent.deadline)
@@ -280,6 +287,7 @@ class Frame:
             hint=_RUNS_ON if runs_on else None,
             service=self.record.name,
             task=self.task,
+            waiting=bool(waiting_for),
         )
 
     @property

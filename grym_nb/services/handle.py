@@ -30,6 +30,7 @@ from grym_nb.errors import (
     ConfigError,
     GrymError,
     Interrupted,
+    QueueFull,
     ServiceClosed,
     StateError,
     UnknownName,
@@ -40,13 +41,14 @@ from grym_nb.errors import (
 from grym_nb.services.attempts import attempts
 from grym_nb.services.call import Call, Task, TaskResult
 from grym_nb.services.engines import run
+from grym_nb.services.facts import Facts
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
+from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream, Use
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
-from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
+from grym_nb.services.status import Ping, ping
 
 if TYPE_CHECKING:
-    from grym_nb.services.lifecycle import State
     from grym_nb.services.mapping import Mapped
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.record import ServiceRecord
@@ -92,6 +94,7 @@ def _call(
     lane = record.lane
     if (
         options.timeout is None
+        and record.timeout is None
         and spec.kind == "plain"
         and (lane.open or (frame.parent is not None and lane.reenters(frame)))
     ):
@@ -138,7 +141,8 @@ def _queue(frame: Frame) -> Call:
             call.timer = pulse.at(frame.deadline, expire, name=f"deadline of {frame.title}")
             if call.done():
                 call.timer.cancel()  # it ended before it had a timer to cancel
-    except ServiceClosed as error:
+    except (ServiceClosed, QueueFull) as error:
+        record.abandon(frame)
         observe(frame, None, error)
         raise
     except BaseException:
@@ -169,8 +173,7 @@ def _serve(frame: Frame, call: Call) -> None:
 def _answer(frame: Frame) -> Any:
     """Steps 3 to 11, in this thread."""
     try:
-        ports = frame.record.ports
-        if ports.fallback is None and ports.retry is None and not frame.options.retries:
+        if not frame.record.wrapped and not frame.options.retries:
             value = _attempt(frame)  # the usual case, without the two steps that only wrap it
         else:
             value = _with_fallback(frame)
@@ -187,21 +190,31 @@ def _answer(frame: Frame) -> Any:
 
 def _with_fallback(frame: Frame) -> Any:
     """Steps 3 and 4: attempts, with nothing held between them, and what answers when all fail."""
-    ports = frame.record.ports
+    record = frame.record
     try:
-        return (ports.retry or attempts)(frame, _attempt)
+        return (record.retry or attempts)(frame, _attempt)
     except GrymError as error:
-        if ports.fallback is None:
+        if record.fallback is None or not may_fall_back(frame, error):
             raise
-        return ports.fallback(frame, error)
+        return record.fallback(frame, error)
 
 
 def _attempt(frame: Frame) -> Any:
-    """Steps 5 to 10."""
+    """Step 5, and those that it guards."""
+    breaker = frame.record.breaker
+    if breaker is None:
+        return _enter(frame)
+    breaker.ask(frame)
+    try:
+        return _enter(frame)
+    finally:
+        breaker.over(frame)
+
+
+def _enter(frame: Frame) -> Any:
+    """Steps 6 to 10."""
     record = frame.record
     ports = record.ports
-    if ports.breaker is not None:
-        ports.breaker.ask(frame)  # 5
     while True:
         instance = record.enter(frame, slot=ports.device is None)  # 6
         lease = None
@@ -224,7 +237,7 @@ def _engine(frame: Frame) -> Any:
     """Step 10: the author's code, with the frame as its context (9), and typed errors out of it."""
     ports = frame.record.ports
     spec = cast("TaskSpec", frame.spec)
-    breaker = ports.breaker
+    breaker = frame.record.breaker
     began = ports.clock() if breaker is not None else 0.0
     token = CURRENT.set(frame)
     try:
@@ -268,7 +281,7 @@ class BoundTask:
 
     @says_what_it_takes
     def with_(
-        self, *, timeout: float | None = None, priority: str | int = "normal", retries: int = 0
+        self, *, timeout: float | None = None, priority: str | int = "normal", retries: int | None = None
     ) -> Self:
         """Return this task with options for the calls made through it."""
         return type(self)(self._record, self.name, Options.of(timeout, priority, retries))
@@ -288,7 +301,7 @@ class BoundTask:
         return f"<task {self._record.name}.{self.name}{doc}>"
 
 
-class ServiceHandle:
+class ServiceHandle(Facts):
     """A service by name: stable while its code, config and instance come and go.
 
     Every task is a method: ``handle.measure(clip)`` blocks, ``handle.measure.submit(clip)`` returns a `Call`,
@@ -298,51 +311,6 @@ class ServiceHandle:
     def __init__(self, record: ServiceRecord, registry: ServiceRegistry) -> None:
         self._record = record
         self._registry = registry
-
-    # -- what it is --------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return self._record.name
-
-    @property
-    def state(self) -> State:
-        """registered, loading, ready, draining, failed or closed."""
-        return self._record.lifecycle.state
-
-    @property
-    def health(self) -> str:
-        """What is thought of it: unknown until it is judged, then healthy, degraded or unhealthy."""
-        return self._record.health
-
-    @property
-    def version(self) -> str:
-        """The version of its code."""
-        return self._record.version
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The config in force: defaults with what was given."""
-        return dict(self._record.spec.full_config)
-
-    @property
-    def tasks(self) -> tuple[TaskSpec, ...]:
-        """What it can do; empty while only loading would tell."""
-        return tuple(self._record.known_tasks.values())
-
-    @property
-    def story(self) -> tuple[Any, ...]:
-        """The moves it made from state to state, with times and reasons."""
-        return tuple(self._record.lifecycle.story)
-
-    def status(self) -> ServiceStatus:
-        """Return a snapshot of state, health and figures; never loads anything."""
-        return status_of(self._record)
-
-    def metrics(self) -> ServiceMetrics:
-        """Return the figures of its calls so far."""
-        return metrics_of(self._record)
 
     # -- calls -------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from types import AsyncGeneratorType
 from typing import Any, Generic, Self, TypeVar
 
-from grym_nb.errors import StateError
+from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines.inline import iterate
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.outcome import typed, unpinned
@@ -34,8 +34,8 @@ class Hold:
         record = frame.record
         error: BaseException | None = None
         try:
-            if record.ports.breaker is not None:
-                record.ports.breaker.ask(frame)
+            if record.breaker is not None:
+                record.breaker.ask(frame)
             while not self._seated():
                 self._stack.close()  # the instance was let go of while we waited for its slot
         except BaseException as raised:
@@ -61,6 +61,10 @@ class Hold:
         try:
             told = self._conclude(self.frame, error)
             self._stack.close()
+            if (breaker := self.frame.record.breaker) is not None:
+                if self.frame.spec is not None:  # of `use()` the block is the caller's own
+                    breaker.told(self.frame, 0.0, told if isinstance(told, GrymError) else None)
+                breaker.over(self.frame)
         finally:
             self.frame.record.let_go(self.frame)  # what Ctrl-C kept from the stack
             self.frame.end()

@@ -14,98 +14,22 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
-from grym_nb.errors import CallBlocked, ResourceExhausted
+from grym_nb.errors import CallBlocked, QueueFull, ResourceExhausted
 from grym_nb.services.frame import CURRENT
+from grym_nb.services.places import Place, Ticket
 from grym_nb.services.waits import aside, goes_on, refuse_on_loop, stack, work
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
     from grym_nb.pulse import Workers
-    from grym_nb.services.frame import Awaited, Frame
+    from grym_nb.services.frame import Frame
 
-__all__ = ["Lane", "Place", "Ticket"]
-
-
-class Ticket:
-    """Someone in line: `granted` is called, without any lock, once `place` is there.
-
-    `rides` is the place of its own chain it waits for, where there is one.
-    """
-
-    __slots__ = ("claimed", "dead", "frame", "granted", "lane", "place", "rides")
-
-    def __init__(self, lane: Lane, frame: Frame, granted: Callable[[], None] | None) -> None:
-        self.lane = lane
-        self.frame = frame
-        self.granted = granted  # None: a thread that sleeps on the lane's condition
-        self.place: Place | None = None
-        self.rides: Place | None = None
-        self.dead = False
-        self.claimed = False
-
-    takes_any = True  # of the places it waits for
-
-    def behind(self) -> Sequence[Awaited] | None:
-        """Return what it waits for; None when it has it.
-
-        Who rides waits for nothing but its own chain, which lends the place as soon as it waits.
-        """
-        out = self.dead or self.place is not None or self.rides is not None
-        return None if out else tuple(self.lane.places)
-
-    def wake(self) -> None:
-        """Let who waits with it look again whether that still makes sense."""
-        with self.lane.lock:
-            self.lane.condition.notify_all()
-
-    def gives_way(self, circle: Sequence[Awaited]) -> bool:
-        """Return False: who waits in line waits for a slot."""
-        return False
-
-    def claim(self) -> bool:
-        """Tell the first who asks that the call is theirs: to run it, or to give up what it holds."""
-        with self.lane.lock:
-            first, self.claimed = not self.claimed, True
-        return first
-
-    def withdraw(self) -> bool:
-        """Leave the line; False for a job that has its place and runs already."""
-        return self.lane.withdraw(self)
-
-
-class Place:
-    """A slot. Held by one chain: by its `owner`, and `occupant` is the call that computes in it now."""
-
-    __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "riders", "streams", "waiting")
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.epoch = lane.epoch
-        self.owner: Frame | None = None
-        self.occupant: Frame | None = None
-        self.frames = 0  # the owner and those of its chain who ride or wait to ride
-        self.waiting: Sequence[Ticket] = ()
-        self.riders: Sequence[Frame] = ()  # calls of the chain that ride: they may outlive the owner too
-        self.streams: Sequence[Frame] = ()  # generators opened by the chain: they may outlive the owner
-
-    takes_any = False  # it comes back once all who share it have left
-
-    def behind(self) -> Sequence[Awaited] | None:
-        """Return the calls that share it; None when it is free."""
-        shared = (self.owner, *self.riders, *self.streams)
-        return [frame for frame in shared if frame is not None] or None
-
-    def wake(self) -> None:
-        """Nobody waits for one place: those in line take any."""
-
-    def gives_way(self, circle: Sequence[Awaited]) -> bool:
-        """Return False: a slot is for one call at a time."""
-        return False
+__all__ = ["Lane"]
 
 
 _order = itertools.count()
@@ -133,6 +57,7 @@ class Lane:
         self._free = list(self.places)
         self._lost: list[Place] = []  # of instances that were let go of while calls ran in them
         self.lock = lock  # the condition's own: half the price where nobody is to be woken
+        self.most_waiting: int | None = None  # how many may stand in line; None: any number
         self._clock = clock
         self._workers = workers
         self._ageing = ageing_seconds
@@ -180,6 +105,7 @@ class Lane:
             if frame.parent is None or (shared := self._shared(frame)) is None:
                 if self.take_at_once(frame):
                     return
+                self._refuse_full(frame)
                 ticket = Ticket(self, frame, None)
                 self._push(ticket)
             else:
@@ -217,6 +143,8 @@ class Lane:
                 frame.call.ticket = ticket  # before it is in line, so that whoever cancels finds it
             ready: list[Ticket] = []
             if shared is None:
+                if not self._free:
+                    self._refuse_full(frame)
                 self._push(ticket)
                 ready = self._grant()
             else:
@@ -396,6 +324,20 @@ class Lane:
         # never changes, so that the heap stays a heap.
         due = self._clock() - ticket.frame.options.priority * self._ageing
         heapq.heappush(self._line, (due, next(_order), ticket))
+
+    def _refuse_full(self, frame: Frame) -> None:
+        most = self.most_waiting
+        if most is None or (waiting := self.waiting) < most:
+            return
+        raise QueueFull(
+            f"{frame.title} is refused: as many wait for {self.name} as may, {waiting}",
+            cause=f"{self.slots - len(self._free)} of {self.slots} slots are in use",
+            hint=f"try again later, or register {self.name} with a larger max_waiting, or concurrency",
+            service=self.name,
+            task=frame.task,
+            limit=most,
+            use=waiting,
+        )
 
     def _ride(self, place: Place, ticket: Ticket) -> list[Ticket]:
         ticket.rides = place

@@ -55,8 +55,8 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
         except GrymError as error:
             attempt.error = error
             move, reason = "load_failed", error.message
-            if record.ports.breaker is not None:
-                record.ports.breaker.told(cause, record.ports.clock() - began, error)
+            if record.breaker is not None:
+                record.breaker.told(cause, record.ports.clock() - began, error)
             raise
         finally:
             wind_up()

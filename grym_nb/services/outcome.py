@@ -62,6 +62,7 @@ def typed(frame: Frame, error: BaseException) -> BaseException:
         error=type(error).__name__,
     )
     told.failure = failure
+    told.raised = type(error)
     if failure.sites:
         told.add_note("\n".join(site.text() for site in failure.sites))
     return told
@@ -115,6 +116,7 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
     checkpoint = _checkpoint(instance.model) if instance is not None else None
     parameters = _parameters(frame) if frame.kwargs or len(frame.args) > 1 else {}
     seed = frame.kwargs.get("seed")
+    fell_back = frame.fell_back
 
     def result(value: Any, error: BaseException | None) -> TaskResult:
         provenance = Provenance(
@@ -136,7 +138,12 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
             status=status_of(error),
             data=value,
             error=error.again() if error is not None else None,
-            metadata={"duration": max(0.0, ended - started - waited), "queued": waited, "task": task},
+            metadata={
+                "duration": max(0.0, ended - started - waited),
+                "queued": waited,
+                "task": task,
+                **({"fallback": fell_back} if fell_back else {}),
+            },
             provenance=provenance,
         )
 
@@ -204,6 +211,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     now = ports.clock()
     took = now - frame.started
     text = ""
+    if frame.fell_back and error is None:
+        outcome = "fallback"
     if error is not None:
         outcome = error.code if isinstance(error, GrymError) else "interrupted"
         text = str(error)

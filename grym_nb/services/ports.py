@@ -36,6 +36,9 @@ class Breaker(Protocol):
     def told(self, frame: Frame, seconds: float, error: GrymError | None) -> None:
         """Hear how the engine did."""
 
+    def over(self, frame: Frame) -> None:
+        """Hear that the call is over, whether the engine was reached or not."""
+
 
 class Lease(Protocol):
     """A held share of a device."""

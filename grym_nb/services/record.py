@@ -7,7 +7,7 @@ run outside of it.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import (
     CallBlocked,
@@ -25,6 +25,7 @@ from grym_nb.events import ServiceChanged, StateChanged
 from grym_nb.render import brief
 from grym_nb.services.failure import Failure
 from grym_nb.services.frame import PLAIN, Frame, current_frame, limit_of
+from grym_nb.services.guards import guard
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
@@ -37,10 +38,13 @@ from grym_nb.services.waits import Gate, aside, refuse_on_loop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from grym_nb.errors import GrymError
+    from grym_nb.hardening import RetryBudget
     from grym_nb.metrics import Histogram
     from grym_nb.pulse import Entry
     from grym_nb.services.family import Family
-    from grym_nb.services.ports import Ports
+    from grym_nb.services.policy import CallPolicy
+    from grym_nb.services.ports import Breaker, Ports
     from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["ServiceRecord"]
@@ -48,6 +52,15 @@ __all__ = ["ServiceRecord"]
 
 class ServiceRecord:
     """One service under its name. Callers hold a `ServiceHandle`; this is what it stands for."""
+
+    # How its calls are guarded: see `guards.guard`.
+    policy: CallPolicy
+    timeout: float | None
+    breaker: Breaker | None = None
+    retry: Callable[[Frame, Callable[[Frame], Any]], Any] | None
+    retry_budget: RetryBudget | None = None
+    fallback: Callable[[Frame, GrymError], Any] | None
+    wrapped: bool  # a call may be more than one attempt
 
     def __init__(self, spec: ServiceSpec, ports: Ports, gate: Gate, family: Family) -> None:
         self.name = spec.name
@@ -79,6 +92,7 @@ class ServiceRecord:
         self.closed_because = ""
         self.idle_timer: Entry | None = None
         self.metrics = ports.metrics
+        guard(self, ("code",))
         self._gate = gate
         self._family = family
         self._attempt: Attempt | None = None
@@ -407,6 +421,7 @@ class ServiceRecord:
         self.config_version += "config" in what
         self.spec = spec
         self._tasks = None
+        guard(self, what)
 
     def settled(self, deadline: float) -> bool:
         """Tell whether nobody loads or drains, after a while of waiting (held); raises past `deadline`."""

@@ -37,7 +37,10 @@ __all__ = ["ServiceRegistry"]
 
 _GROUP = "grym_nb.services"
 _NO_OPTION = "an option of register"
-_OPTIONS = ("config", "needs", "memory", "priority", "ttl", "engine", "concurrency", "version")
+_OPTIONS = (
+    *("config", "needs", "memory", "priority", "ttl", "engine", "concurrency", "version"),
+    *("timeout", "retry", "breaker", "max_waiting", "fallback"),
+)
 _REFUSE: Any = object()
 
 
@@ -74,6 +77,11 @@ class ServiceRegistry:
         engine: str = "inline",
         concurrency: int = 1,
         version: str | None = None,
+        timeout: Any = ...,
+        retry: Any = ...,
+        breaker: Any = ...,
+        max_waiting: Any = ...,
+        fallback: Any = ...,
         **unknown: Any,
     ) -> ServiceHandle:
         """Put a service under `name` and return its handle; nothing is loaded yet.
@@ -83,7 +91,18 @@ class ServiceRegistry:
         `memory` ("2GB") is what the model takes, `ttl` the idle seconds after which it is unloaded,
         `concurrency` how many calls may compute at a time. `needs` are loaded first; ``"name?"`` is
         optional. What is registered is in force: it undoes what `configure` changed since.
+
+        How its calls are guarded: `timeout` seconds, `retry` (attempts in all, or `Retry(...)`), `breaker`
+        (True, or `BreakerPolicy(...)`), `max_waiting` calls in line, `fallback(error, *args, **kwargs)`. Left
+        out, as the settings say; `handle.policy` tells.
         """
+        given = {
+            "timeout": timeout,
+            "retry": retry,
+            "breaker": breaker,
+            "max_waiting": max_waiting,
+            "fallback": fallback,
+        }
         if unknown:
             shown = redacted(unknown)
             meant = ", ".join(f"{key!r}: {told}" for key, told in shown.items())
@@ -104,7 +123,9 @@ class ServiceRegistry:
             engine=engine,
             concurrency=concurrency,
             version=version,
+            said={option: value for option, value in given.items() if value is not ...},
         )
+        spec.policy(self.ports.settings)  # what the settings say of it is checked now
         if not isinstance(factory, str):
             self.refuse_tasks(name, spec.tasks or {})
         with self._lock:

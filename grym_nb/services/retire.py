@@ -18,8 +18,8 @@ from grym_nb.services.waits import aside
 if TYPE_CHECKING:
     from grym_nb.services.frame import Awaited, Frame
     from grym_nb.services.instance import Instance
-    from grym_nb.services.lane import Ticket
     from grym_nb.services.lifecycle import Step
+    from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
 

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
@@ -18,6 +18,8 @@ from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 from grym_nb.services.content import code_of
 from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
+from grym_nb.services.policy import CallPolicy, content_of, layers_of, parsed
+from grym_nb.settings import Settings
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
 
@@ -41,6 +43,7 @@ class ServiceSpec:
     engine: str = "inline"
     concurrency: int = 1
     label: str | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)  # of the policy of its calls
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class ServiceSpec:
         engine: str,
         concurrency: int,
         version: str | None,
+        said: Mapping[str, Any] | None = None,
     ) -> ServiceSpec:
         """Return the checked spec; everything that is wrong with it is said at once."""
         problems: list[Problem] = []
@@ -64,7 +68,7 @@ class ServiceSpec:
             if not holds:
                 problems.append(Problem(path, brief(value), expected))
 
-        def parsed(path: str, parse: Callable[[Any], int], value: Any) -> Any:
+        def read(path: str, parse: Callable[[Any], int], value: Any) -> Any:
             try:
                 return parse(value)
             except GrymError as error:
@@ -89,14 +93,18 @@ class ServiceSpec:
             "a whole number from 1",
         )
         expect(engine in ENGINES, "engine", engine, f"one of {', '.join(ENGINES)}; others are not there yet")
-        size = None if memory is None else parsed("memory", parse_size, memory)
-        rank = parsed("priority", priority_of, priority)
+        size = None if memory is None else read("memory", parse_size, memory)
+        rank = read("priority", priority_of, priority)
+        guards, unfit = parsed(said or {})
+        problems += unfit
         if callable(factory) and (config is None or isinstance(config, Mapping)):
             problems += cls(name, factory, dict(config or {})).misfits()
         if problems:
             raise ConfigError(f"{name!r} cannot be registered", problems=problems, service=str(name))
         stated = tuple(needs)
-        spec = cls(name, factory, dict(config or {}), stated, size, rank, ttl, engine, concurrency, version)
+        spec = cls(
+            name, factory, dict(config or {}), stated, size, rank, ttl, engine, concurrency, version, guards
+        )
         _ = spec.parts  # told now: what a config holds may be changed in place before the next registration
         return spec
 
@@ -208,7 +216,13 @@ class ServiceSpec:
             "priority": self.priority,
             "ttl": self.ttl,
             "version": self.label,
+            "policy": tuple(sorted((name, content_of(value)) for name, value in self.said.items())),
         }
+
+    def policy(self, settings: Settings) -> CallPolicy:
+        """Return how its calls are guarded: as it was registered, and before that as the settings say."""
+        layers = layers_of(self.name, settings.policy, settings.policies)
+        return CallPolicy.of(*layers, ("register", self.said))
 
     def differs(self, other: ServiceSpec) -> tuple[str, ...]:
         """Return the names of the parts in which `other` differs."""

@@ -10,12 +10,13 @@ from grym_nb.errors import CallCancelled, ValidationError
 from grym_nb.metrics import Histogram, HistogramSnapshot
 from grym_nb.render import Table, redacted, seconds, size
 from grym_nb.services.frame import CURRENT, PLAIN, Frame
+from grym_nb.services.guards import breaker_of
 
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
 
 #: how calls end that say nothing against the service: answered, refused for their arguments, given up
-_NO_FAILURE = {"ok", "cached", ValidationError.code, CallCancelled.code, "interrupted"}
+_NO_FAILURE = {"ok", "cached", "fallback", ValidationError.code, CallCancelled.code, "interrupted"}
 
 __all__ = ["Ping", "ServiceMetrics", "ServiceStatus", "StatusTable", "metrics_of", "ping", "status_of"]
 
@@ -82,6 +83,7 @@ class ServiceStatus:
     memory: int | None
     ttl: float | None
     last_error: str
+    breaker: str
 
     @property
     def line(self) -> str:
@@ -95,6 +97,8 @@ class ServiceStatus:
             told.append(f"{self.left_behind} still running in a model let go of")
         if self.waiting:
             told.append(f"{self.waiting} waiting")
+        if self.breaker and not self.breaker.startswith("closed"):
+            told.append(f"breaker {self.breaker.split(' for ')[0]}")
         calls = f"{self.calls} call{'' if self.calls == 1 else 's'}"
         errors = f", {self.errors} failed" if self.errors else ""
         return f"{' '.join(told)} · {calls}{errors}"
@@ -112,6 +116,7 @@ class ServiceStatus:
             ("config", ", ".join(f"{name}={value}" for name, value in self.config.items())),
             ("running", "; ".join(self.running)),
             ("waiting", str(self.waiting or "")),
+            ("breaker", self.breaker),
             ("calls", f"{self.calls}, {self.errors} failed"),
             ("p50 / p95", f"{seconds(self.p50)} / {seconds(self.p95)}" if self.p50 is not None else ""),
             (
@@ -225,6 +230,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         memory=spec.memory,
         ttl=spec.ttl,
         last_error=_last_error(record),
+        breaker=breaker_of(record),
     )
 
 
@@ -266,7 +272,7 @@ def metrics_of(record: ServiceRecord) -> ServiceMetrics:
         if outcome == "ok":
             total.merge(meter)
             tasks.setdefault(task, Histogram()).merge(meter)
-        if outcome in ("ok", "cached"):
+        if outcome in ("ok", "cached", "fallback"):
             ok += meter.count
         else:
             errors[outcome] = errors.get(outcome, 0) + meter.count

@@ -17,7 +17,7 @@ from grym_nb.services.frame import Frame
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Awaited
-    from grym_nb.services.lane import Place, Ticket
+    from grym_nb.services.places import Place, Ticket
 
 __all__ = [
     "Gate",

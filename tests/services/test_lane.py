@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout
 from grym_nb.services import Call, ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.services.frame import Frame, Options, current_frame
-from grym_nb.services.lane import Lane, Ticket
+from grym_nb.services.lane import Lane
+from grym_nb.services.places import Ticket
 from grym_nb.services.waits import aside
 from grym_nb.testing import FakeClock
 from tests.services.crowd import WAIT, Gates, Overlap, all_at_once, outcome, passes, start, until

@@ -167,6 +167,7 @@ class _Breaker:
         self._recorder = recorder
         self.ask = recorder.ask
         self.told = recorder.told_
+        self.over = lambda frame: None
 
 
 @pytest.fixture
@@ -335,7 +336,7 @@ class TestOrder:
         work.load()
         steps.clear()
         assert list(work.items(2)) == [0, 1]
-        assert steps == ["cache", "breaker", "device", "engine", "observe ok", "released"]
+        assert steps == ["cache", "breaker", "device", "engine", "observe ok", "released", "told"]
         steps.clear()
         with work.use():
             assert steps == ["breaker", "device"]
