@@ -505,6 +505,15 @@ class TestTheContextOfTheKernel:
         with Runtime() as runtime:
             assert runtime.open_context(tmp_path / "context.db") is runtime.context
 
+    def test_a_file_that_has_the_items_already_has_them_once(self, tmp_path: Path) -> None:
+        """The same cell run again; and back and forth between two files."""
+        one, two = tmp_path / "one.db", tmp_path / "two.db"
+        with Runtime() as runtime:
+            item = runtime.context.put(1, type="a")
+            for path in (one, one, two, one):
+                store = runtime.open_context(path)
+                assert store.query() == [item] == store.query(type="a") and store.stats().items == 1
+
     def test_one_that_somebody_closed_is_made_anew(self) -> None:
         with Runtime() as runtime:
             with runtime.context as context:

@@ -56,7 +56,7 @@ _NETWORK = frozenset("nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ceph lustre fuse.
 
 #: the files that this process has open, by device and inode
 _open: Counter[tuple[int, int]] = Counter()
-_opening = threading.Lock()
+_opening = threading.RLock()  # a store that is forgotten may be collected, and closed, with it held
 
 
 class _Connection(sqlite3.Connection):

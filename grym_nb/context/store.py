@@ -265,7 +265,7 @@ class ContextStore(Shown):
 
         Earlier versions of its items are left behind.
         """
-        items = other.query(order="oldest")
+        items = [item for item in other.query(order="oldest") if item.id not in self._shelf.entries]
         for item, prepared in [(item, self._storage.prepare(item.content)) for item in items]:
             came = Change(item.id, item, kept(item.content)[1], "")
             self._storage.add(item, came.size, prepared, partial(self._shelf.load, [came]))

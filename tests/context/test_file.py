@@ -853,3 +853,23 @@ def test_whatever_a_callback_raises_the_file_is_written(tmp_path: Path) -> None:
         passes(told)  # by the thread of the file: nobody else tells meanwhile
         id = store.put(2, type="b").id
         until(lambda: id in other)
+
+
+def test_a_store_may_be_collected_while_another_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is closed wherever the collector comes by, and that waits for nobody."""
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    ContextStore(two).close()
+    forgotten = schema.opened(one)
+    foreign = schema._refuse_foreign
+
+    def collecting(path: Path) -> None:
+        forgotten.close()
+        foreign(path)
+
+    monkeypatch.setattr(schema, "_refuse_foreign", collecting)
+    store = outcome(start(ContextStore, two))
+    assert isinstance(store, ContextStore)
+    store.close()
+    assert schema._open[schema._inode(one)] == schema._open[schema._inode(two)] == 0
