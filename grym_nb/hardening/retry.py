@@ -32,16 +32,15 @@ R = TypeVar("R")
 
 #: errors of code that is wrong, and stays so until it is edited
 _CODE = (TypeError, NameError, AttributeError, ImportError, SyntaxError, NotImplementedError, AssertionError)
-_CODE_NAMES = frozenset(
-    kind.__name__ for kind in (*_CODE, UnboundLocalError, ModuleNotFoundError, IndentationError)
-)
 
 
 def may_change(error: Exception) -> bool:
     """Tell whether the same call may succeed when it is made again: not while its code or input is wrong."""
     if isinstance(error, GrymError):
-        refused = isinstance(error, BreakerOpen)  # for longer than anybody pauses
-        return error.can_change and not refused and error.details.get("error") not in _CODE_NAMES
+        if not error.can_change or isinstance(error, BreakerOpen):  # which is for longer than anybody pauses
+            return False
+        raised = getattr(error, "raised", None)
+        return raised is None or not issubclass(raised, _CODE)
     return not isinstance(error, _CODE)
 
 

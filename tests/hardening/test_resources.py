@@ -90,8 +90,12 @@ def test_the_highest_priority_is_next_and_waiting_counts(it: Shared) -> None:
     it.clock.advance(12.0)
     late = it.asks("late", priority="high")  # by now low has waited 21
     first.release()
-    high.result(5.0).release()
-    low.result(5.0).release()
+    highest = high.result(5.0)
+    assert not low.done() and not late.done()
+    highest.release()
+    next_one = low.result(5.0)
+    assert not late.done()
+    next_one.release()
     late.result(5.0).release()
 
 

@@ -36,6 +36,13 @@ class Flaky:
         return self()
 
 
+def task_failed(raised: type[BaseException]) -> TaskFailed:
+    """As a service raises it for what its author's code raised."""
+    error = TaskFailed("it raised")
+    error.raised = raised
+    return error
+
+
 def quick(**options: Any) -> Retry:
     return Retry(**{"pause": 1e-6, "max_pause": 1e-6, **options})
 
@@ -73,8 +80,8 @@ def test_arguments_are_the_same_each_time() -> None:
         UnboundLocalError(),
         ValidationError("no"),
         ServiceClosed("gone"),
-        TaskFailed("it raised", error="TypeError"),
-        TaskFailed("it raised", error="ModuleNotFoundError"),
+        task_failed(TypeError),
+        task_failed(ModuleNotFoundError),
     ],
 )
 def test_errors_that_cannot_change_are_raised_at_once(error: Exception) -> None:
@@ -84,7 +91,7 @@ def test_errors_that_cannot_change_are_raised_at_once(error: Exception) -> None:
     assert flaky.calls == 1
 
 
-@pytest.mark.parametrize("error", [OSError(), RuntimeError(), ValueError(), TaskFailed("x", error="OSError")])
+@pytest.mark.parametrize("error", [OSError(), RuntimeError(), ValueError(), task_failed(OSError)])
 def test_others_may_change(error: Exception) -> None:
     assert may_change(error)
 
