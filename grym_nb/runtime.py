@@ -48,6 +48,7 @@ class Runtime:
         self.settings = self._ports.settings
         self.events = self._ports.events
         self.metrics = self._ports.metrics
+        self.resources = self._ports.resources
         self.registry = ServiceRegistry(self._ports)
         self._ports.context = self._context_for
         self._ports.store = self._keep_result
@@ -267,7 +268,8 @@ def register(name: str, factory: Factory, **options: Any) -> ServiceHandle:
 
     `factory` is a class, any callable, or ``"module:attribute"``. Options: `config` (a dict of its keyword
     arguments), `needs`, `memory`, `priority`, `ttl`, `engine`, `concurrency`, `version`, and how its calls
-    are guarded: `timeout`, `retry`, `breaker`, `max_waiting`, `fallback`; see `ServiceRegistry.register`.
+    are guarded: `timeout`, `retry`, `breaker`, `max_waiting`, `fallback`, `device`, `exclusive`; see
+    `ServiceRegistry.register`.
     """
     return current().registry.register(name, factory, **options)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from grym_nb.clock import Clock, wait
 from grym_nb.errors import ResourceExhausted
 
-__all__ = ["Figures", "Lease", "Place", "Turn", "called"]
+__all__ = ["Figures", "Lease", "Place", "called"]
 
 
 class Figures(NamedTuple):
@@ -33,7 +33,10 @@ class Lease:
     whoever waits (what a call calls).
     """
 
-    __slots__ = ("chain", "exclusive", "expires", "group", "owner", "place", "priority", "seconds", "waited")
+    __slots__ = (
+        *("chain", "exclusive", "expires", "group", "held", "over", "owner", "place", "priority"),
+        *("seconds", "since", "waited"),
+    )
 
     def __init__(
         self,
@@ -54,12 +57,10 @@ class Lease:
         self.exclusive = place.kind != "cpu" if exclusive is None else exclusive
         self.seconds = seconds
         self.expires = float("inf")
-        self.waited = 0.0  # seconds in line, the last time
-
-    @property
-    def held(self) -> bool:
-        """Whether it is held now."""
-        return self in self.place.held
+        self.since = 0.0  # when it was asked for
+        self.waited = 0.0  # seconds in line
+        self.held = False
+        self.over = False  # released, or nobody waits for it any more
 
     def agrees(self, other: Lease) -> bool:
         """Tell whether this and another may be held at the same time."""
@@ -68,7 +69,7 @@ class Lease:
         return self.chain is not None and self.chain is other.chain
 
     def release(self) -> None:
-        """Give it back."""
+        """Give it back, or leave the line for it."""
         self.place.leave(self)
 
     def __enter__(self) -> Self:
@@ -87,36 +88,6 @@ def called(owner: object) -> str:
     return f"{title} (call {getattr(owner, 'id', '?')})" if isinstance(title, str) else str(owner)
 
 
-class Turn:
-    """Someone in line for a device."""
-
-    __slots__ = ("dead", "granted", "lease", "since")
-
-    takes_any = False  # of those who hold it: all have to leave
-
-    def __init__(self, lease: Lease, since: float) -> None:
-        self.lease = lease
-        self.since = since
-        self.granted = False
-        self.dead = False  # nobody waits with it any more
-
-    def behind(self) -> Sequence[Any] | None:
-        """Return the owners of what is in its way; None when nothing is."""
-        lease = self.lease
-        if self.dead or self.granted:
-            return None
-        return [other.owner for other in lease.place.held if not other.agrees(lease)] or None
-
-    def wake(self) -> None:
-        """Let who waits look again whether that still makes sense."""
-        with self.lease.place.lock:
-            self.lease.place.condition.notify_all()
-
-    def gives_way(self, circle: Sequence[Any]) -> bool:
-        """Return False: who has a device has it until they give it back."""
-        return False
-
-
 class Place:
     """A device: its leases, and the line in front of it. All of it is under `lock`."""
 
@@ -131,7 +102,7 @@ class Place:
         self.held: tuple[Lease, ...] = ()
         self._clock = clock
         self._ageing = ageing_seconds
-        self._line: list[tuple[float, int, Turn]] = []
+        self._line: list[tuple[float, int, Lease]] = []
         self._order = itertools.count()
         self._expire = float("inf")  # when the first of those that are held is over
         self._busy_since = self._used = self._waited = self._longest = 0.0
@@ -140,56 +111,70 @@ class Place:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def ask(self, lease: Lease) -> Turn | None:
-        """Take a lease at once if that can be, else return a place in line: to be waited for."""
+    def ask(self, lease: Lease) -> bool:
+        """Take a lease at once if that can be, else stand in line with it; tell whether it is held."""
         now = self._clock()
         with self.lock:
             if self.unavailable:
                 raise self._refusal()
             if self._expire <= now:
                 self._end_expired(now)
-            if self._has_chain(lease) or not (self._line or self.held):
+            lease.since = now
+            if all(map(lease.agrees, self.held)) and (not self._line or self._has_chain(lease)):
                 self._hold(lease, now)
-                return None
-            turn = Turn(lease, now)
+                return True
             due = now - lease.priority * self._ageing  # never changes, so that the heap stays one
-            heapq.heappush(self._line, (due, next(self._order), turn))
+            heapq.heappush(self._line, (due, next(self._order), lease))
             self._grant(now)
-        return None if turn.granted else turn
+            return lease.held
 
     def _has_chain(self, lease: Lease) -> bool:
         chain = lease.chain
         return chain is not None and any(other.chain is chain for other in self.held)
 
-    def wait(self, turn: Turn, check: Callable[[], float | None]) -> None:
+    def wait(self, lease: Lease, check: Callable[[], float | None]) -> None:
         """Wait in line, in this thread; `check` says until when, or raises to end the wait."""
         try:
             with self.lock:
-                self._wait(turn, check)
+                self._wait(lease, check)
         except BaseException:
-            self.give_up(turn)
+            lease.release()
             raise
 
-    def _wait(self, turn: Turn, check: Callable[[], float | None]) -> None:
-        while not turn.granted:
-            if self.unavailable:
-                raise self._refusal()
-            deadline = check()
-            until = self._expire if deadline is None else min(self._expire, deadline)
-            wait(self._clock, self.condition, None if until == float("inf") else until)
-            if self._expire <= (now := self._clock()):
-                self._end_expired(now)
-                self._grant(now)
+    def _wait(self, lease: Lease, check: Callable[[], float | None]) -> None:
+        while not self.granted(lease):
+            wait(self._clock, self.condition, self.until(check()))
+
+    def granted(self, lease: Lease) -> bool:
+        """Tell whether a lease is held by now (the lock is); raises when the device is there no more."""
+        if self._expire <= (now := self._clock()):
+            self._end_expired(now)
+            self._grant(now)
+        if self.unavailable and not lease.held:
+            raise self._refusal()
+        return lease.held
+
+    def until(self, deadline: float | None) -> float | None:
+        """Return until when to wait at most: one that is held for a time only ends without a word."""
+        if self._expire == float("inf"):
+            return deadline
+        return self._expire if deadline is None else min(self._expire, deadline)
 
     # -- out ---------------------------------------------------------------------------------------
 
     def leave(self, lease: Lease) -> None:
-        """Give a lease back; what it does twice it does once."""
+        """Give a lease back, or leave the line; what it does twice it does once."""
         now = self._clock()
         with self.lock:
-            if lease in self.held:
+            lease.over = True
+            if lease.held:
                 self._end(lease, now)
-                self._grant(now)
+            self._grant(now)
+
+    def wake(self) -> None:
+        """Let all who wait look again whether that still makes sense."""
+        with self.lock:
+            self.condition.notify_all()
 
     def revoke(self, group: object) -> None:
         """End all leases of a group: of what was let go of while it ran."""
@@ -197,21 +182,13 @@ class Place:
         with self.lock:
             self._end_group(group, now)
             self._grant(now)
+            self.condition.notify_all()  # those of the group that wait are wanted no more
 
     def withdraw(self, reason: str) -> None:
         """Let no lease begin from now on; whoever waits for one raises."""
         with self.lock:
             self.unavailable = reason
             self.condition.notify_all()
-
-    def give_up(self, turn: Turn) -> None:
-        """Leave the line, or give back what one has just got."""
-        now = self._clock()
-        with self.lock:
-            turn.dead = True
-            if turn.lease in self.held:
-                self._end(turn.lease, now)
-            self._grant(now)
 
     # -- about it ----------------------------------------------------------------------------------
 
@@ -236,27 +213,29 @@ class Place:
     def in_the_way(self, lease: Lease) -> str:
         """Return in words who holds what a lease would need."""
         held = [other for other in self.held if not other.agrees(lease)]
-        return f"held by {', '.join(called(other.owner) for other in held)}" if held else "it is free"
+        return f"held by {', '.join([called(other.owner) for other in held])}" if held else "others are first"
 
     # -- the lock is held --------------------------------------------------------------------------
 
     def _waiting(self) -> int:
-        return sum(not turn.dead for _, _, turn in self._line)
+        return sum([not lease.over for _, _, lease in self._line])
 
-    def _hold(self, lease: Lease, now: float, since: float | None = None) -> None:
+    def _hold(self, lease: Lease, now: float) -> None:
         if not self.held:
             self._busy_since = now
+        lease.held = True
         self.held = (*self.held, lease)
         self._leases += 1
         if lease.seconds is not None:
             lease.expires = now + lease.seconds
             self._expire = min(self._expire, lease.expires)
-        if since is not None:
-            lease.waited = now - since
+        if now > lease.since:
+            lease.waited = now - lease.since
             self._waited += lease.waited
             self._longest = max(self._longest, lease.waited)
 
     def _end(self, lease: Lease, now: float) -> None:
+        lease.held = False
         self.held = tuple([other for other in self.held if other is not lease])
         if not self.held:
             self._used += now - self._busy_since
@@ -277,12 +256,12 @@ class Place:
         """Let in who is next, and those after them as long as they go together."""
         line, woken = self._line, False
         while line and not self.unavailable:
-            turn = line[0][2]
-            if not turn.dead:
-                if not all(map(turn.lease.agrees, self.held)):
+            lease = line[0][2]
+            if not (lease.over or lease.held):  # held: Ctrl-C came between this and the next line, once
+                if not all(map(lease.agrees, self.held)):
                     break
-                self._hold(turn.lease, now, turn.since)
-                turn.granted = woken = True
+                self._hold(lease, now)
+                woken = True
             heapq.heappop(line)
         if woken:
             self.condition.notify_all()

@@ -102,15 +102,18 @@ class ResourcePool:
         place.withdraw(reason)
         return self._resource(place)
 
+    def find(self, id: object) -> Place | None:
+        """Return the line in front of a device, if there is such a device."""
+        name = canonical(id)
+        if name not in self._places:
+            self._look()
+        return self._places.get(name)
+
     def place(self, id: object) -> Place:
         """Return the line in front of a device; an unknown one is told with the closest."""
-        name = canonical(id)
-        found = self._places.get(name)
+        found = self.find(id)
         if found is None:
-            self._look()
-            found = self._places.get(name)
-        if found is None:
-            known = sorted(self._places)
+            name, known = canonical(id), sorted(self._places)
             raise ConfigError(
                 f"there is no device {name!r}.{closest(name, known)}",
                 hint=f"there are {', '.join(known)}; others: ResourcePool.declare({name!r})",
@@ -190,8 +193,7 @@ class ResourcePool:
         if problems:
             raise ConfigError(f"{place.id} cannot be leased so", problems=problems)
         lease = Lease(place, owner, priority=priority_of(priority), exclusive=exclusive, seconds=seconds)
-        turn = place.ask(lease)
-        if turn is not None:
+        if not place.ask(lease):
             deadline = None if timeout is None else self._clock() + timeout
 
             def check() -> float | None:
@@ -203,7 +205,7 @@ class ResourcePool:
                     )
                 return deadline
 
-            place.wait(turn, check)
+            place.wait(lease, check)
         return lease
 
     # -- about it ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from grym_nb.errors import CommandError
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.notebook.typed import value_of
 from grym_nb.render import Table, seconds
+from grym_nb.services.turns import in_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,6 +113,8 @@ def _under_way(frame: Frame, now: float, how: str) -> tuple[str, ...]:
 
 
 def _progress(frame: Frame) -> str:
+    if (turn := in_line(frame)) is not None:
+        return f"waits for {turn}"
     return frame.progress.told if frame.progress is not None else ""
 
 

@@ -155,6 +155,12 @@ def _cancel(shell: InteractiveShell, given: Namespace) -> object:
     return cancel(_registry(), given.calls, shell.user_ns)
 
 
+def _devices(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.runtime import current
+
+    return current().resources.table()
+
+
 def _why(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.why import why, why_service
 
@@ -321,6 +327,14 @@ COMMANDS: tuple[Command, ...] = (
         _cancel,
         _some_calls,
         ("call",),
+    ),
+    Command(
+        "devices",
+        "the devices: which call has each, how many wait for it, and how it was used",
+        "",
+        ("%grym devices",),
+        _devices,
+        _nothing,
     ),
     Command(
         "why",

@@ -45,6 +45,7 @@ GLOSSARY: tuple[Row, ...] = (
     Row("Orchestrator, ModelOrchestrator", "Runtime", "grym_nb.runtime.Runtime"),
     Row("SystemHardening", "the order of steps", "grym_nb.services.handle"),
     Row("CircuitBreaker", "CircuitBreaker", "grym_nb.hardening.breaker.CircuitBreaker"),
+    Row("ResourceManager", "ResourcePool", "grym_nb.hardening.resources.ResourcePool"),
     Row("AudioProcessor", "functions, and the dsp service", "grym_nb.audio.features"),
 )
 

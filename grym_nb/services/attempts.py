@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from grym_nb.clock import wait
 from grym_nb.errors import GrymError
 from grym_nb.hardening import Retry
 from grym_nb.services.frame import Frame
-from grym_nb.services.waits import hand_over
+from grym_nb.services.waits import aside
 
 __all__ = ["attempts"]
 
@@ -49,16 +48,15 @@ def _note(error: GrymError, times: int) -> None:
 
 
 def _rest(frame: Frame, pause: float) -> None:
-    hand_over()
-    clock = frame.record.ports.clock
+    """Pause, until the call is late or cancelled at most; nothing is held meanwhile."""
+    record = frame.record
+    clock = record.ports.clock
     until = clock() + pause
-    lock = threading.Lock()
-    condition = threading.Condition(lock)
 
     def rest() -> None:
         while clock() < until:
             frame.check()
-            wait(clock, condition, until if frame.deadline is None else min(until, frame.deadline))
+            wait(clock, record.condition, until if frame.deadline is None else min(until, frame.deadline))
 
-    with lock:
+    with aside(frame), record.lock:
         rest()

@@ -27,7 +27,9 @@ from grym_nb.errors import (
 from grym_nb.render import Table, brief, redacted, seconds
 from grym_nb.services.frame import CURRENT, Frame, Options, limit_of
 from grym_nb.services.progress import SHOW_EVERY, Wait, show, wait_a_while
-from grym_nb.services.waits import aside, hand_over, refuse_on_loop, step_aside, step_back
+from grym_nb.services.relay import hand_over
+from grym_nb.services.turns import in_line, refuse_endless_wait, resumed, resumed_on_loop
+from grym_nb.services.waits import aside, step_aside, step_back
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -246,10 +248,9 @@ class Call(Future[Any]):
         """End the call with a timeout; work that is under way is asked to stop and ends on its own."""
         frame = self._frame
         if frame is not None:
-            computes = frame.place is not None and frame.instance is not None
-            error = frame.timeout("" if computes else frame.record.held_by(), runs_on=computes)
+            error = frame.timeout(waits_for := _waits_for(frame), runs_on=not waits_for)
             if self.settle(error=error, on_pulse=on_pulse):
-                if computes and (breaker := frame.record.breaker) is not None:
+                if not waits_for and (breaker := frame.record.breaker) is not None:
                     # Now, since what hangs may never say so itself.
                     breaker.told(frame, frame.record.ports.clock() - frame.started, error)
                 self._stop(frame)
@@ -295,11 +296,11 @@ class Call(Future[Any]):
             return
         frame = self._frame
         if frame is not None:
-            refuse_on_loop(frame)
+            frame.refuse_on_loop()
             frame.record.lane.refuse_endless_wait(frame)
         me = CURRENT.get()
         try:
-            with aside(me, frame):
+            with resumed(me), aside(me, frame):
                 self._wait_here(me, None if timeout is None else time.monotonic() + timeout)
         except (KeyboardInterrupt, RuntimeError) as error:
             # A RuntimeError where Ctrl-C has cut `Condition.wait` short before it could take the lock back.
@@ -314,6 +315,8 @@ class Call(Future[Any]):
             while not self.done():
                 if me is not None:
                     me.check()  # the call that waits may be cancelled, or late
+                if (frame := self._frame) is not None and (turn := in_line(frame)) is not None:
+                    refuse_endless_wait(frame, turn)
                 if until is not None and time.monotonic() >= until:
                     raise CallTimeout(
                         f"{self.service}.{self.task} has not ended yet: {self!r}",
@@ -329,12 +332,12 @@ class Call(Future[Any]):
         frame = self._frame
         if frame is None:
             return
+        if what := _waits_for(frame):
+            waits.on(what)
+            return
         if frame.progress is not None:
             show(frame.progress)
-        elif frame.place is None or frame.instance is None:
-            waits.on(frame.record.held_by())
-        if frame.progress is not None or frame.instance is not None:
-            waits.over()  # it runs
+        waits.over()  # it runs
 
     def _wait_once(self, frame: Frame | None, until: float | None, mine: float | None) -> None:
         # The one who waits keeps the deadline too: it holds even where no timer runs.
@@ -399,11 +402,12 @@ class Call(Future[Any]):
         if frame is None or self.done():
             return await self._ended()
         on = self._frame
-        left = step_aside(frame, on)
-        try:
-            return await self._ended()
-        finally:
-            await step_back(left, on)
+        async with resumed_on_loop(frame):
+            left = step_aside(frame, on)
+            try:
+                return await self._ended()
+            finally:
+                await step_back(left, on)
 
     async def _ended(self) -> Any:
         """Return the result on this event loop, with progress shown meanwhile; cancelled, it cancels."""
@@ -438,6 +442,14 @@ class Call(Future[Any]):
         else:
             state = f"done: {brief(self._result)}"
         return f"<Call {self.id} {self.service}.{self.task}, {state}>"
+
+
+def _waits_for(frame: Frame) -> str:
+    """Say what a call waits for, and who is in its way; nothing when it computes."""
+    if frame.place is None or frame.instance is None:
+        return frame.record.held_by()
+    turn = in_line(frame)
+    return "" if turn is None else str(turn)
 
 
 class _Ticks:

@@ -11,11 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from grym_nb.errors import CallCancelled, CallTimeout, Problem, ValidationError
+from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, Problem, ValidationError
 from grym_nb.priority import priority_of
 from grym_nb.render import brief, seconds
 
 if TYPE_CHECKING:
+    from grym_nb.hardening import Lease
     from grym_nb.services.call import Call
     from grym_nb.services.held import Stream
     from grym_nb.services.instance import Instance
@@ -33,6 +34,7 @@ __all__ = [
     "Options",
     "current_frame",
     "limit_of",
+    "stack",
 ]
 
 
@@ -87,8 +89,15 @@ def current_frame() -> Frame | None:
     return frame
 
 
+def stack(frame: Frame | None) -> Iterator[Frame]:
+    """Yield the call and those beneath it in the same thread, which wait when it does."""
+    while frame is not None:
+        yield frame
+        frame = frame.parent if frame.inline else None
+
+
 class Awaited(Protocol):
-    """Something a call can wait for: another call, a place in line, a slot, the gate."""
+    """Something a call can wait for: another call, a place in line, a slot, the gate, a device."""
 
     #: whether any of what it waits for will do, or all of it has to come
     takes_any: bool
@@ -117,6 +126,8 @@ class Frame:
     fell_back = ""  # the code of the error for which something else answered
     stores: Mapping[str, Any] | None = None  # what is said of its result where that goes into the context
     lent = 0  # in how many waits its place is its chain's
+    resting = 0  # in how many waits it is, of its own and of calls above it in its thread
+    lease: Lease | None = None  # of the device its model is on: given back, and taken anew, with its waits
     progress: Progress | None = None
     call: Call | None = None
     gate: Gate | None = None  # held while it loads
@@ -217,6 +228,10 @@ class Frame:
         ticket = call.ticket if call is not None and self.place is None else None
         return None if ticket is None else (ticket,)
 
+    def waits_no_more(self, on: Awaited | None) -> None:
+        """Note the end of one wait: an async task may be in several at once."""
+        self.waits_for = tuple([one for one in self.waits_for if one is not on])
+
     def wake(self) -> None:
         """Let whoever waits for it look again whether that still makes sense."""
         if (call := self.call) is not None:
@@ -300,6 +315,16 @@ class Frame:
         since = self.waiting_since
         return self.waited if since is None else self.waited + max(0.0, now - since)
 
+    def refuse_on_loop(self) -> None:
+        """Raise when to wait would stop the private event loop, on which others have to go on."""
+        if self.record.ports.loop.here:
+            raise CallBlocked(
+                f"{self.title} would stop the event loop it is called from",
+                hint=f"inside an async task: await handle.{self.task}.submit(...)",
+                service=self.record.name,
+                task=self.task,
+            )
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Count the time of this block as a wait."""
@@ -319,5 +344,6 @@ class Frame:
         if self.call is not None:
             self.call = None  # or each link of a chain that submits itself would hold the one before
         self.instance = None
+        self.lease = None
         self.args = ()
         self.kwargs = _NOTHING

@@ -8,8 +8,8 @@
      4  retry (     only errors that can change; nothing is held during back-off
      5   breaker    refuse fast, before anything is loaded
      6   enter      counted in: nothing unloads the service; loaded if need be
-     7   device     a lease of the call chain
-     8   slot       of the lane
+     7   slot       of the lane
+     8   device     its turn on the card, taken last and given back first; its chain's, where that has one
      9   deadline   what is left is passed on, through the frame
     10   engine ))
     11 observe      metrics, events, context, tape; a typed error
@@ -47,6 +47,7 @@ from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream, Use
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
 from grym_nb.services.status import Ping, ping
+from grym_nb.services.turns import give, resumed, take
 
 if TYPE_CHECKING:
     from grym_nb.services.mapping import Mapped
@@ -98,19 +99,27 @@ def _call(
         and spec.kind == "plain"
         and (lane.open or (frame.parent is not None and lane.reenters(frame)))
     ):
-        try:
-            return _answer(frame)
-        finally:
-            frame.ended = True
-            if frame.inside or frame.place is not None:
-                record.let_go(frame)  # Ctrl-C came between two steps
-            frame.end()
+        if frame.parent is None or frame.parent.lease is None:
+            return _here(frame)
+        with resumed(frame.parent):
+            return _here(frame)
     call = _queue(frame)
     try:
         return call.result()
     except CallBlocked:
         call.cancel()
         raise
+
+
+def _here(frame: Frame) -> Any:
+    """Steps 3 to 11 in the caller's thread, and the end of the call."""
+    try:
+        return _answer(frame)
+    finally:
+        frame.ended = True
+        if frame.inside or frame.place is not None:
+            frame.record.let_go(frame)  # Ctrl-C came between two steps
+        frame.end()
 
 
 def _submit(frame: Frame) -> Call:
@@ -214,22 +223,18 @@ def _attempt(frame: Frame) -> Any:
 def _enter(frame: Frame) -> Any:
     """Steps 6 to 10."""
     record = frame.record
-    ports = record.ports
     while True:
-        instance = record.enter(frame, slot=ports.device is None)  # 6
-        lease = None
+        instance = record.enter(frame, slot=True)  # 6
         try:
-            if ports.device is not None:
-                lease = ports.device(frame)  # 7
             if frame.place is None:
-                record.lane.take(frame)  # 8
+                record.lane.take(frame)  # 7
+            on_none = instance.device is None and instance.located is record.policy
             # An instance that was let go of while we waited is not the one to call: enter anew.
-            if frame.place is None or frame.place.epoch == instance.epoch:
+            if (on_none or take(frame)) and (frame.place is None or frame.place.epoch == instance.epoch):  # 8
                 return _engine(frame)  # 9, 10
         finally:
-            if lease is not None:
-                record.lane.leave(frame)
-                lease.release()
+            if frame.lease is not None:
+                give(frame)
             record.leave(frame)
 
 

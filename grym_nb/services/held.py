@@ -15,8 +15,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines.inline import iterate
-from grym_nb.services.frame import CURRENT, Frame
+from grym_nb.services.frame import CURRENT, Frame, current_frame
 from grym_nb.services.outcome import typed, unpinned
+from grym_nb.services.turns import on_device, resume, resumed
 
 __all__ = ["Hold", "Stream", "Use"]
 
@@ -48,11 +49,11 @@ class Hold:
         frame, record = self.frame, self.frame.record
         instance = record.enter(frame)
         self._stack.callback(record.leave, frame)
-        if record.ports.device is not None:
-            self._stack.callback(record.ports.device(frame).release)
         record.lane.take(frame)
         self._stack.callback(record.lane.leave, frame)
-        return frame.place is None or frame.place.epoch == instance.epoch
+        if frame.what == "use":
+            self._stack.enter_context(on_device(frame))
+        return not instance.retired and (frame.place is None or frame.place.epoch == instance.epoch)
 
     def release(self, error: BaseException | None = None) -> BaseException | None:
         """Give everything back; returns the error as its caller should see it. Does nothing twice."""
@@ -148,7 +149,8 @@ class Stream(Iterator[Any]):
                 service=self._asked.record.name,
             )
         try:
-            return self._read()
+            with resumed(current_frame()):
+                return self._read()
         finally:
             self._reading.release()
 
@@ -168,7 +170,8 @@ class Stream(Iterator[Any]):
         error: BaseException | None = None
         try:
             frame.check()
-            return next(self._made)
+            with on_device(frame):  # between two items it is others'
+                return next(self._made)
         except StopIteration:
             pass
         except BaseException as raised:
@@ -261,7 +264,7 @@ class Use(Generic[T]):
             frame.record.let_go(frame)
             raise
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         hold = self._hold
         assert hold is not None
         # Only if it is still ours: generators and cells may leave in another order than they entered.
@@ -269,6 +272,8 @@ class Use(Generic[T]):
             CURRENT.set(hold.frame.parent)
         hold.release()
         self._hold = None
+        if kind is None or issubclass(kind, Exception):
+            resume(current_frame())
 
     def __del__(self) -> None:
         # Ctrl-C may come before the first line of `__exit__`.

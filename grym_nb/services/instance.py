@@ -8,7 +8,9 @@ from grym_nb.services.model import tasks_of
 
 if TYPE_CHECKING:
     from grym_nb.errors import GrymError
+    from grym_nb.hardening.leases import Place
     from grym_nb.services.frame import Frame
+    from grym_nb.services.policy import CallPolicy
 
 __all__ = ["Attempt", "Instance"]
 
@@ -16,7 +18,10 @@ __all__ = ["Attempt", "Instance"]
 class Instance:
     """What the factory made, while it is loaded; `users` counts the calls inside it."""
 
-    __slots__ = ("epoch", "loaded_at", "model", "read", "retired", "tasks", "users", "version")
+    __slots__ = (
+        *("device", "epoch", "loaded_at", "located", "model", "read", "retired", "tasks", "users"),
+        "version",
+    )
 
     def __init__(self, model: Any, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
         self.model = model
@@ -25,6 +30,8 @@ class Instance:
         self.loaded_at = loaded_at
         self.read = read  # the attributes that `load` read; None: it may have read any
         self.tasks = tasks_of(type(model))
+        self.device: Place | None = None  # on which its calls take turns
+        self.located: CallPolicy | None = None  # the policy by which that was found
         self.users = 0
         self.retired = False
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 from grym_nb.clock import wait
 from grym_nb.errors import CallBlocked, QueueFull, ResourceExhausted
-from grym_nb.services.frame import CURRENT
+from grym_nb.services.frame import CURRENT, stack
 from grym_nb.services.places import Place, Ticket
-from grym_nb.services.waits import aside, goes_on, refuse_on_loop, stack, work
+from grym_nb.services.relay import goes_on, work
+from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
@@ -426,7 +427,7 @@ class Lane:
     def _sleep(self, ticket: Ticket) -> None:
         frame = ticket.frame
         try:
-            refuse_on_loop(frame)
+            frame.refuse_on_loop()
             self.refuse_endless_wait(frame)
             me = frame.parent if frame.inline else frame
             with frame.waiting(), aside(me, ticket), self.lock:

@@ -14,6 +14,7 @@ from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
 from grym_nb.services.retire import clean_up
+from grym_nb.services.turns import locate
 
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
@@ -136,7 +137,7 @@ def _construct(record: ServiceRecord, frame: Frame) -> Instance:
             model = _make(record)
             _wire(record, model)
             read = reads_of(model)
-        return Instance(model, record.version, record.ports.clock(), read)
+        return _placed(record, Instance(model, record.version, record.ports.clock(), read))
     except GrymError as error:
         failure = error if isinstance(error, LoadFailed) else load_failed(record, error)
         clean_up(record.name, model)
@@ -158,6 +159,15 @@ def _make(record: ServiceRecord) -> Any:
     if model is None:
         raise TypeError(f"the factory of {record.name} returned None")
     return model
+
+
+def _placed(record: ServiceRecord, instance: Instance) -> Instance:
+    """Find the device that a new instance is on; raises where that was said and there is none."""
+    try:
+        locate(record, instance)
+    except ConfigError as error:
+        raise _unfit(record, error) from None
+    return instance
 
 
 def _wire(record: ServiceRecord, model: Any) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from grym_nb.errors import ConfigError, GrymError, Problem, closest
 from grym_nb.hardening import BreakerPolicy, Retry
-from grym_nb.hardening.policy import Policy
+from grym_nb.hardening.policy import FLAG, Policy
+from grym_nb.hardening.resources import canonical
 from grym_nb.render import Table, brief, seconds
 from grym_nb.services.content import code_of
 
@@ -26,7 +27,9 @@ class CallPolicy:
 
     `timeout` is how many seconds a call has, `retry` how it is tried again, `breaker` when the service is not
     asked any more, `max_waiting` how many calls may stand in line, `fallback` what answers when all has
-    failed: ``f(error, *args, **kwargs)``.
+    failed: ``f(error, *args, **kwargs)``. `device` is where its calls take turns with those of others (None:
+    where the model says it is, or its config), and `exclusive` whether they have it for themselves (None: if
+    it is an accelerator).
     """
 
     timeout: float | None = None
@@ -34,6 +37,8 @@ class CallPolicy:
     breaker: BreakerPolicy | None = None
     max_waiting: int | None = None
     fallback: _Fallback | None = None
+    device: str | None = None
+    exclusive: bool | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -148,12 +153,30 @@ def _fallback(value: Any) -> _Fallback | None:
     raise _refused("fallback", value, "a function: f(error, *args, **kwargs), or None")
 
 
+def _device(value: Any) -> str | None:
+    if value is None:
+        return None
+    name = str(value)
+    if (isinstance(value, str) or type(value).__name__ == "device") and name.strip():
+        return canonical(name)
+    raise _refused("device", value, "the name of a device such as 'cuda:0', or None for where the model is")
+
+
+def _exclusive(value: Any) -> bool | None:
+    if value is None or FLAG.fits(value):
+        flag: bool | None = value
+        return flag
+    raise _refused("exclusive", value, "True, False, or None: if the device is an accelerator")
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     "timeout": _timeout,
     "retry": _retry,
     "breaker": _breaker,
     "max_waiting": _max_waiting,
     "fallback": _fallback,
+    "device": _device,
+    "exclusive": _exclusive,
 }
 
 
@@ -174,6 +197,8 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "breaker": lambda value: "none" if value is None else _differing(value),
     "max_waiting": lambda value: "any number" if value is None else str(value),
     "fallback": lambda value: "none" if value is None else brief(value),
+    "device": lambda value: value or "where the model says it is",
+    "exclusive": lambda value: "on accelerators" if value is None else "yes" if value else "no",
 }
 
 

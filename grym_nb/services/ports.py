@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.events import EventBus
+from grym_nb.hardening import ResourcePool
 from grym_nb.metrics import Metrics
 from grym_nb.pulse import Pulse, Workers
 from grym_nb.services.engines.loop import LoopThread
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["Breaker", "Ended", "Lease", "Ports"]
+__all__ = ["Breaker", "Ended", "Ports"]
 
 
 class Breaker(Protocol):
@@ -38,13 +39,6 @@ class Breaker(Protocol):
 
     def over(self, frame: Frame) -> None:
         """Hear that the call is over, whether the engine was reached or not."""
-
-
-class Lease(Protocol):
-    """A held share of a device."""
-
-    def release(self) -> None:
-        """Give it back."""
 
 
 class Ended(NamedTuple):
@@ -75,8 +69,6 @@ class Ports:
         self.breaker: Breaker | None = None
         #: 6  f(record) -> the reservation under which the record loads
         self.admit: Callable[[ServiceRecord], AbstractContextManager[Any]] | None = None
-        #: 7  f(frame) -> the lease under which the frame runs
-        self.device: Callable[[Frame], Lease] | None = None
         #: 10 f(frame) -> the adapted context for a task that takes one
         self.context: Callable[[Frame], Any] | None = None
         #: 11 f(frame, value): keep the result in the context / on the tape
@@ -86,6 +78,8 @@ class Ports:
         self.settings = settings or Settings()
         self.given_clock = clock  # None: each part has the one that suits it
         self.clock = clock or monotonic
+        #: what services take turns on
+        self.resources = ResourcePool(clock=self.clock, ageing_seconds=self.settings.ageing_seconds)
         self.events = EventBus()
         self.metrics = Metrics()
         self.pulse = Pulse(

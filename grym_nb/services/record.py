@@ -33,7 +33,8 @@ from grym_nb.services.loading import end_load, load
 from grym_nb.services.model import TaskSpec
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Drain, Retirement, configure, release, retire
-from grym_nb.services.waits import Gate, aside, refuse_on_loop
+from grym_nb.services.turns import give, resumed
+from grym_nb.services.waits import Gate, aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,6 +246,7 @@ class ServiceRecord:
 
     def let_go(self, frame: Frame) -> None:
         """Give back whatever a call still holds that Ctrl-C cut short; does nothing twice."""
+        give(frame)
         self.lane.leave(frame)
         self.leave(frame)
         self.abandon(frame)
@@ -295,7 +297,7 @@ class ServiceRecord:
 
     def _wait_for(self, attempt: Attempt, frame: Frame) -> None:
         """Wait for somebody else's load; raise a copy of its error."""
-        refuse_on_loop(frame)
+        frame.refuse_on_loop()
         with aside(frame.parent if frame.inline else frame, attempt.frame):
             self._wait_while(lambda: not attempt.over, frame)
         if attempt.error is not None:
@@ -303,7 +305,7 @@ class ServiceRecord:
 
     def _wait_for_drain(self, drain: Drain | None, frame: Frame) -> None:
         """Wait for somebody else's drain; a call for which it waits itself is `awaited`, and let in."""
-        refuse_on_loop(frame)
+        frame.refuse_on_loop()
         if self.lane.resting_here() is not None:
             frame.awaited = True  # it waits for a generator, or a `use()`, of this very thread
             return
@@ -336,7 +338,8 @@ class ServiceRecord:
         frame = self.frame("enter")
         try:
             try:
-                self.enter(frame)
+                with resumed(frame.parent):
+                    self.enter(frame)
             finally:
                 self.let_go(frame)
         finally:

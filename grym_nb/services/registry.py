@@ -39,7 +39,7 @@ _GROUP = "grym_nb.services"
 _NO_OPTION = "an option of register"
 _OPTIONS = (
     *("config", "needs", "memory", "priority", "ttl", "engine", "concurrency", "version"),
-    *("timeout", "retry", "breaker", "max_waiting", "fallback"),
+    *("timeout", "retry", "breaker", "max_waiting", "fallback", "device", "exclusive"),
 )
 _REFUSE: Any = object()
 
@@ -82,6 +82,8 @@ class ServiceRegistry:
         breaker: Any = ...,
         max_waiting: Any = ...,
         fallback: Any = ...,
+        device: Any = ...,
+        exclusive: Any = ...,
         **unknown: Any,
     ) -> ServiceHandle:
         """Put a service under `name` and return its handle; nothing is loaded yet.
@@ -93,8 +95,9 @@ class ServiceRegistry:
         optional. What is registered is in force: it undoes what `configure` changed since.
 
         How its calls are guarded: `timeout` seconds, `retry` (attempts in all, or `Retry(...)`), `breaker`
-        (True, or `BreakerPolicy(...)`), `max_waiting` calls in line, `fallback(error, *args, **kwargs)`. Left
-        out, as the settings say; `handle.policy` tells.
+        (True, or `BreakerPolicy(...)`), `max_waiting` calls in line, `fallback(error, *args, **kwargs)`, and
+        the `device` ("cuda:0") on which they take turns with those of other services, unless they say
+        `exclusive=False`. Left out, as the settings say; `handle.policy` tells.
         """
         given = {
             "timeout": timeout,
@@ -102,6 +105,8 @@ class ServiceRegistry:
             "breaker": breaker,
             "max_waiting": max_waiting,
             "fallback": fallback,
+            "device": device,
+            "exclusive": exclusive,
         }
         if unknown:
             shown = redacted(unknown)

@@ -13,6 +13,7 @@ from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, current_frame
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.reads import new_values
+from grym_nb.services.turns import resumed
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
@@ -118,7 +119,11 @@ def _let_go(record: ServiceRecord, drain: Drain) -> ServiceError | None:
             instance.retired = True
             drain.jobs = record.lane.renew()
     record.ports.failures.clear(record.name)
-    return None if instance.retired else release(record, instance)
+    if not instance.retired:
+        return release(record, instance)
+    if instance.device is not None:
+        instance.device.revoke(instance)
+    return None
 
 
 def _end(record: ServiceRecord, drain: Drain, why: Retirement | None = None) -> None:
@@ -155,7 +160,8 @@ def _once_settled(
     record: ServiceRecord, deadline: float, title: str, act: Callable[[], T], *, forced: bool = False
 ) -> T:
     """Do something under the lock when nobody else loads or drains; `forced`, also at the deadline."""
-    with aside(current_frame()), Wait(title) as waits:
+    me = current_frame()
+    with resumed(me), aside(me), Wait(title) as waits:
         while True:
             what = record.waited_for()
             with record.lock:
@@ -198,7 +204,8 @@ def _move(record: ServiceRecord, why: Retirement, drain: Drain) -> Step | None:
 def _wait_until_idle(record: ServiceRecord, deadline: float, title: str) -> None:
     """Wait until nobody is inside, or the deadline."""
     clock = record.ports.clock
-    with aside(current_frame()), Wait(title) as waits:
+    me = current_frame()
+    with resumed(me), aside(me), Wait(title) as waits:
         while True:
             with record.lock:
                 if not record.users or clock() >= deadline:

@@ -11,6 +11,7 @@ from grym_nb.metrics import Histogram, HistogramSnapshot
 from grym_nb.render import Table, redacted, seconds, size
 from grym_nb.services.frame import CURRENT, PLAIN, Frame
 from grym_nb.services.guards import breaker_of
+from grym_nb.services.turns import device_of, in_line
 
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
@@ -84,6 +85,7 @@ class ServiceStatus:
     ttl: float | None
     last_error: str
     breaker: str
+    device: str
 
     @property
     def line(self) -> str:
@@ -117,6 +119,7 @@ class ServiceStatus:
             ("running", "; ".join(self.running)),
             ("waiting", str(self.waiting or "")),
             ("breaker", self.breaker),
+            ("device", self.device),
             ("calls", f"{self.calls}, {self.errors} failed"),
             ("p50 / p95", f"{seconds(self.p50)} / {seconds(self.p95)}" if self.p50 is not None else ""),
             (
@@ -231,6 +234,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         ttl=spec.ttl,
         last_error=_last_error(record),
         breaker=breaker_of(record),
+        device=device_of(record),
     )
 
 
@@ -245,7 +249,9 @@ def _running(frame: Frame, now: float) -> str:
     progress = f" {frame.progress.told}" if frame.progress is not None else ""
     late = frame.deadline is not None and now > frame.deadline
     where = " in a model let go of" if _is_left_behind(frame) else ""
-    return f"{frame.task}{progress} {'stuck ' if late else ''}{seconds(now - frame.started)}{where}"
+    turn = in_line(frame)
+    waits = "" if turn is None else f" waits for {turn}"
+    return f"{frame.task}{progress} {'stuck ' if late else ''}{seconds(now - frame.started)}{where}{waits}"
 
 
 def _is_left_behind(frame: Frame) -> bool:

@@ -1,8 +1,8 @@
 """What happens when a call waits: what its chain gives back meanwhile, and whether the wait can end.
 
 Whoever blocks in one of our waits does so inside `aside`. It lends the chain's places to the chain's own
-calls, gives back the gate of a load, lets another worker go on with the next call, and refuses a wait that
-closes a circle: A waits for B while B waits for A.
+calls, gives back its devices (`turns.resumed` takes them again) and the gate of a load, lets another worker
+go on with the next call, and refuses a wait that closes a circle: A waits for B while B waits for A.
 """
 
 from __future__ import annotations
@@ -13,63 +13,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from grym_nb.errors import CallBlocked
-from grym_nb.services.frame import Frame
+from grym_nb.services.frame import Frame, stack
+from grym_nb.services.relay import hand_over
+from grym_nb.services.turns import carries, rest
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Awaited
-    from grym_nb.services.places import Place, Ticket
+    from grym_nb.services.places import Place
 
-__all__ = [
-    "Gate",
-    "aside",
-    "goes_on",
-    "hand_over",
-    "refuse_on_loop",
-    "stack",
-    "step_aside",
-    "step_back",
-    "work",
-]
-
-
-# -- a worker and the call it goes on with ---------------------------------------------------------
-
-
-class _Worker(threading.local):
-    """What a lane's worker remembers: the call it runs, and the ticket it goes on with afterwards."""
-
-    frame: Frame | None = None
-    following: Ticket | None = None
-
-
-_worker = _Worker()
-
-
-def work(ticket: Ticket | None) -> None:
-    """Run a granted job on this worker, and then what it was handed meanwhile."""
-    while ticket is not None:
-        _worker.frame = ticket.frame
-        try:
-            if ticket.granted is not None and ticket.claim():
-                ticket.granted()
-        finally:
-            _worker.frame = None
-            ticket, _worker.following = _worker.following, None
-
-
-def goes_on(after: Frame, ticket: Ticket) -> bool:
-    """Let the worker that frees a slot go on with the next call itself, without waking another."""
-    if _worker.frame is not after or _worker.following is not None:
-        return False
-    _worker.following = ticket
-    return True
-
-
-def hand_over() -> None:
-    """Let another worker go on with the call this one meant to run next: this thread is about to wait."""
-    ticket, _worker.following = _worker.following, None
-    if ticket is not None:
-        ticket.lane.start([ticket])
+__all__ = ["Gate", "aside", "step_aside", "step_back"]
 
 
 # -- aside -----------------------------------------------------------------------------------------
@@ -87,7 +39,8 @@ def aside(frame: Frame | None, on: Awaited | None = None) -> Iterator[None]:
         yield
     finally:
         for waiting, gave in reversed(left):
-            _waits_no_more(waiting, on)
+            waiting.waits_no_more(on)
+            waiting.resting -= 1
             if waiting.gate is not None:
                 if waiting.gate.holder is not waiting:
                     waiting.gate.acquire(waiting)
@@ -103,13 +56,6 @@ def _wait_until_free(place: Place) -> None:
         place.lane.condition.wait()
 
 
-def stack(frame: Frame | None) -> Iterator[Frame]:
-    """Yield the call and those beneath it in the same thread, which wait when it does."""
-    while frame is not None:
-        yield frame
-        frame = frame.parent if frame.inline else None
-
-
 def step_aside(frame: Frame | None, on: Awaited | None = None) -> list[tuple[Frame, bool]]:
     """Give back what the calls of this thread hold; return them, and which of them lent its place.
 
@@ -119,8 +65,13 @@ def step_aside(frame: Frame | None, on: Awaited | None = None) -> list[tuple[Fra
     Raises `CallBlocked` when the wait could never end.
     """
     left = list(stack(frame))
-    if on is not None and frame is not None:
-        _refuse_circle(frame, left, on)
+    if frame is not None:
+        if on is not None:
+            _refuse_circle(frame, left, on)
+        for at in left:
+            at.resting += 1
+        if not carries(on, frame):
+            rest(frame)
     return [(at, _given(at)) for at in left]
 
 
@@ -136,11 +87,6 @@ def _given(frame: Frame) -> bool:
     return False
 
 
-def _waits_no_more(frame: Frame, on: Awaited | None) -> None:
-    # One of them: an async task may wait for several at once.
-    frame.waits_for = tuple(one for one in frame.waits_for if one is not on)
-
-
 async def step_back(left: list[tuple[Frame, bool]], on: Awaited | None) -> None:
     """Take back, on an event loop, what `step_aside` gave; waits for riders without blocking the loop.
 
@@ -150,7 +96,8 @@ async def step_back(left: list[tuple[Frame, bool]], on: Awaited | None) -> None:
 
     cancelled: BaseException | None = None
     for frame, gave in reversed(left):
-        _waits_no_more(frame, on)
+        frame.waits_no_more(on)
+        frame.resting -= 1
         frame.lent -= gave
         while not _taken_back(frame, gave):
             try:
@@ -229,17 +176,6 @@ class Gate:
             self.release(frame)
 
 
-def refuse_on_loop(frame: Frame) -> None:
-    """Raise when the wait would stop the private event loop, on which others have to go on."""
-    if frame.record.ports.loop.here:
-        raise CallBlocked(
-            f"{frame.title} would stop the event loop it is called from",
-            hint=f"inside an async task: await handle.{frame.task}.submit(...)",
-            service=frame.record.name,
-            task=frame.task,
-        )
-
-
 # -- circles ---------------------------------------------------------------------------------------
 
 #: whoever says that it waits looks for a circle at once, one at a time: the last one in sees it whole
@@ -256,7 +192,7 @@ def _refuse_circle(frame: Frame, left: list[Frame], on: Awaited) -> None:
         if any(node.gives_way(stuck) for node in stuck):
             return  # they are let in, and look again for themselves
         for at in left:
-            _waits_no_more(at, on)
+            at.waits_no_more(on)
     titles = dict.fromkeys(node.title for node in (frame, *stuck) if isinstance(node, Frame))
     raise CallBlocked(
         f"{frame.title} would wait for ever: {', '.join(titles)} wait for one another",

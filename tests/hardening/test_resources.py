@@ -14,7 +14,7 @@ from hypothesis import given
 
 from grym_nb.errors import CallTimeout, ConfigError, ResourceExhausted, ValidationError
 from grym_nb.hardening import Lease, ResourcePool
-from grym_nb.hardening.leases import Place, Turn
+from grym_nb.hardening.leases import Place
 from grym_nb.testing import FakeClock
 
 
@@ -227,10 +227,10 @@ def test_cards_by_the_name_that_torch_takes(it: Shared) -> None:
 def test_a_chain_joins_at_once_whoever_waits(it: Shared) -> None:
     place, chain = it.pool.place("card:0"), object()
     outer = Lease(place, "outer", group="a", chain=chain)
-    assert place.ask(outer) is None
+    assert place.ask(outer)
     waiting = it.asks("other")
     inner = Lease(place, "inner", group="b", chain=chain)
-    assert place.ask(inner) is None
+    assert place.ask(inner)
     outer.release()
     assert not waiting.done()  # the chain still has it
     inner.release()
@@ -240,7 +240,7 @@ def test_a_chain_joins_at_once_whoever_waits(it: Shared) -> None:
 def test_what_a_group_holds_can_be_taken_from_it(it: Shared) -> None:
     place = it.pool.place("card:0")
     first = Lease(place, "call 1", group="instance")
-    assert place.ask(first) is None
+    assert place.ask(first)
     waiting = it.asks("other")
     place.revoke("instance")
     second = waiting.result(5.0)
@@ -249,17 +249,28 @@ def test_what_a_group_holds_can_be_taken_from_it(it: Shared) -> None:
     second.release()
 
 
-def test_who_waits_can_tell_whom_for(it: Shared) -> None:
+def test_who_does_not_wait_after_all_leaves_the_line(it: Shared) -> None:
     place = it.pool.place("card:0")
-    held = Lease(place, "holder")
-    assert place.ask(held) is None
-    turn = place.ask(Lease(place, "waiter"))
-    assert turn is not None and turn.behind() == ["holder"] and not turn.gives_way([])
-    turn.wake()
+    held, waits = Lease(place, "holder"), Lease(place, "waiter")
+    assert place.ask(held) and not place.ask(waits)
+    assert place.in_the_way(waits) == "held by holder"
+    waits.release()
     held.release()
-    assert turn.granted and turn.behind() is None
-    place.give_up(turn)  # it was not waited for after all
-    assert place.held == ()
+    assert not waits.held and place.held == ()
+
+
+def test_a_chain_does_not_join_who_goes_with_another_only(it: Shared) -> None:
+    """Two share the card; what one of them calls wants it for itself, and waits for the other."""
+    place, chain = it.pool.place("card:0"), object()
+    mine, other = (Lease(place, name, chain=c, exclusive=False) for name, c in (("a", chain), ("b", None)))
+    assert place.ask(mine) and place.ask(other)
+    inner = Lease(place, "inner", chain=chain)
+    assert not place.ask(inner)
+    assert place.in_the_way(inner) == "held by b"
+    other.release()
+    assert inner.held
+    inner.release()
+    mine.release()
 
 
 # -- against a plain list --------------------------------------------------------------------------
@@ -281,7 +292,6 @@ def test_turns_are_those_of_a_sorted_list(steps: list[tuple[Any, ...]]) -> None:
     clock = FakeClock()
     place = Place("card", "device", clock, 10.0)
     leases: list[Lease] = []
-    turns: dict[int, Turn] = {}
     held: list[int] = []
     line: list[tuple[float, int]] = []
 
@@ -298,9 +308,7 @@ def test_turns_are_those_of_a_sorted_list(steps: list[tuple[Any, ...]]) -> None:
             owner, priority, exclusive = told
             leases.append(Lease(place, owner, priority=priority, exclusive=exclusive))
             me = len(leases) - 1
-            turn = place.ask(leases[me])
-            if turn is not None:
-                turns[me] = turn
+            if not place.ask(leases[me]):
                 heapq.heappush(line, (clock() - 10.0 * priority, me))
             else:
                 held.append(me)
@@ -311,7 +319,7 @@ def test_turns_are_those_of_a_sorted_list(steps: list[tuple[Any, ...]]) -> None:
         elif what == "give up" and line:
             gone = line.pop(told[0] % len(line))
             heapq.heapify(line)
-            place.give_up(turns[gone[1]])
+            leases[gone[1]].release()
         elif what == "wait":
             clock.advance(told[0])
         let_in()

@@ -154,6 +154,32 @@ def test_calls_shows_what_runs_and_how_far_it_is(ready: Kernel) -> None:
     assert reply.result_text is None
 
 
+def test_calls_and_devices_show_who_has_a_card_and_who_waits_for_it(ready: Kernel) -> None:
+    """Two services on one card: one computes, the other waits for its turn."""
+    reply = ready.run(
+        "import threading, time\n"
+        "on, go = threading.Event(), threading.Event()\n"
+        "class Hold(grym.ModelService):\n"
+        "    @grym.task\n"
+        "    def hold(self): on.set(); go.wait(30); return 1\n"
+        "pool = grym.current().resources\n"
+        "pool.declare('card:0')\n"
+        "one, other = [grym.register(name, Hold, device='card:0') for name in ('one', 'other')]\n"
+        "first = one.hold.submit()\n"
+        "_ = on.wait(30)\n"
+        "second = other.hold.submit()\n"
+        "while not pool['card:0'].waiting: time.sleep(0.001)\n"
+        "calls = %grym calls\n"
+        "devices = %grym devices\n"
+        "go.set(); first.result(), second.result()\n"
+        "[row[1:4:2] for row in calls.parts[0].rows], dict((row[0], row[1:4]) for row in devices.rows)['card:0']"
+    ).checked()
+    rows, card = eval(reply.result_text or "")
+    assert rows[0] == ("one.hold", "") and rows[1][0] == "other.hold"
+    assert rows[1][1].startswith("waits for card:0, held by one.hold (call ")
+    assert card[0] == "busy" and card[1].startswith("one.hold (call ") and card[2] == "1"
+
+
 def test_cancel_ends_calls_by_their_numbers(ready: Kernel) -> None:
     """One that runs at its next step, one in line at once, and a stream that was left half read."""
     reply = ready.run(
@@ -328,6 +354,7 @@ def test_every_static_repr_is_small_and_without_styles(ready: Kernel) -> None:
         "%grym calls",
         "%grym context",
         "%grym context stats",
+        "%grym devices",
         "%grym why",
         "%grym glossary",
         "%grym help",

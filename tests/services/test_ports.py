@@ -20,6 +20,8 @@ from grym_nb.errors import (
     ValidationError,
 )
 from grym_nb.events import CallEnded
+from grym_nb.hardening import Lease
+from grym_nb.hardening.leases import Place
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, Task, task
 from grym_nb.services.frame import Frame
 from grym_nb.services.ports import Ports
@@ -77,7 +79,6 @@ class Recorder:
         self.hit: dict[int, Any] = {}
         self.open = False
         self.full: type[GrymError] | None = None
-        self.busy: type[GrymError] | None = None
         self.attempts = 1
         self.told: list[str] = []
         self.seen: list[CallEnded] = []
@@ -88,7 +89,7 @@ class Recorder:
         ports.retry = self.retry
         ports.breaker = self
         ports.admit = self.admit
-        ports.device = self.device
+        self.card = ports.resources._places["card:0"] = Card("card:0", "card", ports.clock, 10.0)
         ports.context = self.context
         ports.store = self.store
         ports.tape = self.tape
@@ -132,12 +133,6 @@ class Recorder:
         yield
         steps.append("admitted")
 
-    def device(self, frame: Frame) -> Lease:
-        steps.append("device")
-        if self.busy is not None:
-            raise self.busy("the card is full")
-        return Lease()
-
     def context(self, frame: Frame) -> Any:
         steps.append("context")
         return None
@@ -155,9 +150,16 @@ class Recorder:
         self.seen.append(event)
 
 
-class Lease:
-    def release(self) -> None:
+class Card(Place):
+    """A device that notes who asks for it and who gives it back."""
+
+    def ask(self, lease: Lease) -> bool:
+        steps.append("device")
+        return super().ask(lease)
+
+    def leave(self, lease: Lease) -> None:
         steps.append("released")
+        super().leave(lease)
 
 
 class _Breaker:
@@ -179,7 +181,7 @@ def recorder(driven: ServiceRegistry) -> Recorder:
 
 @pytest.fixture
 def work(driven: ServiceRegistry, recorder: Recorder) -> ServiceHandle:
-    return driven.register("work", Work)
+    return driven.register("work", Work, device="card:0")
 
 
 LOAD = ["admit", "load", "admitted"]
@@ -289,12 +291,13 @@ class TestOrder:
     def test_a_lease_that_is_refused_leaves_nobody_inside(
         self, work: ServiceHandle, recorder: Recorder, way: str
     ) -> None:
-        recorder.busy = ResourceExhausted
+        recorder.card.withdraw("full")
         with pytest.raises(ResourceExhausted):
             WAYS[way](work.echo, 7)
-        assert steps == [*BEFORE, *LOAD, "device", "fallback", "observe resource.exhausted"]
+        refused = ["device", "released", "fallback", "observe resource.exhausted"]
+        assert steps == [*BEFORE, *LOAD, *refused]
         until(lambda: work._record.users == 0)
-        recorder.busy = None
+        recorder.card.unavailable = ""
         steps.clear()
         assert WAYS[way](work.echo, 7) == 7
         work.unload()
@@ -336,7 +339,18 @@ class TestOrder:
         work.load()
         steps.clear()
         assert list(work.items(2)) == [0, 1]
-        assert steps == ["cache", "breaker", "device", "engine", "observe ok", "released", "told"]
+        item = ["device", "released"]
+        assert steps == [
+            "cache",
+            "breaker",
+            "device",
+            "engine",
+            "released",
+            *item,
+            *item,
+            "observe ok",
+            "told",
+        ]
         steps.clear()
         with work.use():
             assert steps == ["breaker", "device"]
@@ -344,10 +358,9 @@ class TestOrder:
 
 
 class TestSlot:
-    def test_who_waits_for_a_slot_holds_the_lease_already(
+    def test_who_waits_for_a_slot_has_no_device(
         self, work: ServiceHandle, recorder: Recorder, clock: FakeClock
     ) -> None:
-        """Step 7 comes before step 8 for a call in its caller's thread."""
         gates = Gates()
         work.load()
         steps.clear()
@@ -359,14 +372,15 @@ class TestSlot:
                 gates.tell("used")
 
         second = start(using)
-        until(lambda: steps.count("device") == 2)
-        assert not gates["used"].is_set()
+        until(lambda: work.status().waiting == 1)
+        assert not gates["used"].is_set() and steps.count("device") == 1
         gates["on"].set()
         outcome(first)
         passes(gates["used"])
         outcome(second)
+        assert steps.count("device") == steps.count("released") == 2
 
-    def test_a_refusal_in_line_gives_the_lease_back(
+    def test_a_refusal_in_line_leaves_the_device_alone(
         self, work: ServiceHandle, recorder: Recorder, clock: FakeClock
     ) -> None:
         gates = Gates()
@@ -381,7 +395,7 @@ class TestSlot:
         gates["on"].set()
         outcome(outer)
         until(lambda: work._record.users == 0)
-        assert steps.count("device") - steps.count("released") <= 0
+        assert steps.count("device") == 0 and steps.count("released") == 1
 
 
 class TestSeenOnce:
@@ -509,7 +523,7 @@ class TestContextAndStore:
 def test_without_ports_a_registry_works_alone() -> None:
     ports = Ports()
     assert [ports.cache, ports.fallback, ports.retry, ports.breaker, ports.admit] == [None] * 5
-    assert [ports.device, ports.context, ports.store, ports.tape] == [None] * 4
+    assert [ports.context, ports.store, ports.tape] == [None] * 3
     with ServiceRegistry(ports) as registry:
         assert registry.register("work", Work).echo(3) == 3
     assert ports.close() == ()

@@ -8,7 +8,6 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallBlocked
-from grym_nb.services.waits import refuse_on_loop
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
@@ -59,7 +58,7 @@ async def _next(made: AsyncGenerator[Any, Any]) -> Any:
 
 def _on_loop(frame: Frame, coroutine: Coroutine[Any, Any, Any], *, to_the_end: bool = False) -> Any:
     try:
-        refuse_on_loop(frame)
+        frame.refuse_on_loop()
     except CallBlocked:
         coroutine.close()
         raise
