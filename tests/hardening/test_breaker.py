@@ -177,7 +177,8 @@ def test_a_probe_that_never_comes_back_does_not_keep_it_half_open() -> None:
     it.clock.advance(20.0)
     again = it.breaker.ask()
     it.breaker.told(hangs, 30.0, Broken())  # too late to count
-    assert it.breaker.state == "half open"
+    it.breaker.give_back(hangs)
+    assert it.go() == "refused" and it.breaker.state == "half open"
     it.breaker.told(again, 0.0)
     assert it.breaker.state == "closed"
 
@@ -208,6 +209,17 @@ def test_by_hand_it_opens_until_it_is_closed_or_for_some_seconds() -> None:
     assert it.moves() == ["open", "closed", "open", "half open", "closed"]
     with pytest.raises(ConfigError, match="cannot be opened so"):
         it.breaker.open(seconds=-1)
+
+
+def test_what_was_closed_by_hand_has_forgotten_how_often_it_failed() -> None:
+    it = opened(open_seconds=10.0)
+    it.clock.advance(10.0)
+    assert it.go(failed=True) == "failed"
+    it.breaker.close()
+    it.breaker.open(seconds=1.0)
+    it.clock.advance(1.0)
+    assert it.go(failed=True) == "failed"
+    assert it.breaker.snapshot().retry_after == 20.0  # one round failed, and not two
 
 
 def test_to_open_what_is_open_changes_how_long() -> None:
