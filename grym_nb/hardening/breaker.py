@@ -340,7 +340,7 @@ class CircuitBreaker:
                 probes.out += 1
                 probes.let_in += 1
                 return self._turn, moved, None
-            if now - self._since >= self._wait and probes.out:  # one that hangs would keep it so for ever
+            if now - self._since >= self._wait:  # one that hangs would keep it so for ever
                 moved = self._trip(f"a probe is not back after {seconds(now - self._since)}")
         self._refused += 1
         return _NOBODYS, moved, None if self.policy.shadow else self._refusal(now)

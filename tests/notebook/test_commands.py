@@ -172,7 +172,7 @@ def test_calls_and_devices_show_who_has_a_card_and_who_waits_for_it(ready: Kerne
         "calls = %grym calls\n"
         "devices = %grym devices\n"
         "go.set(); first.result(), second.result()\n"
-        "[row[1:4:2] for row in calls.parts[0].rows], dict((row[0], row[1:4]) for row in devices.rows)['card:0']"
+        "[row[1:4:2] for row in calls.parts[0].rows], {row[0]: row[1:4] for row in devices.rows}['card:0']"
     ).checked()
     rows, card = eval(reply.result_text or "")
     assert rows[0] == ("one.hold", "") and rows[1][0] == "other.hold"
