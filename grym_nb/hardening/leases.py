@@ -97,7 +97,7 @@ class Place:
         self.metadata: dict[str, Any] = {}
         self.created = clock()
         self.unavailable = ""  # why
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # which knows whose it is: see `clock.wait`
         self.condition = threading.Condition(self.lock)
         self.held: tuple[Lease, ...] = ()
         self._clock = clock
@@ -235,8 +235,8 @@ class Place:
             self._longest = max(self._longest, lease.waited)
 
     def _end(self, lease: Lease, now: float) -> None:
-        lease.held = False
         self.held = tuple([other for other in self.held if other is not lease])
+        lease.held = False  # last: where Ctrl-C comes before, who gives it back once more does all of it
         if not self.held:
             self._used += now - self._busy_since
             self._last_used = now

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from grym_nb.clock import monotonic
+from grym_nb.clock import monotonic, wait
 from grym_nb.errors import (
     CallCancelled,
     CallTimeout,
@@ -302,12 +302,7 @@ class Call(Future[Any]):
         try:
             with resumed(me), aside(me, frame):
                 self._wait_here(me, None if timeout is None else time.monotonic() + timeout)
-        except (KeyboardInterrupt, RuntimeError) as error:
-            # A RuntimeError where Ctrl-C has cut `Condition.wait` short before it could take the lock back.
-            if not isinstance(error, KeyboardInterrupt) and not isinstance(
-                error.__context__, KeyboardInterrupt
-            ):
-                raise
+        except KeyboardInterrupt:
             self._interrupted()
 
     def _wait_here(self, me: Frame | None, until: float | None) -> None:
@@ -370,8 +365,8 @@ class Call(Future[Any]):
         return Interrupted(f"{title} asked to stop{frame.came_to}; {when}")
 
     def _wait_till(self, until: float) -> None:
-        while not self.done() and (left := until - time.monotonic()) > 0:
-            self._condition.wait(left)
+        while not self.done() and monotonic() < until:
+            wait(monotonic, self._condition, until)
 
     def _interrupted(self) -> NoReturn:
         frame = self._frame

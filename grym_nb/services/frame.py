@@ -126,7 +126,7 @@ class Frame:
     fell_back = ""  # the code of the error for which something else answered
     stores: Mapping[str, Any] | None = None  # what is said of its result where that goes into the context
     lent = 0  # in how many waits its place is its chain's
-    resting = 0  # in how many waits it is, of its own and of calls above it in its thread
+    resting = 0  # in how many waits it is but for a device, of its own and of calls above it in its thread
     lease: Lease | None = None  # of the device its model is on: given back, and taken anew, with its waits
     progress: Progress | None = None
     call: Call | None = None

@@ -82,13 +82,18 @@ class Hold:
         frame = self.frame
         frame.suspended = None
         try:
-            if not frame.record.lock.locked():
+            lock = frame.record.lock
+            if not lock._is_owned():  # type: ignore[attr-defined]
                 try:
                     if hasattr(made, "close"):
                         made.close()
                 except BaseException as raised:
                     error = raised
-                frame.record.leave_at_once(frame)
+                if lock.acquire(blocking=False):
+                    try:
+                        frame.record.leave_at_once(frame)
+                    finally:
+                        lock.release()
         finally:
             with suppress(RuntimeError):  # the interpreter is ending
                 _thread.start_new_thread(end or self.release, (error,))

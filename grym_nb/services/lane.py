@@ -46,7 +46,7 @@ class Lane:
         *,
         clock: Clock,
         workers: Workers,
-        lock: threading.Lock,
+        lock: threading.RLock,
         condition: threading.Condition,
         ageing_seconds: float,
     ) -> None:
@@ -102,12 +102,24 @@ class Lane:
             if frame.place.epoch == self.epoch:
                 return  # a worker brought the slot along
             self.leave(frame)
+        ticket = Ticket(self, frame, None)
+        try:
+            if not self._taken(frame, ticket):
+                self._sleep(ticket)
+        except BaseException:
+            if ticket.asked:  # wherever Ctrl-C came: nobody may be given a slot who is not there any more
+                ticket.withdraw()
+                frame.place = None
+            raise
+
+    def _taken(self, frame: Frame, ticket: Ticket) -> bool:
+        """Take a slot at once, else stand in line; tell whether it has its place."""
         with self.lock:
             if frame.parent is None or (shared := self._shared(frame)) is None:
                 if self.take_at_once(frame):
-                    return
+                    return True
                 self._refuse_full(frame)
-                ticket = Ticket(self, frame, None)
+                ticket.asked = True
                 self._push(ticket)
             else:
                 place, beneath = shared
@@ -118,11 +130,10 @@ class Lane:
                         place.streams = (*place.streams, frame)
                     else:
                         frame.borrowed = True
-                    return
-                ticket = Ticket(self, frame, None)
+                    return True
+                ticket.asked = True
                 self._ride(place, ticket)  # no job can be before us: a free place is given on at once
-        if frame.place is None:
-            self._sleep(ticket)
+            return frame.place is not None
 
     def take_at_once(self, frame: Frame) -> bool:
         """Take a slot (held) if one is free and nobody waits; tell whether it was so."""
@@ -426,13 +437,8 @@ class Lane:
 
     def _sleep(self, ticket: Ticket) -> None:
         frame = ticket.frame
-        try:
-            frame.refuse_on_loop()
-            self.refuse_endless_wait(frame)
-            me = frame.parent if frame.inline else frame
-            with frame.waiting(), aside(me, ticket), self.lock:
-                self._sleep_until_placed(ticket)
-        except BaseException:
-            ticket.withdraw()
-            frame.place = None
-            raise
+        frame.refuse_on_loop()
+        self.refuse_endless_wait(frame)
+        me = frame.parent if frame.inline else frame
+        with frame.waiting(), aside(me, ticket), self.lock:
+            self._sleep_until_placed(ticket)

@@ -18,7 +18,7 @@ class Ticket:
     `rides` is the place of its own chain it waits for, where there is one.
     """
 
-    __slots__ = ("claimed", "dead", "frame", "granted", "lane", "place", "rides")
+    __slots__ = ("asked", "claimed", "dead", "frame", "granted", "lane", "place", "rides")
 
     def __init__(self, lane: Lane, frame: Frame, granted: Callable[[], None] | None) -> None:
         self.lane = lane
@@ -26,6 +26,7 @@ class Ticket:
         self.granted = granted  # None: a thread that sleeps on the lane's condition
         self.place: Place | None = None
         self.rides: Place | None = None
+        self.asked = granted is not None  # it may stand in line
         self.dead = False
         self.claimed = False
 

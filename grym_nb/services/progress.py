@@ -112,7 +112,8 @@ def wait_a_while(clock: Clock, condition: threading.Condition, deadline: float |
     if not _shown_to or threading.current_thread() is not threading.main_thread():
         wait(clock, condition, deadline)
     else:
-        condition.wait(SHOW_EVERY if deadline is None else max(0.0, min(SHOW_EVERY, deadline - clock())))
+        left = SHOW_EVERY if deadline is None else min(SHOW_EVERY, deadline - clock())
+        wait(monotonic, condition, monotonic() + left)
 
 
 class Wait:

@@ -69,7 +69,7 @@ class ServiceRecord:
         self.ports = ports
         self.health = "unknown"  # judged from above
         self.health_reason = ""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # which knows whose it is: see `clock.wait`, and `Hold.drop`
         self.condition = threading.Condition(self.lock)
         self.lifecycle = Lifecycle(spec.name, ports.clock(), story_length=ports.settings.story_length)
         self.lane = Lane(

@@ -205,7 +205,6 @@ def _waiting(frame: Frame, turn: Turn) -> Iterator[None]:
     waiting = list(stack(frame))
     for at in waiting:
         at.waits_for = (*at.waits_for, turn)
-        at.resting += 1
         if at.call is not None:
             at.call.wake()  # who waits for it may have to say so, or can tell that it is in vain
     try:
@@ -214,7 +213,6 @@ def _waiting(frame: Frame, turn: Turn) -> Iterator[None]:
     finally:
         for at in waiting:
             at.waits_no_more(turn)
-            at.resting -= 1
 
 
 def refuse_endless_wait(frame: Frame, turn: Turn) -> None:
@@ -237,16 +235,20 @@ def refuse_endless_wait(frame: Frame, turn: Turn) -> None:
 
 def carries(on: Awaited | None, frame: Frame) -> bool:
     """Tell whether what a call waits for computes for it, in its chain: it then rides on its lease."""
-    return isinstance(on, Frame) and on.place is not None and not on.resting and frame in on.chain()
+    if not isinstance(on, Frame) or on.place is None or frame not in on.chain():
+        return False
+    return not on.resting and in_line(on) is None
 
 
 def rest(frame: Frame, but: Lease | None = None) -> None:
     """Give back the devices of a call that is about to wait, and of those that wait for it."""
     beneath = True
     for at in frame.chain():
+        # The lease first: if it goes on meanwhile, in its own thread, it is the old one that is given back.
+        lease = at.lease
         if not beneath and not at.resting:
-            return  # it computes meanwhile
-        if (lease := at.lease) is not None and lease is not but:
+            return  # it computes, or is in line for its device itself
+        if lease is not None and lease is not but:
             lease.release()
         beneath = beneath and at.inline
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from grym_nb.clock import monotonic, wait
 from grym_nb.errors import CallBlocked
 from grym_nb.services.frame import Frame, stack
 from grym_nb.services.relay import hand_over
@@ -53,7 +54,7 @@ def aside(frame: Frame | None, on: Awaited | None = None) -> Iterator[None]:
 
 def _wait_until_free(place: Place) -> None:
     while place.occupant is not None:
-        place.lane.condition.wait()
+        wait(monotonic, place.lane.condition, None)
 
 
 def step_aside(frame: Frame | None, on: Awaited | None = None) -> list[tuple[Frame, bool]]:
@@ -127,7 +128,7 @@ class Gate:
     takes_any = False
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._free = threading.Condition(self._lock)
         self.holder: Frame | None = None
 
@@ -143,7 +144,7 @@ class Gate:
 
     def _wait_until_free(self) -> None:
         while self.holder is not None:
-            self._free.wait()
+            wait(monotonic, self._free, None)
 
     def release(self, frame: Frame) -> None:
         """Let the next one construct, if it is `frame` that holds the gate."""

@@ -77,22 +77,27 @@ def until(reached: Callable[[], Any]) -> None:
         os.sched_yield()
 
 
-def storm(module: str, what: str) -> dict[str, Any]:
-    """Return what a storm of interrupts left, in a process of its own: 400 strikes, or 3000 in a full run.
+def apart(module: str, *words: str, seconds: float = 150.0) -> dict[str, Any]:
+    """Return, read from JSON, what a module prints in a process of its own: one in which interrupts strike.
 
-    It must not strike in what watches a test: coverage takes a lock between any two lines.
+    They must not strike in what watches a test: coverage takes a lock between any two lines.
     """
-    rounds = "3000" if os.environ.get("GRYM_FULL") == "1" else "400"
     told = subprocess.run(
-        [sys.executable, "-m", module, what, rounds],
+        [sys.executable, "-m", module, *words],
         cwd=Path(__file__).parents[2],
         env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=seconds,
     )
     assert told.returncode == 0, told.stderr
     left: dict[str, Any] = json.loads(told.stdout)
+    return left
+
+
+def storm(module: str, what: str) -> dict[str, Any]:
+    """Return what a storm of interrupts left: 400 strikes, or 3000 in a full run."""
+    left = apart(module, what, "3000" if os.environ.get("GRYM_FULL") == "1" else "400")
     assert left.pop("struck") > 300
     return left
 

@@ -14,8 +14,10 @@ import sys
 import time
 from collections.abc import Iterator
 
+from grym_nb.hardening.leases import Place
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.services.frame import CURRENT
+from grym_nb.services.record import ServiceRecord
 
 
 class Echo(ModelService):
@@ -67,7 +69,28 @@ def read(echo: ServiceHandle) -> None:
         pass
 
 
-ACTS = {"calls": call, "lives": live, "looks": look, "submits": submit, "reads": read}
+def turn(echo: ServiceHandle) -> None:
+    """Take turns on a device, in each way there is."""
+    echo.one()
+    echo.one.submit()
+    read(echo)
+
+
+ACTS = {"calls": call, "lives": live, "looks": look, "submits": submit, "reads": read, "turns": turn}
+
+
+def card_of(record: ServiceRecord) -> Place:
+    """Return the line in front of the one card there is."""
+    return record.ports.resources.place("card:0")
+
+
+def locked(record: ServiceRecord) -> bool:
+    """Tell whether a lock is held by somebody, us among them, who does not give it back."""
+    for lock in (record.lock, card_of(record).lock):
+        if lock._is_owned() or not lock.acquire(timeout=5.0):  # type: ignore[attr-defined]
+            return True
+        lock.release()
+    return False
 
 
 def settled(echo: ServiceHandle) -> bool:
@@ -76,7 +99,8 @@ def settled(echo: ServiceHandle) -> bool:
     gc.collect()  # of tracebacks that were kept so long
     while time.monotonic() < give_up:
         os.sched_yield()
-        if not record.lock.locked() and (record.users, record.lane.free, record.lane.waiting) == (0, 1, 0):
+        counts = record.users, record.lane.free, record.lane.waiting, len(card_of(record).held)
+        if not locked(record) and counts == (0, 1, 0, 0):
             return True
     return False
 
@@ -85,7 +109,8 @@ def left(echo: ServiceHandle) -> str:
     """Say what was not given back."""
     record = echo._record
     counts = record.users, record.lane.free, record.lane.waiting
-    return f"{'locked, ' * record.lock.locked()}users, free, waiting: {counts}; {record.lane.frames()}"
+    told = f"{'locked, ' * locked(record)}users, free, waiting: {counts}; {record.lane.frames()}"
+    return f"{told}; {card_of(record).held}"
 
 
 def main(what: str, rounds: int) -> None:
@@ -93,7 +118,9 @@ def main(what: str, rounds: int) -> None:
     act = ACTS[what]
     signal.signal(signal.SIGALRM, strike)
     with ServiceRegistry() as registry:
-        echo = registry.register("echo", Echo).load()
+        registry.ports.resources.declare("card:0")
+        device = {"device": "card:0"} if what == "turns" else {}
+        echo = registry.register("echo", Echo, **device).load()
         struck = 0
         odd = ""  # the state of a service that nobody is in the middle of any more
         for n in range(rounds):

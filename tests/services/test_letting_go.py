@@ -55,7 +55,7 @@ def idle(handle: ServiceHandle) -> bool:
     return (record.users, record.lane.free, record.lane.waiting) == (0, 1, 0)
 
 
-@pytest.mark.parametrize("what", ["calls", "lives", "looks", "submits", "reads"])
+@pytest.mark.parametrize("what", ["calls", "lives", "looks", "submits", "reads", "turns"])
 def test_real_interrupts_between_any_two_steps_leave_nothing_behind(what: str) -> None:
     """A storm of SIGALRM turned into KeyboardInterrupt, as Ctrl-C would be, whatever is being done.
 

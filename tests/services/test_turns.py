@@ -362,7 +362,8 @@ def test_it_has_its_card_again_after_each_wait(cards: Cards) -> None:
     assert seen[0] == ["outer"] and seen[2] == ["outer"]
 
 
-def test_two_chains_over_two_cards_crosswise_both_end(cards: Cards) -> None:
+@pytest.mark.parametrize("way", ["inline", "submitted"])
+def test_two_chains_over_two_cards_crosswise_both_end(cards: Cards, way: str) -> None:
     """First 0 then 1, and first 1 then 0: neither may keep one while it waits for the other."""
     up = cards.on("up", "card:0"), cards.on("up1", "card:1")
     down = cards.on("down", "card:1"), cards.on("down0", "card:0")
@@ -371,7 +372,15 @@ def test_two_chains_over_two_cards_crosswise_both_end(cards: Cards) -> None:
     def chain(first: ServiceHandle, second: ServiceHandle, card: str) -> Any:
         def inside() -> Any:
             met.wait(WAIT)
-            inner = second.do(lambda: "inner")
+            if way == "inline":
+                inner = second.do(lambda: "inner")
+            else:
+                call = second.do.submit(lambda: "inner")
+                met.wait(WAIT)
+                cards.waiting(1, "card:0")
+                cards.waiting(1, "card:1")
+                met.wait(WAIT)
+                inner = call.result(WAIT)
             return inner, first.name in cards.holders(card)
 
         return first.do(inside)
@@ -422,6 +431,36 @@ def test_a_child_that_waits_takes_nothing_from_a_parent_that_computes(cards: Car
 
     assert outer.do(parent) == ["outer"]
     running.result(WAIT)
+
+
+def test_a_child_that_comes_to_wait_leaves_its_parent_in_line(cards: Cards) -> None:
+    """The parent waits for its card itself by then, and not for the child."""
+    outer, other, inner = cards.on("outer"), cards.on("other"), cards.on("inner", None)
+    slow, slower = cards.on("slow", None), cards.on("slower", None)
+    running, runs_on = cards.busy(slow), cards.busy(slower, "slower")
+
+    def child() -> str:
+        cards.gates.wait("child")
+        return slower.do(lambda: "slower")
+
+    def parent() -> list[str]:
+        inner.do.submit(child)
+        slow.do(lambda: 1)
+        return cards.holders()
+
+    call = outer.do.submit(parent)
+    until(lambda: slow.status().waiting == 1 and not cards.holders())
+    held = cards.busy(other, "other")
+    cards.go()
+    running.result(WAIT)
+    cards.waiting()
+    cards.gates.tell("child")
+    until(lambda: slower.status().waiting == 1)
+    cards.go("other")
+    held.result(WAIT)
+    assert call.result(WAIT) == ["outer"]
+    cards.go("slower")
+    runs_on.result(WAIT)
 
 
 def test_nothing_is_held_between_two_attempts(driven_cards: Cards, clock: FakeClock) -> None:
