@@ -85,11 +85,11 @@ T = TypeVar("T")
 _WIDTH = 240  # a longer line wraps in every front end, and three lines become many
 
 
-def closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Return ``" Did you mean 'x'?"``, or an empty string when nothing is near."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

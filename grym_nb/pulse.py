@@ -226,9 +226,10 @@ class Pulse:
     def __init__(self, clock: Clock = monotonic, *, work_threads: int = 4, linger: float = 5.0) -> None:
         self._clock = clock
         self._linger = linger
-        lock = threading.Lock()
-        self._wake = threading.Condition(lock)  # also our one lock
-        self._stepped = threading.Condition(lock)
+        # Held by itself: Ctrl-C in the enter or exit of a condition would leave it taken by nobody.
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._stepped = threading.Condition(self._lock)
         self._heap: list[tuple[float, int, Entry]] = []
         self._count = 0
         self._dead = 0  # entries in the heap that were cancelled
@@ -263,7 +264,7 @@ class Pulse:
         Waits for a step that another thread is in, so that afterwards all of it has happened.
         """
         me = threading.get_ident()
-        with self._wake:
+        with self._lock:
             nested = self._stepper == me
             self._wait_for_stepper(me)
             self._stepper = me
@@ -273,7 +274,7 @@ class Pulse:
             while (entry := self._take(now, limit)) is not None:
                 self._call(entry)
         finally:
-            with self._wake:
+            with self._lock:
                 if not nested:
                     self._stepper = None
                     self._stepped.notify_all()
@@ -294,13 +295,13 @@ class Pulse:
     def written_off(self) -> tuple[WrittenOff, ...]:
         """The work that runs past its deadline."""
         now = self._clock()
-        with self._wake:
+        with self._lock:
             return tuple(WrittenOff(work.name, now - work.since) for work in self._running if work.late)
 
     @property
     def slow(self) -> dict[str, int]:
         """How often scheduled calls took longer than `SLOW`, by name."""
-        with self._wake:
+        with self._lock:
             return dict(self._slow)
 
     def close(self, timeout: float = 1.0) -> tuple[str, ...]:
@@ -309,7 +310,7 @@ class Pulse:
         Work that has not begun is dropped. Closing twice changes nothing.
         """
         until = time.monotonic() + timeout
-        with self._wake:
+        with self._lock:
             self._closed = True
             # Kept until the lock is free: the end of a closure may run its owner's code.
             dropped, self._heap, self._dead = self._heap, [], 0
@@ -322,7 +323,7 @@ class Pulse:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
         self._workers.close(max(0.0, until - time.monotonic()))
-        with self._wake:
+        with self._lock:
             stuck = (self._calling,) if self._calling and self._stepper != threading.get_ident() else ()
             me = threading.current_thread()
             return (*stuck, *(work.name for work in self._running if work.thread is not me))
@@ -339,7 +340,7 @@ class Pulse:
         if isnan(due):
             raise ConfigError(f"{name} cannot be scheduled", problems=[Problem("due", "nan", "a number")])
         entry = Entry(self, fn, name, seconds)
-        with self._wake:
+        with self._lock:
             if self._closed:
                 raise StateError(f"{name} cannot be scheduled: the pulse is closed")
             if self._thread is None:
@@ -356,7 +357,7 @@ class Pulse:
         heapq.heappush(self._heap, (due, self._count, entry))
 
     def _take(self, now: float, limit: int) -> Entry | None:
-        with self._wake:
+        with self._lock:
             self._purge()
             if not self._heap or self._heap[0][0] > now or self._heap[0][1] > limit:
                 return None
@@ -387,7 +388,7 @@ class Pulse:
 
     def _called(self, entry: Entry, began: float, outer: str) -> None:
         now = self._clock()
-        with self._wake:
+        with self._lock:
             self._calling = outer
             if now - began > self.SLOW:
                 self._slow[entry.name] = self._slow.get(entry.name, 0) + 1
@@ -398,7 +399,7 @@ class Pulse:
                 self._push(entry, due if due > now else now + entry.seconds)
 
     def _cancel(self, entry: Entry) -> None:
-        with self._wake:
+        with self._lock:
             fn, entry._fn = entry._fn, None
             if fn is None or not entry._queued:
                 return
@@ -446,7 +447,7 @@ class Pulse:
 
     def _do(self, fn: _Job, name: str, allowed: float | None) -> None:
         work = _Work(name, self._clock())
-        with self._wake:
+        with self._lock:
             if self._closed:
                 return
             self._running[work] = None
@@ -460,12 +461,12 @@ class Pulse:
         finally:
             if limit is not None:
                 limit.cancel()
-            with self._wake:
+            with self._lock:
                 del self._running[work]
 
     def _write_off(self, work: _Work) -> None:
         # Under our lock, so that the thread cannot meanwhile have gone on to other work.
-        with self._wake:
+        with self._lock:
             if work not in self._running:
                 return
             work.late = True

@@ -157,3 +157,22 @@ def test_on_a_plain_clock_a_wait_may_have_no_end_but_a_notification(deadline: fl
         threading.Thread(target=notify).start()
         while not state["ready"]:
             wait(monotonic, condition, deadline)
+
+
+def test_a_wait_that_is_cut_short_without_the_lock_takes_it_back() -> None:
+    """As Ctrl-C does that comes as `Condition.wait` is about to take its lock again."""
+
+    class Cut(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            self.release()
+            raise KeyboardInterrupt
+
+    lock = threading.RLock()
+    condition = Cut(lock)
+    with pytest.raises(KeyboardInterrupt), lock:
+        wait(monotonic, condition, None)
+    taken: list[bool] = []
+    other = threading.Thread(target=lambda: taken.append(lock.acquire(timeout=PATIENCE)))
+    other.start()
+    other.join(PATIENCE)
+    assert taken == [True]

@@ -76,10 +76,11 @@ class BreakerSnapshot:
     def __str__(self) -> str:
         told = [f"{self.state} for {seconds(self.since)}"]
         told += [self.reason] if self.reason else []
-        if self.calls:
+        if self.calls and self.state != "open":  # else the reason says so
             told.append(f"{self.failed} of {self.calls} failed")
         if self.retry_after is not None:
-            told.append(f"next try in {seconds(self.retry_after)}")
+            left = self.retry_after
+            told.append(f"next try in {seconds(left)}" if left else "the next call tries it out")
         if self.refused:
             told.append(f"{self.refused} {'would have been ' if self.shadow else ''}refused")
         return "; ".join(told)

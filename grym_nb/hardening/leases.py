@@ -35,7 +35,7 @@ class Lease:
 
     __slots__ = (
         *("chain", "exclusive", "expires", "group", "held", "over", "owner", "place", "priority"),
-        *("seconds", "since", "waited"),
+        *("seconds", "since", "thread", "waited"),
     )
 
     def __init__(
@@ -59,6 +59,7 @@ class Lease:
         self.expires = float("inf")
         self.since = 0.0  # when it was asked for
         self.waited = 0.0  # seconds in line
+        self.thread: threading.Thread | None = None  # that has it by hand: it must not wait for itself
         self.held = False
         self.over = False  # released, or nobody waits for it any more
 
@@ -166,9 +167,11 @@ class Place:
         """Give a lease back, or leave the line; what it does twice it does once."""
         now = self._clock()
         with self.lock:
-            lease.over = True
             if lease.held:
                 self._end(lease, now)
+            elif not lease.over:
+                self._waited_for(lease, now)  # it gave up: that was a wait, too
+            lease.over = True
             self._grant(now)
 
     def wake(self) -> None:
@@ -213,7 +216,9 @@ class Place:
     def in_the_way(self, lease: Lease) -> str:
         """Return in words who holds what a lease would need."""
         held = [other for other in self.held if not other.agrees(lease)]
-        return f"held by {', '.join([called(other.owner) for other in held])}" if held else "others are first"
+        if held:
+            return f"held by {', '.join([called(other.owner) for other in held])}"
+        return "others are first" if self._line and self._line[0][2] is not lease else "free by now"
 
     # -- the lock is held --------------------------------------------------------------------------
 
@@ -230,9 +235,12 @@ class Place:
             lease.expires = now + lease.seconds
             self._expire = min(self._expire, lease.expires)
         if now > lease.since:
-            lease.waited = now - lease.since
-            self._waited += lease.waited
-            self._longest = max(self._longest, lease.waited)
+            self._waited_for(lease, now)
+
+    def _waited_for(self, lease: Lease, now: float) -> None:
+        lease.waited = now - lease.since
+        self._waited += lease.waited
+        self._longest = max(self._longest, lease.waited)
 
     def _end(self, lease: Lease, now: float) -> None:
         self.held = tuple([other for other in self.held if other is not lease])
@@ -267,4 +275,7 @@ class Place:
             self.condition.notify_all()
 
     def _refusal(self) -> ResourceExhausted:
-        return ResourceExhausted(f"{self.id} is not available: {self.unavailable}", hint="use another device")
+        return ResourceExhausted(
+            f"{self.id} is not available: {self.unavailable}",
+            hint="use another device, or declare() it again",
+        )

@@ -48,7 +48,7 @@ class Resource:
     waiting: int
     leases: int  # so far
     used_seconds: float  # in which somebody had it
-    waited_seconds: float  # of all who got it
+    waited_seconds: float  # of all who got it, or gave up
     longest_wait: float
 
     def row(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class ResourcePool:
             name, known = canonical(id), sorted(self._places)
             raise ConfigError(
                 f"there is no device {name!r}.{closest(name, known)}",
-                hint=f"there are {', '.join(known)}; others: ResourcePool.declare({name!r})",
+                hint=f"there are {', '.join(known)}; or grym.current().resources.declare({name!r})",
             )
         return found
 
@@ -188,6 +188,8 @@ class ResourcePool:
             for name, value in given.items()
             if not or_none(SECONDS).fits(value)
         ]
+        if not owner:
+            problems.append(Problem("owner", repr(owner), "a name, by which others are told who has it"))
         if exclusive is not None and not FLAG.fits(exclusive):
             problems.append(Problem("exclusive", brief(exclusive), "True, False or None"))
         if problems:
@@ -206,7 +208,15 @@ class ResourcePool:
                 return deadline
 
             place.wait(lease, check)
+        lease.thread = threading.current_thread()
         return lease
+
+    @says_what_it_takes
+    def revoke(self, id: str, *, owner: str) -> Resource:
+        """End the leases of an owner who cannot give them back any more, or whom nobody remembers."""
+        place = self.place(id)
+        place.revoke(owner)
+        return self._resource(place)
 
     # -- about it ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from grym_nb.errors import CommandError
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.notebook.typed import value_of
 from grym_nb.render import Table, seconds
+from grym_nb.services.status import is_left_behind
 from grym_nb.services.turns import in_line
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def _cancelled(frame: Frame) -> str:
         return f"{frame.id} {frame.title} is cancelled; it {when}"
     if frame.what == "use":
         return f"{frame.id} {frame.title} is a with block: it ends when the block is left"
+    if not frame.ended:
+        cure = f"%grym unload {frame.record.name} lets go of it"
+        return f"{frame.id} {frame.title} was asked to stop, and still runs; {cure}"
     return f"{frame.id} {frame.title} has ended already"
 
 
@@ -71,7 +75,7 @@ def calls_of(registry: ServiceRegistry) -> Sheet:
     computing, in_line, over = registry.running(), registry.waiting(), registry.calls()
     now = registry.ports.clock()  # after what is timed by it
     running = [_under_way(frame, now, _progress(frame)) for frame in computing]
-    running += [_under_way(frame, now, "waiting") for frame in in_line]
+    running += [_under_way(frame, now, _waits(frame)) for frame in in_line]
     ended = [
         (
             str(call.id),
@@ -112,9 +116,15 @@ def _under_way(frame: Frame, now: float, how: str) -> tuple[str, ...]:
     )
 
 
+def _waits(frame: Frame) -> str:
+    return f"waits for {frame.pauses}" if frame.pauses else "waiting"
+
+
 def _progress(frame: Frame) -> str:
     if (turn := in_line(frame)) is not None:
         return f"waits for {turn}"
+    if is_left_behind(frame):
+        return "in a model let go of"
     return frame.progress.told if frame.progress is not None else ""
 
 

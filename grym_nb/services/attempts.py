@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from grym_nb.clock import wait
 from grym_nb.errors import GrymError
 from grym_nb.hardening import Retry
 from grym_nb.services.frame import Frame
+from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.waits import aside
 
 __all__ = ["attempts"]
@@ -33,7 +33,8 @@ def attempts(frame: Frame, attempt: Callable[[Frame], Any]) -> Any:
             if frame.cancelled or not policy.worth(error, budget):
                 _note(error, made)
                 raise
-        _rest(frame, pause)
+            told = error.message
+        _rest(frame, pause, f"its next attempt: {made} failed, the last with {told}")
         made += 1
     try:
         return attempt(frame)
@@ -47,16 +48,34 @@ def _note(error: GrymError, times: int) -> None:
         error.details["attempts"] = times
 
 
-def _rest(frame: Frame, pause: float) -> None:
+def _rest(frame: Frame, pause: float, what: str) -> None:
     """Pause, until the call is late or cancelled at most; nothing is held meanwhile."""
     record = frame.record
     clock = record.ports.clock
     until = clock() + pause
 
-    def rest() -> None:
-        while clock() < until:
-            frame.check()
-            wait(clock, record.condition, until if frame.deadline is None else min(until, frame.deadline))
+    def rest() -> bool:
+        if clock() >= until:
+            return True
+        if frame.deadline is not None and clock() >= frame.deadline:
+            raise frame.timeout(what)
+        frame.check()
+        wait_a_while(clock, record.condition, until if frame.deadline is None else min(until, frame.deadline))
+        return False
 
-    with aside(frame), record.lock:
-        rest()
+    def begin(pausing: str) -> None:
+        with record.lock:
+            others = tuple([other for other in record.pausing if other is not frame])
+            record.pausing = (*others, frame) if pausing else others
+        frame.pauses = pausing
+
+    try:
+        with aside(frame), Wait(frame.title) as waits:
+            begin(what)
+            while True:
+                with record.lock:
+                    if rest():
+                        return
+                waits.on(what)
+    finally:
+        begin("")

@@ -429,7 +429,7 @@ class Call(Future[Any]):
     def __repr__(self) -> str:
         if not self.done():
             frame = self._frame
-            state = "running" if frame is not None and frame.instance is not None else "waiting"
+            state = "waiting" if frame is None or _waits_for(frame) else "running"
             if frame is not None and frame.progress is not None:
                 state += f" {frame.progress.told}"
         elif self._exception is not None:
@@ -441,6 +441,8 @@ class Call(Future[Any]):
 
 def _waits_for(frame: Frame) -> str:
     """Say what a call waits for, and who is in its way; nothing when it computes."""
+    if frame.pauses:
+        return frame.pauses
     if frame.place is None or frame.instance is None:
         return frame.record.held_by()
     turn = in_line(frame)

@@ -134,6 +134,7 @@ class Frame:
     holds: tuple[ServiceRecord, ...] = ()
     suspended: int | None = None  # the thread in which an open generator or use() rests
     stream: Callable[[], Stream | None] = staticmethod(lambda: None)  # what reads this generator, if it lives
+    pauses = ""  # between two attempts: for what, in words
     awaited = False  # by a drain that it would wait for: it is let in instead
     waited = 0.0  # seconds in line and for a load, which are not the task's own
     waiting_since: float | None = None  # while it waits so

@@ -21,6 +21,7 @@ from grym_nb.errors import (
 )
 from grym_nb.hardening import CircuitBreaker
 from grym_nb.services.attempts import attempts
+from grym_nb.services.outcome import typed
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
@@ -98,8 +99,16 @@ def answering(fallback: Callable[..., Any]) -> Callable[[Frame, GrymError], Any]
     """Return what answers a call of which every attempt has failed."""
 
     def answer(frame: Frame, error: GrymError) -> Any:
+        try:
+            value = fallback(error, *frame.args, **frame.kwargs)
+        except Exception as raised:
+            told = typed(frame, raised)
+            if isinstance(told, TaskFailed) and told is not raised:
+                told.message = f"the fallback of {frame.title} raised {told.details['error']}: {raised}"
+                told.cause = f"it was asked since {error.message}"
+            raise told from None
         frame.fell_back = error.code
-        return fallback(error, *frame.args, **frame.kwargs)
+        return value
 
     return answer
 

@@ -5,6 +5,7 @@ What is said nearest to the service counts: `register`, then the settings for it
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -16,7 +17,7 @@ from grym_nb.hardening.resources import canonical
 from grym_nb.render import Table, brief, seconds
 from grym_nb.services.content import code_of
 
-__all__ = ["CallPolicy", "content_of", "layers_of", "parsed"]
+__all__ = ["CallPolicy", "check_layers", "content_of", "layers_of", "parsed"]
 
 _Fallback = Callable[..., Any]
 
@@ -147,10 +148,18 @@ def _max_waiting(value: Any) -> int | None:
 def _fallback(value: Any) -> _Fallback | None:
     if value is None:
         return None
-    if callable(value):
+    if callable(value) and _takes_one(value):
         made: _Fallback = value
         return made
-    raise _refused("fallback", value, "a function: f(error, *args, **kwargs), or None")
+    raise _refused("fallback", value, "a function that takes the error first: f(error, *args, **kwargs)")
+
+
+def _takes_one(function: Any) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of what is written in C
+        return True
+    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
 
 
 def _device(value: Any) -> str | None:
@@ -202,12 +211,22 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 }
 
 
+def check_layers(everywhere: Mapping[str, Any], by_service: Mapping[str, Any]) -> None:
+    """Raise a `ConfigError` that lists all that is wrong with what the settings say."""
+    problems = parsed(everywhere, "policy.")[1]
+    for name, given in by_service.items():
+        path = f"policies[{name!r}]"
+        if isinstance(given, Mapping):
+            problems += parsed(given, f"{path}.")[1]
+        else:
+            problems.append(Problem(path, brief(given), "a mapping such as {'timeout': 30}"))
+    if problems:
+        raise ConfigError("the settings say no policy", problems=problems)
+
+
 def layers_of(
     name: str, everywhere: Mapping[str, Any], by_service: Mapping[str, Mapping[str, Any]]
 ) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Return what the settings say of a service's policy, checked."""
+    """Return what the settings say of a service's policy, which was checked when they were taken."""
     for source, given in (("settings", everywhere), ("settings for it", by_service.get(name, {}))):
-        values, problems = parsed(given)
-        if problems:
-            raise ConfigError(f"the {source} say no policy", problems=problems, service=name)
-        yield source, values
+        yield source, parsed(given)[0]

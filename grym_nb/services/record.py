@@ -83,6 +83,7 @@ class ServiceRecord:
         )
         self.instance: Instance | None = None
         self.drain: Drain | None = None  # while it is draining
+        self.pausing: tuple[Frame, ...] = ()  # calls between two attempts, in no line
         self.queued = 0  # calls that were accepted and have not entered yet
         self.code_version = 1
         self.config_version = 1

@@ -26,6 +26,7 @@ from grym_nb.render import brief, redacted
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
 from grym_nb.services.model import TaskSpec, clashes
+from grym_nb.services.policy import check_layers
 from grym_nb.services.ports import Ended, Ports
 from grym_nb.services.record import ServiceRecord
 from grym_nb.services.spec import Factory, ServiceSpec
@@ -59,6 +60,7 @@ class ServiceRegistry:
         self._handles: dict[str, ServiceHandle] = {}
         self._gate = Gate()
         self._closed = False
+        check_layers(self.ports.settings.policy, self.ports.settings.policies)
         self.ports.events.subscribe(self._arm_idle_limit, StateChanged)
 
     # -- registering -------------------------------------------------------------------------------
@@ -110,11 +112,16 @@ class ServiceRegistry:
         }
         if unknown:
             shown = redacted(unknown)
-            meant = ", ".join(f"{key!r}: {told}" for key, told in shown.items())
+            near = {key: closest(key, _OPTIONS, cutoff=0.75) for key in shown}
+            meant = ", ".join(f"{key!r}: {told}" for key, told in shown.items() if not near[key])
+            other = f"config of the service goes into config={{{meant}}}; " if meant else ""
             raise ConfigError(
                 f"{name!r} cannot be registered",
-                problems=[Problem(key, told, _NO_OPTION) for key, told in shown.items()],
-                hint=f"config of the service goes into config={{{meant}}}; options: {', '.join(_OPTIONS)}",
+                problems=[
+                    Problem(key, told, f"{_NO_OPTION}.{near[key]}" if near[key] else _NO_OPTION)
+                    for key, told in shown.items()
+                ],
+                hint=f"{other}options: {', '.join(_OPTIONS)}",
                 service=str(name),
             )
         spec = ServiceSpec.of(
@@ -271,8 +278,9 @@ class ServiceRegistry:
         return tuple(sorted(frames, key=lambda frame: frame.id))
 
     def waiting(self) -> tuple[Frame, ...]:
-        """Return the calls in line, service by service, the next of each first."""
-        return tuple(frame for handle in self.handles() for frame in handle._record.lane.line())
+        """Return the calls in line, service by service, the next of each first, and then those that pause."""
+        records = [handle._record for handle in self.handles()]
+        return tuple(frame for record in records for frame in (*record.lane.line(), *record.pausing))
 
     def calls(self) -> tuple[Ended, ...]:
         """Return the last calls that ended, oldest first."""

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 #: how calls end that say nothing against the service: answered, refused for their arguments, given up
 _NO_FAILURE = {"ok", "cached", "fallback", ValidationError.code, CallCancelled.code, "interrupted"}
 
-__all__ = ["Ping", "ServiceMetrics", "ServiceStatus", "StatusTable", "metrics_of", "ping", "status_of"]
+__all__ = [
+    "Ping",
+    "ServiceMetrics",
+    "ServiceStatus",
+    "StatusTable",
+    "is_left_behind",
+    "metrics_of",
+    "ping",
+    "status_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,11 @@ class ServiceStatus:
     device: str
 
     @property
+    def refuses(self) -> str:
+        """How its breaker stands, where it is not closed: open, or half open."""
+        return "" if self.breaker.startswith("closed") else self.breaker.split(" for ")[0]
+
+    @property
     def line(self) -> str:
         """The service in one line."""
         told = [self.name, self.version, self.state]
@@ -99,8 +113,8 @@ class ServiceStatus:
             told.append(f"{self.left_behind} still running in a model let go of")
         if self.waiting:
             told.append(f"{self.waiting} waiting")
-        if self.breaker and not self.breaker.startswith("closed"):
-            told.append(f"breaker {self.breaker.split(' for ')[0]}")
+        if self.refuses:
+            told.append(f"breaker {self.refuses}")
         calls = f"{self.calls} call{'' if self.calls == 1 else 's'}"
         errors = f", {self.errors} failed" if self.errors else ""
         return f"{' '.join(told)} · {calls}{errors}"
@@ -150,7 +164,7 @@ class StatusTable(Sequence[ServiceStatus]):
         rows = [
             (
                 s.name,
-                s.state,
+                s.state if not s.refuses else f"{s.state}, breaker {s.refuses}",
                 s.health,
                 s.version,
                 str(s.calls),
@@ -196,7 +210,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         lifecycle = record.lifecycle
         state, since = lifecycle.state, lifecycle.since
         reason = lifecycle.story[-1].reason if lifecycle.story else ""
-        waiting = record.lane.waiting
+        waiting = record.lane.waiting + len(record.pausing)
     frames = record.lane.frames()
     now = record.ports.clock()  # after what is timed by it: nothing has run for less than nothing
     answered = Histogram()
@@ -222,7 +236,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         engine=spec.engine,
         concurrency=spec.concurrency,
         running=tuple(_running(frame, now) for frame in frames),
-        left_behind=sum(_is_left_behind(frame) for frame in frames),
+        left_behind=sum(is_left_behind(frame) for frame in frames),
         waiting=waiting,
         calls=calls,
         errors=errors,
@@ -248,13 +262,13 @@ def _task_names(record: ServiceRecord) -> tuple[str, ...]:
 def _running(frame: Frame, now: float) -> str:
     progress = f" {frame.progress.told}" if frame.progress is not None else ""
     late = frame.deadline is not None and now > frame.deadline
-    where = " in a model let go of" if _is_left_behind(frame) else ""
+    where = " in a model let go of" if is_left_behind(frame) else ""
     turn = in_line(frame)
     waits = "" if turn is None else f" waits for {turn}"
     return f"{frame.task}{progress} {'stuck ' if late else ''}{seconds(now - frame.started)}{where}{waits}"
 
 
-def _is_left_behind(frame: Frame) -> bool:
+def is_left_behind(frame: Frame) -> bool:
     """Tell whether a call has the model of an unload that did not wait for it to itself."""
     place = frame.place
     return place is not None and place.epoch != place.lane.epoch

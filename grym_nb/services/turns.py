@@ -217,14 +217,20 @@ def _waiting(frame: Frame, turn: Turn) -> Iterator[None]:
 
 def refuse_endless_wait(frame: Frame, turn: Turn) -> None:
     """Raise when the device is held by something that only this very thread could end."""
-    here, lease = threading.get_ident(), turn.lease
+    lease = turn.lease
     for other in lease.place.held:
         owner = other.owner
-        if isinstance(owner, Frame) and owner.suspended == here and not lease.agrees(other):
+        if isinstance(owner, Frame):
+            mine = owner.suspended == threading.get_ident()
+        else:
+            mine = other.thread is threading.current_thread()
+        if mine and not lease.agrees(other):
+            name, hint = str(owner), "release that lease first, or call from within another thread"
+            if isinstance(owner, Frame):
+                name, hint = f"{owner.title} is open in this thread, and", owner.how_to_end
             raise CallBlocked(
-                f"{frame.title} would wait for ever: {owner.title} is open in this thread, and has"
-                f" {lease.place.id}",
-                hint=owner.how_to_end,
+                f"{frame.title} would wait for ever: {name} has {lease.place.id}",
+                hint=hint,
                 service=frame.record.name,
                 task=frame.task,
             )

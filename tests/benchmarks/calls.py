@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grym_nb as grym
@@ -25,10 +25,11 @@ class Noop(grym.ModelService):
 
 
 @contextmanager
-def noop_service() -> Iterator[tuple[grym.Runtime, Any]]:
+def noop_service(**options: Any) -> Iterator[tuple[grym.Runtime, Any]]:
     """A runtime of its own, and the handle of a no-op service in it that is loaded."""
     with grym.Runtime() as runtime:
-        handle = runtime.registry.register("noop", Noop)
+        runtime.resources.declare("card:0")
+        handle = runtime.registry.register("noop", Noop, **options)
         handle.noop()
         yield runtime, handle
 
@@ -74,6 +75,39 @@ def call(effort: Effort) -> Iterator[Row]:
         )
     yield Row(work, figures["ours"], "a bare method", figures["bare"], "us", "<= 3 us")
     yield _beside_ray(work, figures["ours"], effort)
+
+
+#: how a call may be guarded in its caller's thread; what has a deadline as well runs on a worker
+_GUARDED: dict[str, dict[str, Any]] = {
+    "a breaker": {"breaker": True},
+    "retries": {"retry": 3},
+    "a fallback": {"fallback": lambda error: None},
+    "a short line": {"max_waiting": 10},
+    "a device": {"device": "card:0"},
+}
+
+
+@benchmark
+def guarded(effort: Effort) -> Iterator[Row]:
+    """A blocking call with each policy there is, and with all of them, beside one with none."""
+    everything = {name: value for options in _GUARDED.values() for name, value in options.items()}
+    kinds = {
+        **_GUARDED,
+        "all of these": everything,
+        "and a deadline, on a worker": {**everything, "timeout": 60.0},
+    }
+    with ExitStack() as stack:
+        handles = {"none": stack.enter_context(noop_service())[1]}
+        for kind, options in kinds.items():
+            handles[kind] = stack.enter_context(noop_service(**options))[1]
+        figures = side_by_side(
+            {kind: ("h.noop()", {"h": handle}) for kind, handle in handles.items()},
+            rounds=effort.rounds,
+            seconds=effort.seconds,
+        )
+    for kind in kinds:
+        aim = {"all of these": "<= 3 us", "and a deadline, on a worker": "<= 40 us"}.get(kind, "")
+        yield Row(f"a no-op call, {kind}", figures[kind], "no policy", figures["none"], "us", aim)
 
 
 @benchmark

@@ -296,8 +296,10 @@ def test_its_repr_says_how_it_stands() -> None:
     it = opened(open_seconds=30.0)
     assert it.go() == "refused"
     it.clock.advance(5.0)
-    told = "open for 5 s; 2 of 2 calls failed; 2 of 2 failed; next try in 25 s; 1 refused"
+    told = "open for 5 s; 2 of 2 calls failed; next try in 25 s; 1 refused"
     assert repr(it.breaker) == f"<CircuitBreaker it: {told}>"
+    it.clock.advance(25.0)
+    assert str(it.breaker.snapshot()).endswith("failed; the next call tries it out; 1 refused")
 
 
 def test_rates_of_nothing_are_nought() -> None:

@@ -186,7 +186,7 @@ def test_an_unknown_device_is_told_with_the_closest_and_what_to_do(it: Shared) -
     with pytest.raises(ConfigError) as refused:
         it.pool.lease("card:1", owner="a")
     assert "Did you mean 'card:0'?" in refused.value.message
-    assert refused.value.hint == "there are card:0, cpu; others: ResourcePool.declare('card:1')"
+    assert refused.value.hint == "there are card:0, cpu; or grym.current().resources.declare('card:1')"
 
 
 @pytest.mark.parametrize(
@@ -271,6 +271,28 @@ def test_a_chain_does_not_join_who_goes_with_another_only(it: Shared) -> None:
     assert inner.held
     inner.release()
     mine.release()
+
+
+def test_a_lease_that_nobody_remembers_can_be_taken_back(it: Shared) -> None:
+    forgotten = it.pool.lease("card:0", owner="me")
+    waiting = it.asks("other")
+    assert it.pool.revoke("card:0", owner="me").held_by == ("other",)
+    assert not forgotten.held
+    waiting.result(5.0).release()
+    with pytest.raises(ConfigError, match="owner: found ''"):
+        it.pool.lease("card:0", owner="")
+
+
+def test_who_gave_up_has_waited_too(it: Shared) -> None:
+    place = it.pool.place("card:0")
+    held, waits, later = Lease(place, "a"), Lease(place, "b"), Lease(place, "c")
+    assert place.ask(held) and not place.ask(waits) and not place.ask(later)
+    it.clock.advance(3.0)
+    waits.release()
+    waits.release()
+    assert place.figures().waited_seconds == place.figures().longest_wait == 3.0
+    held.release()
+    later.release()
 
 
 # -- against a plain list --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from grym_nb.errors import (
     BreakerOpen,
+    CallCancelled,
     CallTimeout,
     ConfigError,
     GrymError,
@@ -386,11 +387,55 @@ def test_what_makes_no_sense_is_refused_where_it_is_said(
         driven.register("work", Work, **options)
     assert [problem.path for problem in refusal.value.problems] == [path]
     assert "work" not in driven
-    with (
-        ServiceRegistry(settings=Settings(policies={"work": options})) as registry,
-        pytest.raises(ConfigError, match="the settings for it say no policy"),
-    ):
-        registry.register("work", Work)
+    with pytest.raises(ConfigError, match="the settings say no policy") as refusal:
+        ServiceRegistry(settings=Settings(policies={"work": options, "other": 3}))
+    paths = [problem.path for problem in refusal.value.problems]
+    assert paths == [f"policies['work'].{path}", "policies['other']"]
+
+
+def test_a_call_between_two_attempts_is_seen_and_told(driven: ServiceRegistry, clock: FakeClock) -> None:
+    work = driven.register("work", Work, retry={"attempts": 3, "pause": 4.0, "jitter": 0.0}, timeout=5.0)
+    call = work.do.submit(fail)
+    until(lambda: driven.waiting())
+    assert [frame.id for frame in driven.waiting()] == [call.id] and driven.running() == ()
+    assert work.status().waiting == 1 and "waiting" in repr(call)
+    clock.until_waiting(1)
+    clock.advance(4.0)
+    until(lambda: "2 failed" in driven.waiting()[0].pauses if driven.waiting() else False)
+    clock.advance(1.0)
+    late = outcome(call)
+    assert isinstance(late, CallTimeout)
+    assert "waiting for its next attempt: 2 failed, the last with work.do raised OSError: down" in late.cause
+    until(lambda: driven.waiting() == ())
+
+
+def test_a_call_between_two_attempts_ends_when_it_is_cancelled(driven: ServiceRegistry) -> None:
+    work = driven.register("work", Work, retry={"attempts": 3, "pause": 20.0})
+    blocking = start(work.do, fail)
+    until(lambda: driven.waiting())
+    assert driven.waiting()[0].cancel()
+    assert isinstance(outcome(blocking), CallCancelled)
+    assert driven.waiting() == ()
+
+
+def test_a_fallback_that_fails_says_that_it_is_one(driven: ServiceRegistry) -> None:
+    def instead(error: GrymError, what: Any) -> None:
+        raise KeyError("nothing there")
+
+    work = driven.register("work", Work, fallback=instead)
+    with pytest.raises(TaskFailed, match=r"the fallback of work\.do raised KeyError") as caught:
+        work.do(fail)
+    assert "work.do raised OSError: down" in caught.value.cause
+    with pytest.raises(ConfigError, match="a function that takes the error first"):
+        driven.register("work", Work, fallback=lambda: 3)
+
+
+def test_an_option_that_is_nearly_one_is_told_with_the_closest(driven: ServiceRegistry) -> None:
+    with pytest.raises(ConfigError) as caught:
+        driven.register("work", Work, timout=3, gain=2)
+    told = {problem.path: problem.expected for problem in caught.value.problems}
+    assert "Did you mean 'timeout'?" in told["timout"] and "Did you mean" not in told["gain"]
+    assert caught.value.hint.startswith("config of the service goes into config={'gain': 2}; options: ")
 
 
 def test_settings_take_mappings_only() -> None:

@@ -176,10 +176,11 @@ def test_the_highest_priority_is_next(cards: Cards) -> None:
 
 def test_a_lease_of_your_own_keeps_services_waiting(cards: Cards) -> None:
     first = cards.on("first")
-    with cards.pool.lease("card:0", owner="me"):
-        waiting = first.do.submit(lambda: "then")
-        cards.waiting()
-        assert "held by me" in repr(first.status())
+    lease = outcome(start(lambda: cards.pool.lease("card:0", owner="me")))
+    waiting = first.do.submit(lambda: "then")
+    cards.waiting()
+    assert "held by me" in repr(first.status())
+    lease.release()
     assert waiting.result(WAIT) == "then"
 
 
@@ -658,6 +659,15 @@ def test_what_only_this_thread_could_end_is_not_waited_for(cards: Cards) -> None
     finally:
         use.__exit__(None, None, None)
     assert call.result(WAIT) == 2
+
+
+def test_a_lease_of_this_threads_own_is_not_waited_for(cards: Cards) -> None:
+    first = cards.on("first")
+    lease = cards.pool.lease("card:0", owner="me")
+    with pytest.raises(CallBlocked, match="would wait for ever: me has card:0"):
+        first.do(lambda: 1)
+    lease.release()
+    assert first.do(lambda: 1) == 1
 
 
 def test_who_waits_already_is_told_that_only_this_thread_could_end_it(
