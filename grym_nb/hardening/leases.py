@@ -121,7 +121,8 @@ class Place:
             if self._expire <= now:
                 self._end_expired(now)
             lease.since = now
-            if all(map(lease.agrees, self.held)) and (not self._line or self._has_chain(lease)):
+            free = not (self.held or self._line)  # the usual case, in one look
+            if free or (all(map(lease.agrees, self.held)) and (not self._line or self._has_chain(lease))):
                 self._hold(lease, now)
                 return True
             due = now - lease.priority * self._ageing  # never changes, so that the heap stays one
@@ -172,7 +173,8 @@ class Place:
             elif not lease.over:
                 self._waited_for(lease, now)  # it gave up: that was a wait, too
             lease.over = True
-            self._grant(now)
+            if self._line:
+                self._grant(now)
 
     def wake(self) -> None:
         """Let all who wait look again whether that still makes sense."""
@@ -243,7 +245,8 @@ class Place:
         self._longest = max(self._longest, lease.waited)
 
     def _end(self, lease: Lease, now: float) -> None:
-        self.held = tuple([other for other in self.held if other is not lease])
+        held = self.held
+        self.held = () if held == (lease,) else tuple([other for other in held if other is not lease])
         lease.held = False  # last: where Ctrl-C comes before, who gives it back once more does all of it
         if not self.held:
             self._used += now - self._busy_since

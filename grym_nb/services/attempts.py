@@ -25,27 +25,23 @@ def attempts(frame: Frame, attempt: Callable[[Frame], Any]) -> Any:
     policy, budget = record.policy.retry or _PLAIN, record.retry_budget
     if budget is not None:
         budget.called()
-    made = 1
-    for pause in policy.pauses(policy.attempts if asked is None else asked + 1):
-        try:
-            return attempt(frame)
-        except GrymError as error:
-            if frame.cancelled or not policy.worth(error, budget):
-                _note(error, made)
-                raise
-            told = error.message
-        _rest(frame, pause, f"its next attempt: {made} failed, the last with {told}")
-        made += 1
     try:
         return attempt(frame)
-    except GrymError as error:
-        _note(error, made)
-        raise
-
-
-def _note(error: GrymError, times: int) -> None:
-    if times > 1:
-        error.details["attempts"] = times
+    except GrymError as raised:
+        error = raised
+    made = 1
+    for pause in policy.pauses(policy.attempts if asked is None else asked + 1):
+        if frame.cancelled or not policy.worth(error, budget):
+            break
+        _rest(frame, pause, f"its next attempt: {made} failed, the last with {error.message}")
+        made += 1
+        try:
+            return attempt(frame)
+        except GrymError as raised:
+            error = raised
+    if made > 1:
+        error.details["attempts"] = made
+    raise error
 
 
 def _rest(frame: Frame, pause: float, what: str) -> None:

@@ -151,22 +151,24 @@ def _take(frame: Frame, place: Place) -> None:
 
 def _asked(frame: Frame, place: Place) -> Lease:
     """Ask for a device, which the call's chain may have: it is held, or in line."""
-    chain: Any = frame
-    for above in frame.chain():
-        if (rides := above.lease) is not None and rides.place is place:
-            chain = rides.chain
-            break
     lease = Lease(
         place,
         frame,
         group=frame.instance,
-        chain=chain,
+        chain=frame if frame.parent is None and frame.lease is None else _chain(frame, place),
         priority=frame.options.priority,
         exclusive=frame.record.policy.exclusive,
     )
     frame.lease = lease  # before it is asked for: Ctrl-C leaves none behind
     place.ask(lease)
     return lease
+
+
+def _chain(frame: Frame, place: Place) -> Any:
+    for above in frame.chain():
+        if (rides := above.lease) is not None and rides.place is place:
+            return rides.chain
+    return frame
 
 
 def _wait(frame: Frame, turn: Turn) -> None:
