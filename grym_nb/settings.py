@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from math import isfinite
 from typing import Any, Self
 
-from grym_nb.errors import ConfigError, Problem, closest
+from grym_nb.errors import ConfigError, Problem, closest, says_what_it_takes
 
 __all__ = ["Settings"]
 
@@ -34,6 +34,7 @@ def _text(value: Any) -> str | None:
     return None if value is None else os.fspath(value)
 
 
+@says_what_it_takes
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
     """How a runtime behaves. Durations are seconds; `fields(Settings)` has each one's meaning as `about`.
@@ -111,7 +112,7 @@ def _misfit(value: object, kind: Callable[[Any], Any], least: float) -> str:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return "" if fits else f"a whole number, {least} or more"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and isfinite(value) and value >= least:  # type: ignore[arg-type,operator]
+    if number and least <= value <= sys.float_info.max:  # type: ignore[operator]
         return ""
     return f"seconds, {least:g} or more"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_nb.errors import ConfigError, Problem
+from grym_nb.errors import ConfigError, Problem, ValidationError
 from grym_nb.settings import Settings
 
 DEFAULTS: dict[str, Any] = {
@@ -108,8 +108,13 @@ def test_from_mapping_takes_what_is_there_and_refuses_what_it_does_not_know() ->
 
 
 def test_positions_mean_nothing() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(ValidationError, match="positional argument"):
         Settings(30.0)  # type: ignore[misc]
+
+
+def test_an_unknown_name_is_told_with_the_closest() -> None:
+    with pytest.raises(ValidationError, match="Did you mean 'drain_seconds'"):
+        Settings(drain_secnds=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("value", [3, "", b"bytes", True])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from math import isfinite
 from typing import Any, ClassVar, Self, TypeAlias
 
 from grym_nb.errors import ConfigError, Problem, closest
@@ -41,7 +41,9 @@ class Fit:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # so, since an int may be larger than any float
 
 
 def or_none(fit: Fit) -> Fit:

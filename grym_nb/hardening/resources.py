@@ -30,11 +30,15 @@ _AGEING_SECONDS = 10.0
 
 def canonical(device: object) -> str:
     """Return the name of a device as it stands in tables: of several cards, "cuda" is the first."""
-    name = str(device)
+    name = str(device).strip()
     return f"{name}:0" if name == "cuda" else name
 
 
-@dataclass(frozen=True, slots=True)
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Resource:
     """One thing that can be leased, as it is now. Times are seconds of the pool's clock."""
 
@@ -50,6 +54,10 @@ class Resource:
     used_seconds: float  # in which somebody had it
     waited_seconds: float  # of all who got it, or gave up
     longest_wait: float
+
+    def __repr__(self) -> str:
+        held = f", held by {', '.join(self.held_by)}" if self.held_by else ""
+        return f"<Resource {self.id}: {self.status}{held}, {self.waiting} waiting>"
 
     def row(self) -> tuple[str, ...]:
         """Return it as a line of a table."""
@@ -88,10 +96,11 @@ class ResourcePool:
     @says_what_it_takes
     def declare(self, id: str, *, type: str = "device", **metadata: Any) -> Resource:
         """Add a device that cannot be found by itself, or make one that was withdrawn available again."""
-        if not isinstance(id, str) or not id.strip():
-            problem = Problem("id", brief(id), "text such as 'npu:0'")
-            raise ConfigError("this is no device", problems=[problem])
-        place = self._add(id, type, metadata)
+        names = (("id", id, "a name such as 'npu:0'"), ("type", type, "a kind such as 'npu'"))
+        problems = [Problem(name, brief(value), like) for name, value, like in names if not _is_name(value)]
+        if problems:
+            raise ConfigError("this is no device", problems=problems)
+        place = self._add(canonical(id), type, metadata)
         place.unavailable = ""
         return self._resource(place)
 
@@ -188,8 +197,8 @@ class ResourcePool:
             for name, value in given.items()
             if not or_none(SECONDS).fits(value)
         ]
-        if not owner:
-            problems.append(Problem("owner", repr(owner), "a name, by which others are told who has it"))
+        if not _is_name(owner):
+            problems.append(Problem("owner", brief(owner), "a name, by which others are told who has it"))
         if exclusive is not None and not FLAG.fits(exclusive):
             problems.append(Problem("exclusive", brief(exclusive), "True, False or None"))
         if problems:
@@ -217,6 +226,11 @@ class ResourcePool:
         place = self.place(id)
         place.revoke(owner)
         return self._resource(place)
+
+    def end_group(self, group: object) -> None:
+        """End all leases of a group, on whatever device: of an instance that is let go of while it runs."""
+        for place in list(self._places.values()):
+            place.revoke(group)
 
     # -- about it ----------------------------------------------------------------------------------
 

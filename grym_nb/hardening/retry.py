@@ -22,7 +22,7 @@ from types import CoroutineType
 from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
 from grym_nb.clock import Clock, monotonic, rest
-from grym_nb.errors import BreakerOpen, GrymError, Problem
+from grym_nb.errors import BreakerOpen, GrymError, Problem, says_what_it_takes
 from grym_nb.hardening.policy import NUMBER, SECONDS, WHOLE, Counted, Fit, Policy, counted, is_counted
 
 __all__ = ["Retry", "RetryBudget", "may_change"]
@@ -81,6 +81,7 @@ class RetryBudget:
         return f"<RetryBudget: {self._left:.1f} of {self.spare}>"
 
 
+@says_what_it_takes
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry(Policy):
     """How often something is tried, and how long is waited in between.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from grym_nb.errors import Problem
+from grym_nb.errors import Problem, says_what_it_takes
 from grym_nb.hardening.policy import (
     FLAG,
     NUMBER,
@@ -23,9 +23,11 @@ from grym_nb.render import seconds
 
 __all__ = ["BreakerPolicy"]
 
+_MOST_CALLS = 1_000_000  # that a window remembers, at 8 bytes each
 _MOST_ROUNDS = 64  # of growth: beyond, any wait is at its cap, and a float at its end
 
 
+@says_what_it_takes
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerPolicy(Policy):
     """When a breaker opens, for how long, and what it takes to close again.
@@ -57,7 +59,9 @@ class BreakerPolicy(Policy):
 
     REFUSAL: ClassVar[str] = "a breaker cannot work so"
     FITS: ClassVar[dict[str, Fit]] = {
-        "window": WHOLE,
+        "window": Fit(
+            f"{WHOLE.words} to {_MOST_CALLS}", lambda value: WHOLE.fits(value) and value <= _MOST_CALLS
+        ),
         "window_seconds": or_none(SECONDS),
         "min_calls": WHOLE,
         "failure_rate": SHARE,

@@ -59,10 +59,12 @@ def _rest(frame: Frame, pause: float, what: str) -> None:
         wait_a_while(clock, record.condition, until if frame.deadline is None else min(until, frame.deadline))
         return False
 
+    def others() -> tuple[Frame, ...]:
+        return tuple([other for other in record.pausing if other is not frame])
+
     def begin(pausing: str) -> None:
         with record.lock:
-            others = tuple([other for other in record.pausing if other is not frame])
-            record.pausing = (*others, frame) if pausing else others
+            record.pausing = (*others(), frame) if pausing else others()
         frame.pauses = pausing
 
     try:

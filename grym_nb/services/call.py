@@ -29,7 +29,7 @@ from grym_nb.services.frame import CURRENT, Frame, Options, limit_of
 from grym_nb.services.progress import SHOW_EVERY, Wait, show, wait_a_while
 from grym_nb.services.relay import hand_over
 from grym_nb.services.turns import in_line, refuse_endless_wait, resumed, resumed_on_loop
-from grym_nb.services.waits import aside, step_aside, step_back
+from grym_nb.services.waits import aside, step_aside, step_back, waits_for
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -248,10 +248,13 @@ class Call(Future[Any]):
         """End the call with a timeout; work that is under way is asked to stop and ends on its own."""
         frame = self._frame
         if frame is not None:
-            error = frame.timeout(waits_for := _waits_for(frame), runs_on=not waits_for)
+            _expire_above(frame, on_pulse)
+            error = frame.timeout(waiting := waits_for(frame), runs_on=not waiting)
             if self.settle(error=error, on_pulse=on_pulse):
-                if not waits_for and (breaker := frame.record.breaker) is not None:
-                    # Now, since what hangs may never say so itself.
+                breaker = frame.record.breaker
+                if breaker is not None and waiting:
+                    breaker.over(frame)
+                elif breaker is not None:  # now, since what hangs may never say so itself
                     breaker.told(frame, frame.record.ports.clock() - frame.started, error)
                 self._stop(frame)
 
@@ -327,7 +330,7 @@ class Call(Future[Any]):
         frame = self._frame
         if frame is None:
             return
-        if what := _waits_for(frame):
+        if what := waits_for(frame):
             waits.on(what)
             return
         if frame.progress is not None:
@@ -429,7 +432,7 @@ class Call(Future[Any]):
     def __repr__(self) -> str:
         if not self.done():
             frame = self._frame
-            state = "waiting" if frame is None or _waits_for(frame) else "running"
+            state = "waiting" if frame is None or waits_for(frame) else "running"
             if frame is not None and frame.progress is not None:
                 state += f" {frame.progress.told}"
         elif self._exception is not None:
@@ -439,14 +442,13 @@ class Call(Future[Any]):
         return f"<Call {self.id} {self.service}.{self.task}, {state}>"
 
 
-def _waits_for(frame: Frame) -> str:
-    """Say what a call waits for, and who is in its way; nothing when it computes."""
-    if frame.pauses:
-        return frame.pauses
-    if frame.place is None or frame.instance is None:
-        return frame.record.held_by()
-    turn = in_line(frame)
-    return "" if turn is None else str(turn)
+def _expire_above(frame: Frame, on_pulse: bool) -> None:
+    """End the calls whose deadline a late one shares, as long as can be seen what they wait for."""
+    for above in frame.chain():
+        if above is not frame and (call := above.call) is not None and above.deadline is not None:
+            if above.deadline <= frame.record.ports.clock():
+                call.expire(on_pulse=on_pulse)  # and those above it
+            return
 
 
 class _Ticks:

@@ -9,7 +9,7 @@ import _thread
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import AsyncGeneratorType
 from typing import Any, Generic, Self, TypeVar
 
@@ -18,6 +18,7 @@ from grym_nb.services.engines.inline import iterate
 from grym_nb.services.frame import CURRENT, Frame, current_frame
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.turns import on_device, resume, resumed
+from grym_nb.services.waits import aside
 
 __all__ = ["Hold", "Stream", "Use"]
 
@@ -154,22 +155,35 @@ class Stream(Iterator[Any]):
                 service=self._asked.record.name,
             )
         try:
-            with resumed(current_frame()):
-                return self._read()
+            me = current_frame()
+            with resumed(me):
+                frame = self._begun()
+                if me is not None and frame in me.chain():
+                    raise StateError(
+                        f"{frame.title} is read by itself, or by a call made in it",
+                        hint="read a stream in the code that asked for it",
+                        service=frame.record.name,
+                        task=frame.task,
+                    )
+                with _called_by(me, frame):
+                    return self._read(frame)
         finally:
             self._reading.release()
 
-    def _read(self) -> Any:
+    def _begun(self) -> Frame:
+        """Return the call, which has begun by now and is not over; raises where there is nothing to read."""
         if self._closed:
             raise StopIteration
         if self._hold is None and self._asked.cancelled:
             raise self._asked.cancellation()
-        hold = self._hold or self._open()
-        frame = hold.frame
+        frame = (self._hold or self._open()).frame
         if frame.ended:
             if frame.cancelled:
                 raise frame.cancellation()  # from elsewhere: a loop over it must not look complete
             raise StopIteration
+        return frame
+
+    def _read(self, frame: Frame) -> Any:
         token = CURRENT.set(frame)
         frame.suspended = None
         error: BaseException | None = None
@@ -191,10 +205,19 @@ class Stream(Iterator[Any]):
 
     def close(self) -> None:
         """End the generator and give the slot back; waits for whoever is reading it."""
-        with self._reading:
+        me, told = current_frame(), None
+        while not self._reading.acquire(blocking=False):
+            hold = self._hold  # whoever reads it may need what this call has
+            with resumed(me), aside(me, None if hold is None else hold.frame), self._reading:
+                pass
+        try:
             self._closed = True
             self._asked.end()
-            told = self._end(None) if self._live else None
+            if (hold := self._hold) is not None and not hold.frame.ended:
+                with _called_by(me, hold.frame):
+                    told = self._end(None)
+        finally:
+            self._reading.release()
         if told is not None:
             raise unpinned(told) from None
 
@@ -245,6 +268,22 @@ class Stream(Iterator[Any]):
         if self._closed or self._hold is not None:
             return f"<Stream of {self._asked.title}, ended>"
         return f"<Stream of {self._asked.title}, not begun: read it in a loop>"
+
+
+@contextmanager
+def _called_by(me: Frame | None, frame: Frame) -> Iterator[None]:
+    """For the time of this block a stream is a call of `me`: its device, its deadline, its end count too."""
+    if me is not None and frame in me.chain():  # it closes itself
+        yield
+        return
+    own = frame.deadline
+    frame.parent = me
+    if me is not None and me.deadline is not None:
+        frame.deadline = me.deadline if own is None else min(own, me.deadline)
+    try:
+        yield
+    finally:
+        frame.deadline = own
 
 
 class Use(Generic[T]):

@@ -49,6 +49,9 @@ class Ticket:
         """Return False: who waits in line waits for a slot."""
         return False
 
+    def __str__(self) -> str:
+        return self.frame.record.held_by()
+
     def claim(self) -> bool:
         """Tell the first who asks that the call is theirs: to run it, or to give up what it holds."""
         with self.lane.lock:

@@ -6,6 +6,7 @@ What is said nearest to the service counts: `register`, then the settings for it
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -111,7 +112,7 @@ def _timeout(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-        return float(value)
+        return float(min(value, threading.TIMEOUT_MAX))
     raise _refused("timeout", value, "seconds above 0, or None for no limit")
 
 

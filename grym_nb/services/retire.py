@@ -70,6 +70,9 @@ class Drain:
             self.record.condition.notify_all()
         return there
 
+    def __str__(self) -> str:
+        return self.record.held_by()
+
     def _let_in(self, circle: Sequence[Awaited]) -> bool:
         mine = [frame for frame in self.waiting if frame in circle or frame.parent in circle]
         for frame in mine:
@@ -121,8 +124,7 @@ def _let_go(record: ServiceRecord, drain: Drain) -> ServiceError | None:
     record.ports.failures.clear(record.name)
     if not instance.retired:
         return release(record, instance)
-    if instance.device is not None:
-        instance.device.revoke(instance)
+    record.ports.resources.end_group(instance)
     return None
 
 

@@ -27,6 +27,7 @@ Factory = Callable[..., Any] | str
 
 #: where an instance can live
 ENGINES = ("inline",)
+_MOST_AT_A_TIME = 1000  # calls, each with a thread
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,10 @@ class ServiceSpec:
         expect(ttl is None or (number and ttl > 0), "ttl", ttl, "seconds above 0, or None")
         expect(version is None or isinstance(version, str), "version", version, "text, or None")
         expect(
-            isinstance(concurrency, int) and not isinstance(concurrency, bool) and concurrency >= 1,
+            type(concurrency) is int and 1 <= concurrency <= _MOST_AT_A_TIME,
             "concurrency",
             concurrency,
-            "a whole number from 1",
+            f"a whole number from 1 to {_MOST_AT_A_TIME}",
         )
         expect(engine in ENGINES, "engine", engine, f"one of {', '.join(ENGINES)}; others are not there yet")
         size = None if memory is None else read("memory", parse_size, memory)

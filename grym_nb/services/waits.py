@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Awaited
     from grym_nb.services.places import Place
 
-__all__ = ["Gate", "aside", "step_aside", "step_back"]
+__all__ = ["Gate", "aside", "step_aside", "step_back", "waits_for"]
+
+
+def waits_for(frame: Frame, asked: tuple[Frame, ...] = ()) -> str:
+    """Say what a call waits for, and who is in its way; nothing when it, or what it waits for, computes."""
+    if frame.ended or frame in asked:
+        return ""
+    if frame.pauses:
+        return frame.pauses
+    if frame.place is None or frame.instance is None:
+        return frame.record.held_by()
+    asked = (*asked, frame)
+    told = [waits_for(on, asked) if isinstance(on, Frame) else str(on) for on in frame.waits_for]
+    return told[0] if all(told) and told else ""
 
 
 # -- aside -----------------------------------------------------------------------------------------
@@ -163,6 +176,10 @@ class Gate:
     def gives_way(self, circle: Sequence[Awaited]) -> bool:
         """Return False: one construction at a time."""
         return False
+
+    def __str__(self) -> str:
+        holder = self.holder
+        return "" if holder is None else f"the load of {holder.record.name}"
 
     @contextmanager
     def held_by(self, frame: Frame) -> Iterator[None]:

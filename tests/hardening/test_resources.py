@@ -197,18 +197,23 @@ def test_an_unknown_device_is_told_with_the_closest_and_what_to_do(it: Shared) -
         ({"exclusive": "yes"}, "exclusive"),
         ({"priority": "urgent"}, "priority"),
         ({"prio": 1}, "priority"),
+        ({"timeout": 10**400}, "timeout"),
+        ({"owner": 7}, "owner"),
+        ({"owner": " "}, "owner"),
     ],
 )
 def test_a_lease_that_makes_no_sense_is_refused(it: Shared, options: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
-        it.pool.lease("card:0", owner="a", **options)
+        it.pool.lease("card:0", **{"owner": "a", **options})
     assert it.pool["card:0"].leases == 0
 
 
 @pytest.mark.parametrize("id", ["", "  ", 3])
-def test_a_device_has_a_name(it: Shared, id: Any) -> None:
-    with pytest.raises(ConfigError):
+def test_a_device_has_a_name_and_a_kind(it: Shared, id: Any) -> None:
+    with pytest.raises(ConfigError, match="id"):
         it.pool.declare(id)
+    with pytest.raises(ConfigError, match="type"):
+        it.pool.declare("card:1", type=id)
 
 
 def test_a_pool_ages() -> None:
@@ -217,8 +222,9 @@ def test_a_pool_ages() -> None:
 
 
 def test_cards_by_the_name_that_torch_takes(it: Shared) -> None:
-    it.pool.declare("cuda:0", type="cuda")
-    assert it.pool["cuda"].id == "cuda:0"
+    it.pool.declare(" cuda", type="cuda")
+    with it.pool.lease("cuda:0 ", owner="asr"):
+        assert repr(it.pool["cuda"]) == "<Resource cuda:0: busy, held by asr, 0 waiting>"
 
 
 # -- chains and groups: what services ask for ------------------------------------------------------

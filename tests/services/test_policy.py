@@ -376,6 +376,8 @@ def test_a_cell_that_is_run_again_changes_nothing(driven: ServiceRegistry) -> No
         ({"retry": {"attemps": 2}}, "retry.attemps"),
         ({"breaker": "on"}, "breaker"),
         ({"breaker": {"window": 0}}, "breaker.window"),
+        ({"breaker": {"window": 10**12}}, "breaker.window"),
+        ({"breaker": {"open_seconds": 10**400}}, "breaker.open_seconds"),
         ({"max_waiting": -1}, "max_waiting"),
         ({"fallback": "other"}, "fallback"),
     ],

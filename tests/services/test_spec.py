@@ -91,7 +91,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "needs: found 'dsp', expected a tuple of names",
         "ttl: found 0, expected seconds above 0, or None",
         "version: found 1.2, expected text, or None",
-        "concurrency: found 0, expected a whole number from 1",
+        "concurrency: found 0, expected a whole number from 1 to 1000",
         "engine: found 'warp', expected one of inline; others are not there yet",
         "memory: found 'much', expected text with a unit such as '2GB' or '512 MiB', or bytes as a number",
         "priority: found 'urgent', expected low, normal, high, critical, or 0 to 3",

@@ -22,6 +22,7 @@ from grym_nb.errors import (
     Interrupted,
     LoadFailed,
     ResourceExhausted,
+    StateError,
     TaskFailed,
 )
 from grym_nb.hardening.leases import Place
@@ -602,6 +603,55 @@ def test_a_stream_read_in_a_task_rides_on_its_lease(cards: Cards) -> None:
     assert outer.do(lambda: list(streams.each([cards.holders] * 2))) == [["outer", "streams"]] * 2
 
 
+def test_a_stream_that_was_opened_outside_rides_on_whoever_reads_it(cards: Cards) -> None:
+    streams, outer, third = cards.on("streams"), cards.on("outer"), cards.on("third", "card:1")
+    items = streams.each([cards.holders] * 3)
+    assert next(items) == ["streams"]
+    assert outer.do(lambda: next(items)) == ["outer", "streams"]
+    assert third.do(lambda: (next(items), cards.holders("card:1"))) == (["streams"], ["third"])
+
+
+def test_who_closes_a_stream_that_is_read_in_line_lets_its_reader_have_the_card(cards: Cards) -> None:
+    streams, outer = cards.on("streams"), cards.on("outer")
+    items = streams.each([cards.holders] * 2)
+    assert next(items) == ["streams"]
+    reading: list[Any] = []
+
+    def closes() -> Any:
+        reading.append(start(next, items))
+        cards.waiting()
+        items.close()
+        return cards.holders()
+
+    assert outer.do.submit(closes).result(WAIT) == ["outer"]
+    assert outcome(reading[0]) == ["streams"]
+    with pytest.raises(StopIteration):
+        next(items)
+
+
+def test_a_stream_is_read_in_the_time_of_whoever_reads_it(driven_cards: Cards, clock: FakeClock) -> None:
+    cards = driven_cards
+    streams, outer, other = cards.on("streams"), cards.on("outer", None, timeout=5.0), cards.on("other")
+    items = streams.each([cards.holders] * 2)
+    assert next(items) == ["streams"]
+    running = cards.busy(other)
+    late = start(outer.do, lambda: next(items))
+    cards.waiting()
+    clock.advance(6.0)
+    error = outcome(late)
+    assert isinstance(error, CallTimeout) and "held by other.do (call" in error.cause
+    cards.go()
+    running.result(WAIT)
+    items.close()  # where the card was free before its reader had seen that it is late
+
+
+def test_a_stream_that_reads_itself_says_so(cards: Cards) -> None:
+    streams = cards.on("streams")
+    items: Any = streams.each([lambda: next(items)])
+    with pytest.raises(StateError, match=r"streams\.each is read by itself"):
+        next(items)
+
+
 def test_a_stream_that_is_late_for_its_card_says_so_and_is_over(
     driven_cards: Cards, clock: FakeClock
 ) -> None:
@@ -689,21 +739,27 @@ def test_who_waits_already_is_told_that_only_this_thread_could_end_it(
 # -- waits that end otherwise ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["above it", "submitted"])
+@pytest.mark.parametrize("way", ["itself", "a call in it", "a call it submits"])
 def test_who_waits_too_long_is_told_who_has_it(driven_cards: Cards, clock: FakeClock, way: str) -> None:
     cards = driven_cards
-    hung, late = cards.on("hung"), cards.on("late", breaker={"min_calls": 1, "failure_rate": 0.1})
+    strict: dict[str, Any] = {"breaker": {"min_calls": 1, "failure_rate": 0.1}}
+    hung, late = cards.on("hung"), cards.on("late", **strict)
+    outer = cards.on("outer", None, timeout=5.0, **strict)
     running = cards.busy(hung)
-    if way == "submitted":
+    if way == "itself":
         waiting = late.do.with_(timeout=5.0).submit(lambda: 1)
+    elif way == "a call in it":
+        waiting = outer.do.submit(lambda: late.do(lambda: 1))
     else:
-        waiting = cards.on("outer", None, timeout=5.0).do.submit(lambda: late.do(lambda: 1))
+        waiting = outer.do.submit(lambda: late.do.submit(lambda: 1).result())
     cards.waiting()
+    until(lambda: "waiting" in repr(waiting))
     clock.advance(6.0)
     error = outcome(waiting)
     assert isinstance(error, CallTimeout) and "card:0, held by hung.do (call" in error.cause
     until(lambda: cards.pool["card:0"].waiting == 0)
-    assert late.breaker is not None and late.breaker.state == "closed"  # it says nothing about it
+    for asked in (late, outer):
+        assert asked.breaker is not None and asked.breaker.state == "closed"  # it says nothing about them
     cards.go()
     running.result(WAIT)
 
@@ -783,6 +839,18 @@ def test_a_hung_call_loses_its_card_with_its_instance(cards: Cards) -> None:
     assert "in a model let go of" in hung.status().running[0]
     assert hung.do.with_(timeout=WAIT)(lambda: "anew") == "anew"
     cards.go()
+
+
+def test_a_hung_call_loses_the_card_it_has_also_where_its_service_has_moved(cards: Cards) -> None:
+    hung, other = cards.on("hung"), cards.on("other")
+    running = cards.busy(hung)
+    assert cards.on("hung", "card:1").do.with_(timeout=WAIT).submit(cards.holders) is not None
+    waiting = other.do.submit(lambda: "other")
+    cards.waiting()
+    hung.unload(timeout=0.01)
+    assert waiting.result(WAIT) == "other"
+    cards.go()
+    running.result(WAIT)
 
 
 @pytest.mark.parametrize("before", [True, False])
