@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from grym_nb.errors import ConfigError, Problem
+from grym_nb.errors import ConfigError
 from grym_nb.render import size
+from grym_nb.sizes import parse_size
 
 __all__ = [
     "Device",
@@ -25,13 +25,11 @@ __all__ = [
     "memory_available",
     "memory_limit",
     "memory_total",
-    "parse_size",
     "process_memory",
 ]
 
 _log = logging.getLogger(__name__)
 
-_SIZE = re.compile(r"([0-9]+)(\.[0-9]+)?\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 _STATUS = Path("/proc/self/status")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -65,25 +63,6 @@ class Device:
     total: int | None
     free: int | None
     description: str
-
-
-def parse_size(value: str | int) -> int:
-    """Return `value` in bytes: 2000, "2GB", "1.5 GB", "512 MiB".
-
-    KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024; the case does not matter, nor the B
-    after a letter. Text without a unit is refused: "200" may have meant megabytes.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
-        whole, fraction, unit, binary = match.groups()
-        if unit or (not binary and value.strip()[-1] in "bB"):
-            scale = int((1024 if binary else 1000) ** " kmgtp".index(unit.lower() or " "))
-            return int(whole) * scale + (round(float(fraction) * scale) if fraction else 0)
-    problem = Problem(
-        "size", repr(value), "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
-    )
-    raise ConfigError(f"{value!r} is not a size", problems=[problem])
 
 
 def process_memory(*, status: Path = _STATUS) -> ProcessMemory:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, Self
 
 from grym_nb.errors import ConfigError, Problem, closest, says_what_it_takes
+from grym_nb.sizes import sizes_of
 
 __all__ = ["Settings"]
 
@@ -23,6 +24,14 @@ def _number(default: int, about: str, *, least: int) -> Any:
 
 def _path(about: str) -> Any:
     return field(default=None, metadata={"about": about, "least": 0, "kind": _text})
+
+
+def _rule(value: Any) -> Any:
+    return value
+
+
+def _sizes(about: str) -> Any:
+    return field(default_factory=dict, hash=False, metadata={"about": about, "least": 0, "kind": sizes_of})
 
 
 def _mapping(about: str) -> Any:
@@ -52,6 +61,17 @@ class Settings:
     context_path: str | None = _path("the file in which context outlives the kernel; None: only in memory")
     context_bytes: int = _number(256_000_000, "how many bytes of context are held in memory", least=1)
     context_items: int = _number(100, "how many items of context a task is given at most", least=0)
+    memory: str | int | Mapping[str, Any] | None = _sizes(
+        "how much services may take: '4GB' in all, or sizes by device; None: all there is"
+    )
+    eviction: str | Callable[..., float] = field(
+        default="cost-rate",
+        metadata={
+            "about": "who goes when another needs room: a name or a function",
+            "least": 0,
+            "kind": _rule,
+        },
+    )
     policy: Mapping[str, Any] = _mapping("how the calls of every service are guarded: timeout, retry, ...")
     policies: Mapping[str, Mapping[str, Any]] = _mapping("the same for each of some services, by name")
     progress_after_seconds: float = _seconds(2.0, "how long a call runs before its progress is shown")
@@ -106,6 +126,14 @@ def _misfit(value: object, kind: Callable[[Any], Any], least: float) -> str:
     if kind is _text:
         fits = value is None or (isinstance(value, (str, os.PathLike)) and isinstance(_text(value), str))
         return "" if fits and value != "" else "a path, or None"
+    if kind is sizes_of:
+        try:
+            sizes_of(value)  # type: ignore[arg-type]
+        except ConfigError:
+            return "a size such as '4GB' in all, sizes by device such as {'cuda:0': '20GB'}, or None"
+        return ""
+    if kind is _rule:
+        return "" if callable(value) or (isinstance(value, str) and value) else "a name, or a function"
     if kind is dict:
         return "" if isinstance(value, Mapping) else "a mapping of names to values"
     if kind is int:

@@ -22,10 +22,11 @@ import pytest
 
 ROOT = "grym_nb"
 
-#: Where each module or package of the root lives. `render` is a mezzanine: floor 1 may use it.
+#: Where each module or package of the root lives. The mezzanine, 0.5, may be used by floor 1.
 FLOORS: dict[str, float] = {
     "errors": 0,
     "render": 0.5,
+    "sizes": 0.5,
     "events": 1,
     "clock": 1,
     "devices": 1,

@@ -12,8 +12,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from grym_nb.devices import (
     Device,
@@ -23,78 +21,14 @@ from grym_nb.devices import (
     memory_available,
     memory_limit,
     memory_total,
-    parse_size,
     process_memory,
 )
-from grym_nb.errors import ConfigError, Problem
-from grym_nb.render import size
 
 STATUS = "Name:\tpython\nVmPeak:\t  900 kB\nVmRSS:\t  700 kB\nRssAnon:\t     500 kB\nThreads:\t3\n"
 MEMINFO = (
     "MemTotal:       2000 kB\nMemFree:         100 kB\nMemAvailable:   1500 kB\nHugePages_Total:       0\n"
 )
 MiB = 1024**2
-
-
-class TestParseSize:
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            (0, 0),
-            (123, 123),
-            ("7 B", 7),
-            ("2GB", 2 * 10**9),
-            ("2 gb", 2 * 10**9),
-            ("2G", 2 * 10**9),
-            ("1.5 TB", 1_500_000_000_000),
-            ("200MB", 200_000_000),
-            ("  512 MiB ", 512 * MiB),
-            ("512mi", 512 * MiB),
-            ("1 KiB", 1024),
-            ("1kB", 1000),
-            ("0.5GiB", 1024**3 // 2),
-            ("9007199254740993 B", 9007199254740993),
-        ],
-    )
-    def test_it_reads_units_of_1000_and_of_1024(self, text: str | int, expected: int) -> None:
-        assert parse_size(text) == expected
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "200",
-            "GB",
-            "2XB",
-            "-1",
-            -1,
-            "1e9",
-            "2 GB of it",
-            "iB",
-            "1 i",
-            "1,5 GB",
-            "٣ GB",
-            True,
-            1.5,
-            None,
-        ],
-    )
-    def test_anything_else_is_refused_with_what_is_accepted(self, text: Any) -> None:
-        with pytest.raises(ConfigError) as caught:
-            parse_size(text)
-        expected = "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
-        assert caught.value.problems == (Problem("size", repr(text), expected),)
-
-    @given(st.integers(0, 10**15))
-    def test_it_reads_what_render_writes_to_the_digits_that_are_shown(self, number: int) -> None:
-        assert parse_size(size(number)) == pytest.approx(number, rel=0.051, abs=0.5)
-
-    @given(st.text(max_size=12) | st.from_regex(r"[0-9.]{1,5} ?[kKmMgG]?i?[bB]?", fullmatch=True))
-    def test_whatever_the_text_it_is_a_size_or_a_config_error(self, text: str) -> None:
-        try:
-            assert parse_size(text) >= 0
-        except ConfigError as error:
-            assert error.problems
 
 
 class TestMemory:

@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "context_path": None,
     "context_bytes": 256_000_000,
     "context_items": 100,
+    "memory": {},
+    "eviction": "cost-rate",
     "policy": {},
     "policies": {},
     "progress_after_seconds": 2.0,
@@ -128,6 +130,7 @@ def test_a_path_is_kept_as_text() -> None:
 
 
 _STRATEGIES: dict[type, Any] = {
+    str: st.text(min_size=1),
     int: st.integers(1, 1000),
     float: st.floats(0.01, 1e6),
     type(None): st.one_of(st.none(), st.text(min_size=1)),
@@ -138,9 +141,21 @@ _STRATEGIES: dict[type, Any] = {
 @given(
     st.fixed_dictionaries(
         {},
-        optional={name: _STRATEGIES[type(default)] for name, default in DEFAULTS.items()},
+        optional={
+            **{name: _STRATEGIES[type(default)] for name, default in DEFAULTS.items()},
+            "memory": st.dictionaries(st.text(), st.integers(0)),
+        },
     )
 )
 def test_what_fits_survives_the_way_through_a_mapping_and_a_repr(values: dict[str, Any]) -> None:
     settings = Settings.from_mapping(values)
     assert settings == Settings(**values) == Settings().with_(**values) == eval(repr(settings))
+
+
+def test_memory_is_kept_in_bytes_by_what_it_is_of() -> None:
+    assert Settings(memory="4GB").memory == {"total": 4 * 10**9}
+    assert Settings(memory={"cuda:0": "20GB"}).memory == {"cuda:0": 20 * 10**9}
+    with pytest.raises(ConfigError, match="a size such as '4GB' in all"):
+        Settings(memory="a lot")
+    with pytest.raises(ConfigError, match="a name, or a function"):
+        Settings(eviction=3)  # type: ignore[arg-type]

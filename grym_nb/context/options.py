@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grym_nb.devices import parse_size
 from grym_nb.errors import ConfigError, GrymError, Problem, ValidationError
 from grym_nb.events import EventBus
 from grym_nb.render import brief
+from grym_nb.sizes import parse_size
 
 __all__ = ["Options", "seconds_of"]
 

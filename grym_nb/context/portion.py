@@ -11,9 +11,9 @@ from grym_nb.context.content import kept
 from grym_nb.context.item import ContextItem
 from grym_nb.context.merging import Strategy, merged
 from grym_nb.context.summary import summarise
-from grym_nb.devices import parse_size
 from grym_nb.errors import GrymError, Problem, ValidationError
 from grym_nb.render import brief
+from grym_nb.sizes import parse_size
 
 __all__ = ["Limits", "portion"]
 

@@ -14,14 +14,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from grym_nb.clock import Clock, monotonic
+from grym_nb.clock import Clock, monotonic, wait
 from grym_nb.devices import Device, devices
 from grym_nb.errors import CallTimeout, ConfigError, Problem, closest, says_what_it_takes
+from grym_nb.hardening.accounts import Accounts, accounts_of
+from grym_nb.hardening.eviction import POLICIES, Policy
 from grym_nb.hardening.leases import Lease, Place
+from grym_nb.hardening.ledger import TOTAL, Decision, Ledger, Reservation, Shortage
 from grym_nb.hardening.policy import FLAG, SECONDS, or_none
+from grym_nb.hardening.remains import Remains
+from grym_nb.hardening.returning import give_back
 from grym_nb.priority import priority_of
 from grym_nb.render import Table, brief
 from grym_nb.render import seconds as in_words
+from grym_nb.render import size as in_words_of
+from grym_nb.sizes import Sizes, parse_size, sizes_of
 
 __all__ = ["Resource", "ResourcePool", "canonical"]
 
@@ -32,6 +39,17 @@ def canonical(device: object) -> str:
     """Return the name of a device as it stands in tables: of several cards, "cuda" is the first."""
     name = str(device).strip()
     return f"{name}:0" if name == "cuda" else name
+
+
+def _policy(eviction: str | Policy) -> Policy:
+    """Return a policy by its name, or the function itself."""
+    if callable(eviction):
+        return eviction
+    if eviction not in POLICIES:
+        near = closest(str(eviction), POLICIES)
+        expected = f"{', '.join(POLICIES)}, or f(candidate, now) -> what it is worth to keep.{near}"
+        raise ConfigError("a pool cannot work so", problems=[Problem("eviction", brief(eviction), expected)])
+    return POLICIES[eviction]
 
 
 def _is_name(value: object) -> bool:
@@ -82,14 +100,26 @@ class ResourcePool:
     """
 
     @says_what_it_takes
-    def __init__(self, *, clock: Clock | None = None, ageing_seconds: float = _AGEING_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        ageing_seconds: float = _AGEING_SECONDS,
+        memory: Sizes = None,
+        eviction: str | Policy = "cost-rate",
+    ) -> None:
         if not SECONDS.fits(ageing_seconds):
             problem = Problem("ageing_seconds", brief(ageing_seconds), SECONDS.words)
             raise ConfigError("a pool cannot work so", problems=[problem])
+        policy = _policy(eviction)
         self._clock: Clock = clock or monotonic
         self._ageing = ageing_seconds
         self._lock = threading.Lock()
         self._places: dict[str, Place] = {}
+        #: who has taken what of their memory
+        self.ledger = Ledger(look=self._memories, give_back=give_back, clock=self._clock, policy=policy)
+        self.ledger.budgets = sizes_of(memory)
+        self._remains: tuple[Remains, ...] = ()
 
     # -- what there is -----------------------------------------------------------------------------
 
@@ -134,6 +164,14 @@ class ResourcePool:
         found = devices()
         for device in found:
             self._add(device.name, device.kind, {})
+        return found
+
+    def _memories(self) -> Mapping[str, Device]:
+        """Return how much memory there is, and is free, by device; of a declared one as it was declared."""
+        found = {device.name: device for device in self._look()}
+        for place in list(self._places.values()):
+            if place.id not in found and (total := place.metadata.get("total")) is not None:
+                found[place.id] = Device(place.id, "cpu", parse_size(total), None, "declared")
         return found
 
     def _add(self, id: str, kind: str, metadata: Mapping[str, Any]) -> Place:
@@ -231,6 +269,71 @@ class ResourcePool:
         """End all leases of a group, on whatever device: of an instance that is let go of while it runs."""
         for place in list(self._places.values()):
             place.revoke(group)
+
+    # -- how much of it is whose -------------------------------------------------------------------
+
+    @says_what_it_takes
+    def budget(self, memory: Sizes) -> Accounts:
+        """Set how much services may take: "4GB" in all, {"cuda:0": "20GB"} by device, None for all there is.
+
+        Those that nobody uses go at once where it is less than they have.
+        """
+        budgets = {canonical(device): size for device, size in sizes_of(memory).items()}
+        for device in budgets.keys() - {TOTAL}:
+            self.place(device)
+        self.ledger.budgets = budgets
+        self.ledger.keep_within()
+        self.ledger.wake()
+        return self.memory()
+
+    @says_what_it_takes
+    def reserve(self, id: str, size: str | int, *, owner: str, timeout: float | None = None) -> Reservation:
+        """Return room on a device for what you make by hand: `release` it, or use it in a ``with``.
+
+        Services that nobody uses go for it; `timeout` is how long to wait for those in use.
+        """
+        place = self.place(id)
+        if not _is_name(owner):
+            problem = Problem("owner", brief(owner), "a name, by which others are told who has it")
+            raise ConfigError(f"nothing of {place.id} can be reserved so", problems=[problem])
+        if not or_none(SECONDS).fits(timeout):
+            problem = Problem("timeout", brief(timeout), f"{SECONDS.words}, or None")
+            raise ConfigError(f"nothing of {place.id} can be reserved so", problems=[problem])
+        deadline = None if timeout is None else self._clock() + timeout
+        ledger = self.ledger
+
+        def wait_here(mine: Reservation, short: Shortage) -> None:
+            if deadline is not None and self._clock() >= deadline:
+                wanted = f"{in_words_of(short.asked)} of {place.id}"
+                raise CallTimeout(
+                    f"{owner} did not get {wanted} within {in_words(timeout)}",
+                    cause=f"taken: {ledger.holders(short.device)}",
+                    hint="wait longer, or unload one of them: %grym mem",
+                )
+            with ledger.lock:
+                if not ledger.changed(mine):
+                    wait(self._clock, ledger.condition, deadline)
+
+        return ledger.reserve(owner, {place.id: parse_size(size)}, wait=wait_here)
+
+    def memory(self) -> Accounts:
+        """Return how much of each device is taken, and by whom."""
+        return accounts_of(self.ledger, self._memories())
+
+    def watch_over(self, remains: Remains) -> None:
+        """Remember what is left of something that was let go of, until it is gone."""
+        if remains.alive():
+            self._remains = (*self.left(), remains)
+
+    def left(self) -> tuple[Remains, ...]:
+        """Return what is left of what was let go of: somebody holds it."""
+        self._remains = tuple([remains for remains in self._remains if remains.alive()])
+        return self._remains
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Who went for whom, who waited and who was refused, with all that it was decided by."""
+        return tuple(self.ledger.decisions.copy())
 
     # -- about it ----------------------------------------------------------------------------------
 

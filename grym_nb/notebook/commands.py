@@ -161,6 +161,13 @@ def _devices(shell: InteractiveShell, given: Namespace) -> object:
     return current().resources.table()
 
 
+def _mem(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.memory import memory
+    from grym_nb.runtime import current
+
+    return memory(current(), given)
+
+
 def _why(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.why import why, why_service
 
@@ -217,6 +224,12 @@ def _define(shell: InteractiveShell, given: Namespace) -> object:
 
 def _nothing(parser: Parser) -> None:
     return None
+
+
+def _mem_options(parser: Parser) -> None:
+    parser.add_argument("--why", action="store_true")
+    parser.add_argument("--free", action="store_true")
+    parser.add_argument("--budget", nargs="+", metavar="4GB")
 
 
 def _maybe_service(parser: Parser) -> None:
@@ -335,6 +348,14 @@ COMMANDS: tuple[Command, ...] = (
         ("%grym devices",),
         _devices,
         _nothing,
+    ),
+    Command(
+        "mem",
+        "memory: who has what, why somebody went (--why), and what is left of it given back (--free)",
+        "[--why] [--free] [--budget SIZE | DEVICE=SIZE ... | none]",
+        ("%grym mem", "%grym mem --why", "%grym mem --free", "%grym mem --budget 4GB"),
+        _mem,
+        _mem_options,
     ),
     Command(
         "why",

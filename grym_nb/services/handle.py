@@ -46,6 +46,7 @@ from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream, Use
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
+from grym_nb.services.shortage import exhausted, may_try_again, ran_out, relieve
 from grym_nb.services.status import Ping, ping
 from grym_nb.services.turns import give, resumed, take
 
@@ -252,16 +253,37 @@ def _engine(frame: Frame) -> Any:
             frame.kwargs["context"] = ports.context(frame)
         value = run(frame)
     except BaseException as raised:
-        error = typed(frame, raised)
+        short = str(raised) if ran_out(raised) else None
+        error = None if short is not None else typed(frame, raised)
     else:
         if breaker is not None:
             breaker.told(frame, ports.clock() - began, None)
         return value
     finally:
         CURRENT.reset(token)
-    if breaker is not None and isinstance(error, GrymError):
+    if short is not None:  # from here, where nothing of what did not fit is held any more
+        value, error = _once_more(frame, short)
+    if breaker is not None and (error is None or isinstance(error, GrymError)):
         breaker.told(frame, ports.clock() - began, error)
-    raise error
+    if error is not None:
+        raise error
+    return value
+
+
+def _once_more(frame: Frame, short: str) -> tuple[Any, BaseException | None]:
+    """Run a task again that ran out of memory, once others have gone; return its answer, or its error."""
+    gone = relieve(frame.record)
+    token = CURRENT.set(frame)
+    try:
+        if may_try_again(frame):
+            return run(frame), None
+    except BaseException as raised:
+        if not ran_out(raised):
+            return None, typed(frame, raised)
+        short = str(raised)
+    finally:
+        CURRENT.reset(token)
+    return None, exhausted(frame.record, frame.title, short, gone)
 
 
 # -- what callers hold -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the factory made, while it is loaded; and one load under way."""
+"""What the factory made, while it is loaded; what it takes; and one load under way."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING, Any
 from grym_nb.services.model import tasks_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grym_nb.errors import GrymError
     from grym_nb.hardening.leases import Place
+    from grym_nb.hardening.ledger import Reservation
     from grym_nb.services.frame import Frame
     from grym_nb.services.policy import CallPolicy
+    from grym_nb.services.tiers import Parked
 
-__all__ = ["Attempt", "Instance"]
+__all__ = ["Attempt", "Footprint", "Instance"]
 
 
 class Instance:
     """What the factory made, while it is loaded; `users` counts the calls inside it."""
 
     __slots__ = (
-        *("device", "epoch", "loaded_at", "located", "model", "read", "retired", "tasks", "users"),
-        "version",
+        *("device", "epoch", "grown", "loaded_at", "located", "model", "read", "reservation", "retired"),
+        *("tasks", "users", "version", "wanted"),
     )
 
     def __init__(self, model: Any, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
@@ -34,14 +38,30 @@ class Instance:
         self.located: CallPolicy | None = None  # the policy by which that was found
         self.users = 0
         self.retired = False
+        self.reservation: Reservation | None = None  # of its memory
+        self.grown = 0  # bytes by which the process grew as it was made
+        self.wanted = False  # somebody waits for it to be idle
+
+
+class Footprint:
+    """What a service takes in memory, as far as that is known; it outlives the instances."""
+
+    __slots__ = ("config", "parked", "sizes", "wake_seconds")
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] | None = None  # by device, as measured when it was last there
+        self.config: Mapping[str, Any] | None = None  # under which that was
+        self.parked: Parked | None = None  # beside its accelerator, until it is called again
+        self.wake_seconds: float | None = None  # what that took, the last time
 
 
 class Attempt:
     """One load under way: whoever comes meanwhile waits for its outcome."""
 
-    __slots__ = ("error", "frame", "over")
+    __slots__ = ("error", "frame", "over", "unwanted")
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self.over = False
+        self.unwanted = False  # by the call that began it: who waits for it loads it instead
         self.error: GrymError | None = None

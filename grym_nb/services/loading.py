@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import ConfigError, GrymError, Interrupted, LoadFailed, ServiceClosed
+from grym_nb.devices import process_memory
+from grym_nb.errors import ConfigError, GrymError, Interrupted, LoadFailed, ResourceExhausted, ServiceClosed
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lifecycle import Move
+from grym_nb.services.memory import measure, reserved
 from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
-from grym_nb.services.retire import clean_up
+from grym_nb.services.retire import clean_up, release
+from grym_nb.services.shortage import exhausted, ran_out, relieve
+from grym_nb.services.tiers import parked_in, take, wake
 from grym_nb.services.turns import locate
 
 if TYPE_CHECKING:
+    from grym_nb.hardening.ledger import Reservation
     from grym_nb.services.record import ServiceRecord
 
 __all__ = ["end_load", "load"]
@@ -39,7 +43,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
         frame.end()
         for need, holder in reversed(held):
             need.let_go(holder)
-        end_load(record, attempt, move, reason, instance, began)
+        end_load(record, attempt, move, reason, instance, began, cause)
 
     try:
         try:
@@ -50,10 +54,16 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 held.append((need, holder))
                 if _hold(record, need, holder):
                     frame.holds = (*frame.holds, need)
-            with record.ports.admit(record) if record.ports.admit is not None else nullcontext():
-                instance = _construct(record, frame)
+            with (record.ports.admit or reserved)(record, frame) as reservation:
+                made = _made(record, frame, reservation)
+                if reservation is not None:
+                    measure(record, made, reservation)
+                instance = made
             move, reason = "loaded", ""
         except GrymError as error:
+            if attempt.unwanted:
+                reason = "nobody waited for it any more"
+                raise
             attempt.error = error
             move, reason = "load_failed", error.message
             if record.breaker is not None:
@@ -74,9 +84,13 @@ def end_load(
     reason: str,
     instance: Instance | None = None,
     began: float = 0.0,
+    cause: Frame | None = None,
 ) -> None:
-    """Make the end of a load known to all who wait for it; does nothing twice."""
-    step = None
+    """Make the end of a load known to all who wait for it; does nothing twice.
+
+    The call for which it was loaded is in at once: nothing can come in between and let go of it again.
+    """
+    step, woken = None, False
     with record.lock:
         if attempt.over:
             return
@@ -86,17 +100,26 @@ def end_load(
             record.instance = instance
             record._tasks = instance.tasks
             record.last_used = record.ports.clock()
-            record.load_seconds = record.last_used - began
+            woken = instance.loaded_at < began
+            took = record.last_used - began
+            record.load_seconds, record.footprint.wake_seconds = (
+                (record.load_seconds, took) if woken else (took, record.footprint.wake_seconds)
+            )
             move, reason = "loaded", ""  # it is there, wherever Ctrl-C came in between
+            if cause is not None:
+                record.count_in(cause)
         if record.lifecycle.state == "loading":
             step = record.move(move, reason)
-            record.loads += move == "loaded"
+            record.loads += move == "loaded" and not woken
         record.condition.notify_all()
         record._attempt = None
         attempt.over = True
     record.tell(step)
+    record.ports.resources.ledger.wake()
     if closed and instance is not None:
         clean_up(record.name, instance.model)  # the registry did not wait for this load
+        if instance.reservation is not None:
+            instance.reservation.release()
 
 
 def _import(record: ServiceRecord) -> None:
@@ -115,7 +138,7 @@ def _hold(record: ServiceRecord, need: ServiceRecord, holder: Frame) -> bool:
     try:
         need.enter(holder)
         return True
-    except (LoadFailed, ServiceClosed) as error:
+    except (LoadFailed, ResourceExhausted, ServiceClosed) as error:
         if record._family.optional(record, need):
             _log.warning("%s goes on without %s: %s", record.name, need.name, error.message)
             return False
@@ -128,22 +151,48 @@ def _hold(record: ServiceRecord, need: ServiceRecord, holder: Frame) -> bool:
         ) from None
 
 
-def _construct(record: ServiceRecord, frame: Frame) -> Instance:
+def _made(record: ServiceRecord, frame: Frame, reservation: Reservation | None) -> Instance:
+    """Return a new instance; one that runs out of memory is tried once more, when others have gone."""
+    try:
+        return _construct(record, frame, reservation)
+    except LoadFailed as failed:
+        short = failed.details.get("short")
+        if short is None:
+            raise
+    gone = relieve(record)
+    try:
+        return _construct(record, frame, reservation)
+    except LoadFailed as failed:
+        if (short := failed.details.get("short")) is None:
+            raise
+    record.ports.failures.clear(record.name)  # whose frames hold what was made of it
+    raise exhausted(record, f"loading {record.name}", short, gone)
+
+
+def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | None) -> Instance:
     assert record._gate is not None
     model: Any = None
     token = CURRENT.set(frame)
     try:
         with record._gate.held_by(frame):
+            if (woken := _woken(record, reservation)) is not None:
+                return woken
+            before = process_memory().anonymous
             model = _make(record)
             _wire(record, model)
             read = reads_of(model)
-        return _placed(record, Instance(model, record.version, record.ports.clock(), read))
+            after = process_memory().anonymous
+        instance = Instance(model, record.version, record.ports.clock(), read)
+        instance.grown = 0 if before is None or after is None else after - before
+        return _placed(record, instance)
     except GrymError as error:
         failure = error if isinstance(error, LoadFailed) else load_failed(record, error)
         clean_up(record.name, model)
         raise failure from None
     except (Exception, SystemExit) as error:
         failure = load_failed(record, error)
+        if ran_out(error):
+            failure.details["short"] = str(error)
         clean_up(record.name, model)
         raise failure from None
     except BaseException:
@@ -151,6 +200,22 @@ def _construct(record: ServiceRecord, frame: Frame) -> Instance:
         raise
     finally:
         CURRENT.reset(token)
+
+
+def _woken(record: ServiceRecord, reservation: Reservation | None) -> Instance | None:
+    """Return what is parked, back where it was; None where nothing is, or another has to take its place."""
+    fits = parked_in(record) is not None
+    parked = take(record)
+    if parked is None or reservation is None:
+        return None
+    if not fits:
+        release(record, parked.instance)
+        return None
+    try:
+        return wake(parked, reservation)
+    except BaseException:
+        record.footprint.parked = parked
+        raise
 
 
 def _make(record: ServiceRecord) -> Any:

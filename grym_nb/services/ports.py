@@ -67,8 +67,8 @@ class Ports:
         self.retry: Callable[[Frame, Callable[[Frame], Any]], Any] | None = None
         #: 5
         self.breaker: Breaker | None = None
-        #: 6  f(record) -> the reservation under which the record loads
-        self.admit: Callable[[ServiceRecord], AbstractContextManager[Any]] | None = None
+        #: 6  f(record, frame) -> the reservation under which the record loads
+        self.admit: Callable[[ServiceRecord, Frame], AbstractContextManager[Any]] | None = None
         #: 10 f(frame) -> the adapted context for a task that takes one
         self.context: Callable[[Frame], Any] | None = None
         #: 11 f(frame, value): keep the result in the context / on the tape
@@ -79,7 +79,12 @@ class Ports:
         self.given_clock = clock  # None: each part has the one that suits it
         self.clock = clock or monotonic
         #: what services take turns on
-        self.resources = ResourcePool(clock=self.clock, ageing_seconds=self.settings.ageing_seconds)
+        self.resources = ResourcePool(
+            clock=self.clock,
+            ageing_seconds=self.settings.ageing_seconds,
+            memory=self.settings.memory,
+            eviction=self.settings.eviction,
+        )
         self.events = EventBus()
         self.metrics = Metrics()
         self.pulse = Pulse(

@@ -26,7 +26,7 @@ from grym_nb.render import brief
 from grym_nb.services.failure import Failure
 from grym_nb.services.frame import PLAIN, Frame, current_frame, limit_of
 from grym_nb.services.guards import guard
-from grym_nb.services.instance import Attempt, Instance
+from grym_nb.services.instance import Attempt, Footprint, Instance
 from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.loading import end_load, load
@@ -89,6 +89,7 @@ class ServiceRecord:
         self.config_version = 1
         self.loads = 0
         self.load_seconds: float | None = None
+        self.footprint = Footprint()
         self.last_used = ports.clock()
         self.last_error: Failure | None = None
         self.closed_because = ""
@@ -214,6 +215,8 @@ class ServiceRecord:
                 if mine is not None:
                     self.tell(step)
                     load(self, mine, frame)
+                    if frame.inside and frame.instance is not None:
+                        return frame.instance
                 elif attempt is not None:
                     self._wait_for(attempt, frame)
                 else:
@@ -261,6 +264,9 @@ class ServiceRecord:
             return False
         if self.lifecycle.state == "draining":
             self.condition.notify_all()
+        if instance.wanted:
+            instance.wanted = False
+            self.ports.resources.ledger.wake()
         return instance.retired
 
     def abandon(self, frame: Frame) -> None:

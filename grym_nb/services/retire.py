@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grym_nb.errors import CallTimeout, Interrupted, ServiceError, StateError
+from grym_nb.hardening.remains import Remains
+from grym_nb.hardening.returning import give_back
 from grym_nb.render import seconds
 from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, current_frame
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.reads import new_values
+from grym_nb.services.tiers import park, take
 from grym_nb.services.turns import resumed
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
+    from grym_nb.hardening.ledger import Tenant
     from grym_nb.services.frame import Awaited, Frame
     from grym_nb.services.instance import Instance
     from grym_nb.services.lifecycle import Step
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Drain", "Retirement", "clean_up", "configure", "release", "retire"]
 
 _log = logging.getLogger(__name__)
+_WORTH_GIVING_BACK = 1_000_000  # bytes: for less, nobody waits for the collector
 T = TypeVar("T")
 
 
@@ -40,6 +45,7 @@ class Retirement:
     close: bool = False
     base: ServiceSpec | None = None  # only while this one is in force
     idle_for: float | None = None  # only when nobody has used it for so many seconds
+    park: Tenant | None = None  # beside its accelerator, if it is on one: as whose reservation
 
 
 class Drain:
@@ -95,16 +101,18 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
             if not _begin(record, why, drain, deadline):
                 if record.instance is None:
                     record.ports.failures.clear(record.name)  # a failed load left its frames there
+                    if why.idle_for is None and (parked := take(record)) is not None:
+                        return release(record, parked.instance)
                 return None
             _wait_until_idle(record, deadline, f"unload of {record.name}")
-            trouble = _let_go(record, drain)
+            trouble = _let_go(record, drain, why)
         finally:
             _end(record, drain, why)
     except KeyboardInterrupt:
         gone = drain.gone
         if gone is None:
             raise Interrupted(f"{record.name} still has calls running; it was not unloaded") from None
-        if gone.model is not None and not gone.retired:
+        if gone.model is not None and not gone.retired and record.footprint.parked is None:
             release(record, gone)  # its hook had not begun
         raise Interrupted(f"{record.name} was interrupted in its unload; it is unloaded") from None
     finally:
@@ -112,8 +120,8 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
     return trouble
 
 
-def _let_go(record: ServiceRecord, drain: Drain) -> ServiceError | None:
-    """Take the instance out of the record; released unless calls keep it to themselves."""
+def _let_go(record: ServiceRecord, drain: Drain, why: Retirement) -> ServiceError | None:
+    """Take the instance out of the record; released unless calls keep it to themselves, or it is parked."""
     with record.lock:
         instance = drain.gone = record.instance
         assert instance is not None
@@ -123,7 +131,9 @@ def _let_go(record: ServiceRecord, drain: Drain) -> ServiceError | None:
             drain.jobs = record.lane.renew()
     record.ports.failures.clear(record.name)
     if not instance.retired:
-        return release(record, instance)
+        if why.park is not None:
+            record.footprint.parked = park(record, instance, why.park)
+        return None if record.footprint.parked is not None else release(record, instance)
     record.ports.resources.end_group(instance)
     return None
 
@@ -148,6 +158,7 @@ def _end(record: ServiceRecord, drain: Drain, why: Retirement | None = None) -> 
     record.lane.start(drain.jobs)  # twice is once: a job has one claimant
     drain.jobs = []
     record.tell(step)
+    record.ports.resources.ledger.wake()
 
 
 def _begin(record: ServiceRecord, why: Retirement, drain: Drain, deadline: float) -> bool:
@@ -218,12 +229,30 @@ def _wait_until_idle(record: ServiceRecord, deadline: float, title: str) -> None
 
 def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
     """Run the instance's unload hook and let go of it; return what the hook raised, told."""
-    frame = record.frame("unload")
     model, instance.model = instance.model, None
+    large = instance.reservation is not None and instance.reservation.size >= _WORTH_GIVING_BACK
+    remains = Remains(record.name, model) if large else None
     hook = getattr(model, "unload", None)
-    if hook is None:
-        return None
-    token = CURRENT.set(frame)
+    del model
+    try:
+        return None if hook is None else _run_hook(record, instance, hook)
+    finally:
+        del hook  # which is the model's
+        _give_back(record, instance, remains)
+
+
+def _give_back(record: ServiceRecord, instance: Instance, remains: Remains | None) -> None:
+    """Take an instance out of the books, and give its memory back to the system; does nothing twice."""
+    reservation, instance.reservation = instance.reservation, None
+    if remains is not None:
+        give_back()
+        record.ports.resources.watch_over(remains)
+    if reservation is not None:
+        reservation.release()
+
+
+def _run_hook(record: ServiceRecord, instance: Instance, hook: Callable[[], object]) -> ServiceError | None:
+    token = CURRENT.set(record.frame("unload"))
     try:
         hook()
     except Exception as error:

@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
-from grym_nb.devices import parse_size
 from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
 from grym_nb.priority import priority_of
 from grym_nb.render import brief
@@ -20,6 +19,7 @@ from grym_nb.services.content import code_of
 from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
 from grym_nb.services.policy import CallPolicy, content_of, layers_of, parsed
 from grym_nb.settings import Settings
+from grym_nb.sizes import parse_size
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
 

@@ -126,7 +126,7 @@ class Recorder:
         self.told.append(error.code if error is not None else "ok")
 
     @contextmanager
-    def admit(self, record: Any) -> Iterator[None]:
+    def admit(self, record: Any, frame: Any) -> Iterator[None]:
         steps.append("admit")
         if self.full is not None:
             raise self.full("no memory")

@@ -1,0 +1,138 @@
+"""What the books say: how much of each device is taken and by whom, and why somebody went, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grym_nb.devices import Device
+from grym_nb.render import Table, seconds
+from grym_nb.render import size as in_words
+
+if TYPE_CHECKING:
+    from grym_nb.hardening.eviction import Candidate
+    from grym_nb.hardening.ledger import Decision, Ledger, Reservation
+
+__all__ = ["Account", "Accounts", "Memory", "accounts_of", "decisions_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one owner has of one device."""
+
+    owner: str
+    device: str
+    size: int
+    asked: int | None  # before it was there
+    source: str  # how that was known
+    measured: bool
+    state: str
+
+    @property
+    def error(self) -> float | None:
+        """By which share the prediction was wrong; None where there was none, or nothing is measured."""
+        if not self.measured or not self.asked or not self.size:
+            return None
+        return self.asked / self.size - 1.0
+
+    def row(self) -> tuple[str, ...]:
+        """Return it as a line of a table."""
+        told = self.source if self.asked is None else f"{in_words(self.asked)}, {self.source}"
+        wrong = "" if self.error is None or abs(self.error) < 0.005 else f" ({self.error:+.0%})"
+        return self.owner, self.device, in_words(self.size), f"{told}{wrong}", self.state
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One device's memory: None where nobody can say."""
+
+    device: str
+    total: int | None
+    budget: int | None
+    taken: int  # by services, and what was reserved by hand
+    free: int | None
+
+    @property
+    def others(self) -> int | None:
+        """What is neither free nor ours: of neighbours on the card, or of all else that runs."""
+        if self.total is None or self.free is None:
+            return None
+        return max(0, self.total - self.free - self.taken)
+
+    def row(self) -> tuple[str, ...]:
+        """Return it as a line of a table."""
+        sizes = (self.total, self.budget, self.taken, self.others, self.free)
+        return self.device, *map(in_words, sizes)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Accounts:
+    """Who has what of which device, at one moment."""
+
+    devices: tuple[Memory, ...]
+    holders: tuple[Account, ...]
+
+    def tables(self) -> Sequence[Table]:
+        """Return the devices and the holders, as tables."""
+        devices = Table(
+            "memory",
+            ("device", "in all", "budget", "taken", "of others", "free"),
+            [memory.row() for memory in self.devices],
+        )
+        holders = Table(
+            "who has it", ("who", "device", "has", "expected", "state"), [one.row() for one in self.holders]
+        )
+        return [devices, holders] if self.holders else [devices]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(table.text() for table in self.tables())
+
+    def _repr_html_(self) -> str:
+        return "".join(table.html() for table in self.tables())
+
+
+def accounts_of(ledger: Ledger, found: Mapping[str, Device]) -> Accounts:
+    """Return what the books say now; the largest holder of each device first."""
+    taken = {device for one in ledger.held for device in one.sizes}
+    names = [*found, *sorted(taken - found.keys())]
+    devices = [_memory(ledger, name, found.get(name)) for name in names]
+    if (budget := ledger.budgets.get("total")) is not None:
+        devices.append(Memory("total", None, budget, ledger.taken(), None))
+    holders = [account for one in ledger.held for account in _accounts(one)]
+    holders.sort(key=lambda account: (names.index(account.device), -account.size, account.owner))
+    return Accounts(tuple(devices), tuple(holders))
+
+
+def _memory(ledger: Ledger, name: str, device: Device | None) -> Memory:
+    total, free = (None, None) if device is None else (device.total, device.free)
+    return Memory(name, total, ledger.budgets.get(name), ledger.taken(name), free)
+
+
+def _accounts(one: Reservation) -> list[Account]:
+    state = one.tenant.state if one.tenant is not None else "by hand"
+    measured = one.storages is not None
+    return [
+        Account(one.owner, device, size, one.asked.get(device), one.source, measured, state)
+        for device, size in one.sizes.items()
+    ]
+
+
+def decisions_table(decisions: Sequence[Decision], now: float) -> Table:
+    """Return what was decided about room, the last first, with what spoke for it."""
+    rows = []
+    for one in reversed(decisions):
+        judged = sorted(one.candidates, key=lambda candidate: candidate.name not in one.chosen)
+        told = ", ".join([_judged(candidate, one.at) for candidate in judged[:4]])
+        more = f", and {len(judged) - 4} more" if len(judged) > 4 else ""
+        went = f": {', '.join(one.chosen)}" if one.chosen else ""
+        by = one.policy if one.candidates else ""
+        rows.append(
+            (f"{seconds(now - one.at)} ago", one.owner, f"{one.what}{went}", one.why, by, told + more)
+        )
+    return Table("who went, and why", ("when", "for", "what", "since", "by", "who could have gone"), rows)
+
+
+def _judged(candidate: Candidate, at: float) -> str:
+    idle, back = seconds(at - candidate.last_used), seconds(candidate.load_seconds)
+    return f"{candidate.name} {in_words(candidate.bytes)}, idle for {idle}, back in {back}"

@@ -1,0 +1,206 @@
+"""Who still holds what was let go of: told by name, and let go of where it is not the user's.
+
+A notebook keeps results in `Out`, and after an error every frame below it, with its variables: in three
+places. What none of the known holders explains is followed upwards, from the object to who refers to it.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType, ModuleType
+from typing import Any
+
+from grym_nb.hardening.remains import Remains
+from grym_nb.hardening.storages import Storages, is_others, storages_of
+
+__all__ = ["Holder", "Root", "holders_of", "notebook_roots"]
+
+_TENSORS = ("Tensor", "Parameter", "Buffer")
+_MOST_NAMES = 3
+_MOST_STEPS = 12  # upwards, from what is held to a name that somebody knows
+_HIDDEN = ("_oh", "Out", "_", "__", "___", "_ih", "In", "_dh", "get_ipython", "exit", "quit", "open")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A place that may hold something: its name, what hangs there, and how to let go of it."""
+
+    name: str
+    values: tuple[object, ...]
+    free: Callable[[], object] | None  # None: it is the user's own
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds how many bytes; `free` lets go of them, where that is not the user's to do."""
+
+    name: str
+    size: int
+    free: Callable[[], object] | None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def holders_of(remains: Remains, roots: list[Root]) -> list[Holder]:
+    """Return who holds what is left: the roots from which it can be reached, else what refers to it."""
+    wanted = remains.alive()
+    found: list[Holder] = []
+    explained: set[tuple[str, int]] = set()
+    for root in roots:
+        there = storages_of(*root.values).keys() & wanted.keys()
+        if there:
+            explained |= there
+            found.append(Holder(root.name, sum(wanted[key] for key in there), root.free, root.hint))
+    left = {key: wanted[key] for key in wanted.keys() - explained}
+    return [*found, *_upwards(left, remains)]
+
+
+# -- where a notebook holds things -----------------------------------------------------------------
+
+
+def notebook_roots() -> list[Root]:
+    """Return the places of this process, and of its notebook, that hold things by themselves."""
+    roots = [_last_error()]
+    shell = _shell()
+    if shell is not None:
+        roots += [*_errors_of(shell), *_outputs(shell), *_variables(shell)]
+    return [*roots, *_threads()]
+
+
+def _shell() -> Any:
+    module = sys.modules.get("IPython.core.interactiveshell")
+    return None if module is None else getattr(module.InteractiveShell, "_instance", None)
+
+
+def _last_error() -> Root:
+    names = ("last_exc", "last_value", "last_traceback", "last_type")
+    values = tuple(getattr(sys, name, None) for name in names)
+
+    def free() -> None:
+        for name in names:
+            if hasattr(sys, name):
+                delattr(sys, name)
+
+    return Root("the last traceback (sys.last_traceback)", values, free)
+
+
+def _errors_of(shell: Any) -> Iterator[Root]:
+    for name in ("InteractiveTB", "SyntaxTB"):
+        shown = getattr(shell, name, None)
+        if shown is not None:
+            kept = ("tb", "evalue", "etype", "last_syntax_error")
+            values = tuple(getattr(shown, attribute, None) for attribute in kept)
+
+            def free(shown: Any = shown, kept: tuple[str, ...] = kept) -> None:
+                for attribute in kept:
+                    if getattr(shown, attribute, None) is not None:
+                        setattr(shown, attribute, None)
+
+            yield Root(f"IPython's last traceback ({name})", values, free)
+    result = getattr(shell, "last_execution_result", None)
+    if result is not None:
+        values = tuple(
+            getattr(result, name, None) for name in ("result", "error_in_exec", "error_before_exec")
+        )
+
+        def forget() -> None:
+            shell.last_execution_result = None
+
+        yield Root("IPython's last result (last_execution_result)", values, forget)
+
+
+def _outputs(shell: Any) -> Iterator[Root]:
+    space = shell.user_ns
+    for number, value in list(space.get("_oh", {}).items()):
+
+        def free(number: Any = number, value: object = value) -> None:
+            space.get("_oh", {}).pop(number, None)
+            hidden = getattr(shell, "user_ns_hidden", {})  # where IPython notes what it has put there
+            for names in (space, hidden):
+                for name in (f"_{number}", "_", "__", "___"):
+                    if names.get(name) is value:
+                        del names[name]
+            hook = shell.displayhook
+            for name in ("_", "__", "___"):
+                if getattr(hook, name, None) is value:
+                    setattr(hook, name, None)
+
+        yield Root(f"Out[{number}]", (value,), free)
+
+
+def _variables(shell: Any) -> Iterator[Root]:
+    for name, value in list(shell.user_ns.items()):
+        if name in _HIDDEN or (name.startswith("_") and name.lstrip("_i").isdigit()):
+            continue
+        if not isinstance(value, ModuleType):
+            yield Root(f"the variable {name}", (value,), None, f"del {name}")
+
+
+def _threads() -> Iterator[Root]:
+    """Yield what the functions that run now hold, by thread; not this one's."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        if ident != threading.get_ident():
+            held = tuple(value for at in _stack(frame) for value in _locals(at))
+            where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
+            yield Root(f"what runs in thread {names.get(ident, ident)}, in {where}", held, None)
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _locals(frame: FrameType) -> list[object]:
+    try:
+        values = [] if frame.f_locals is frame.f_globals else list(frame.f_locals.values())
+    except Exception:  # a class body's own mapping
+        return []
+    return [value for value in values if not is_others(value)]
+
+
+# -- from below ------------------------------------------------------------------------------------
+
+
+def _upwards(wanted: Storages, remains: Remains) -> Iterator[Holder]:
+    """Follow what no known place explains from the tensors themselves up to a name."""
+    if not wanted:
+        return
+    tracked = [one for one in gc.get_objects() if type(one).__name__ in _TENSORS]
+    holding = [one for one in (*tracked, *remains.arrays()) if storages_of(one).keys() & wanted.keys()]
+    del tracked
+    names: dict[str, None] = {}
+    at: list[Any] = holding
+    seen = {id(one) for one in (at, holding, sys.modules, *at)}
+    for _ in range(_MOST_STEPS):
+        here = {id(one) for one in at}
+        above = [one for one in gc.get_referrers(*at) if id(one) not in seen and not _is_apart(one)]
+        seen |= {id(above), *(id(one) for one in above)}
+        named = {id(one): name for one in above if (name := _name_of(one, here)) is not None}
+        names |= dict.fromkeys(named.values())
+        at = [one for one in above if id(one) not in named]
+        if not at or len(names) >= _MOST_NAMES:
+            break
+    nobody = f"{type(holding[0]).__name__} objects" if holding else "memory that nothing in Python refers to"
+    yield Holder(", ".join([*names][:_MOST_NAMES]) or nobody, sum(wanted.values()), None)
+
+
+def _is_apart(one: object) -> bool:
+    """Tell whether to go further up from here would lead to everything there is."""
+    return isinstance(one, (FrameType, ModuleType, type)) or is_others(one)
+
+
+def _name_of(one: object, here: set[int]) -> str | None:
+    """Return by what name whoever reads the report knows an object: as a module's variable."""
+    if not isinstance(one, dict) or "__spec__" not in one or not isinstance(one.get("__name__"), str):
+        return None
+    names = [name for name, value in list(one.items()) if id(value) in here]
+    return f"{one['__name__']}.{names[0]}" if names else f"the module {one['__name__']}"

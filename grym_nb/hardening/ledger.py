@@ -1,0 +1,409 @@
+"""Who has taken what of the memory there is, and who comes next: budgets, reservations, and their line.
+
+A reservation is made before the bytes are, so two loads never take the last gigabyte both. Where there is no
+room, those that nobody uses go, as the policy says; then whoever asks waits, in line, until somebody ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+from grym_nb.clock import Clock, monotonic
+from grym_nb.devices import Device
+from grym_nb.errors import ResourceExhausted
+from grym_nb.hardening.eviction import Candidate, Policy, choose, cost_rate
+from grym_nb.hardening.storages import Storages, total
+from grym_nb.render import size as in_words
+
+__all__ = ["TOTAL", "Decision", "Ledger", "Reservation", "Shortage", "Tenant"]
+
+TOTAL = "total"  # the budget of all devices together
+_DECISIONS_KEPT = 1000
+
+
+class Tenant(Protocol):
+    """Who has a reservation and could go: a service."""
+
+    @property
+    def state(self) -> str:
+        """What it does now, in a few words."""
+
+    def candidate(self, device: str, size: int) -> Candidate | None:
+        """Return what a policy judges it by; None while it is in use, or is to stay."""
+
+    def stays(self) -> bool:
+        """Tell whether it is never to go for others."""
+
+    def busy(self) -> Sequence[Any]:
+        """Return the calls that keep it from going, and end by themselves."""
+
+    def evict(self, reason: str) -> bool:
+        """Let go of what it holds, unless it is in use by now; tell whether it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What is lacking for a reservation."""
+
+    device: str
+    asked: int
+    lacking: int
+    limit: int | None  # of the device, or of all; None: nobody set one, and the device does not tell
+    taken: int  # by reservations
+    free: int | None  # of the device, as it tells itself
+
+    def __str__(self) -> str:
+        told = [f"{in_words(self.asked)} of {self.device} asked for"]
+        if self.limit is not None:
+            told.append(f"{in_words(self.taken)} of {in_words(self.limit)} taken")
+        if self.free is not None:
+            told.append(f"{in_words(self.free)} free on it")
+        return ", ".join(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One step by which room was made, or not, with all that it was decided by: it can be replayed."""
+
+    at: float
+    owner: str  # for whom
+    what: Literal["admitted", "evicted", "waits", "refused"]
+    device: str
+    asked: int
+    lacking: int
+    policy: str
+    candidates: tuple[Candidate, ...]
+    chosen: tuple[str, ...]
+    why: str
+
+
+class Reservation:
+    """Bytes that are their owner's, by device, until released; a context manager."""
+
+    __slots__ = ("_ledger", "asked", "owner", "seen", "source", "storages", "tenant")
+
+    def __init__(
+        self, ledger: Ledger, owner: str, asked: Mapping[str, int], tenant: Tenant | None, source: str
+    ) -> None:
+        self._ledger = ledger
+        self.owner = owner
+        self.asked = dict(asked)  # by device, as predicted
+        self.source = source  # how it was known: stated, files, measured before, ...
+        self.tenant = tenant
+        self.storages: Storages | None = None  # once it is there
+        self.seen = 0  # which of the ledger's changes its owner knows
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many bytes it takes on each device: as measured, else as asked for."""
+        return dict(self.asked) if self.storages is None else total(self.storages)
+
+    @property
+    def size(self) -> int:
+        """How many bytes that is on all devices together."""
+        return sum(self.sizes.values())
+
+    def measured(self, storages: Storages) -> None:
+        """Replace what was asked for by what is really there."""
+        self._ledger.measured(self, storages)
+
+    def release(self) -> None:
+        """Give it back, or leave the line for it; does nothing twice."""
+        self._ledger.release(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{in_words(size)} of {device}" for device, size in self.sizes.items())
+        return f"<Reservation of {self.owner}: {sizes or 'nothing'} ({self.source})>"
+
+
+class Ledger:
+    """The reservations on all devices, and the line of those that wait for room; for any thread."""
+
+    def __init__(
+        self,
+        *,
+        look: Callable[[], Mapping[str, Device]],
+        give_back: Callable[[str], object],
+        clock: Clock = monotonic,
+        policy: Policy = cost_rate,
+    ) -> None:
+        self.clock = clock
+        self.policy = policy
+        self.budgets: dict[str, int] = {}
+        self.lock = threading.RLock()  # which knows whose it is: see `clock.wait`
+        self.condition = threading.Condition(self.lock)
+        self.decisions: deque[Decision] = deque(maxlen=_DECISIONS_KEPT)
+        self._look = look
+        self._give_back = give_back
+        self.held: tuple[Reservation, ...] = ()  # the oldest first
+        self.line: tuple[Reservation, ...] = ()  # that wait for room
+        self._changes = 0
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def reserve(
+        self,
+        owner: str,
+        asked: Mapping[str, int],
+        *,
+        wait: Callable[[Reservation, Shortage], None],
+        tenant: Tenant | None = None,
+        source: str = "stated",
+    ) -> Reservation:
+        """Return the reservation, once there is room: `wait` lets others end, or raises to end the wait.
+
+        What could never fit, or not as long as others stay, is refused at once with the figures.
+        """
+        mine = Reservation(self, owner, asked, tenant, source)
+        with self.lock:
+            self.line += (mine,)
+        try:
+            emptied = noted = False
+            while (short := self._taken(mine)) is not None:
+                if not emptied and short.free is not None and short.asked > short.free:
+                    emptied = True
+                    self._give_back(short.device)  # what lies in caches is nobody's
+                    continue
+                self._refuse_hopeless(mine, short)
+                if not (self.first(mine) and self._evicted(mine, short)):
+                    if not noted:
+                        noted = True
+                        self._note(mine, "waits", short, why=str(short))
+                    wait(mine, short)
+        except BaseException:
+            self.release(mine)
+            raise
+        return mine
+
+    def at_once(self, owner: str, asked: Mapping[str, int], tenant: Tenant | None) -> Reservation | None:
+        """Return a reservation where there is room now, nobody goes for it and nobody waits; else None."""
+        mine = Reservation(self, owner, asked, tenant, "measured")
+        with self.lock:
+            self.line += (mine,)
+        if self._taken(mine) is None:
+            return mine
+        self.release(mine)
+        return None
+
+    def _taken(self, mine: Reservation) -> Shortage | None:
+        """Take what was asked for; else return what is lacking."""
+        mine.seen = self._changes
+        found = self._look() if mine.asked else {}  # not under the lock: it asks the driver
+        with self.lock:
+            short = self._shortage(mine, found)
+            if short is None and self.first(mine):
+                self.line = self._without(self.line, mine)
+                self.held += (mine,)
+                self._changed()  # for the next in line
+                return None
+            device = next(iter(mine.asked), TOTAL)
+            return short or Shortage(device, mine.asked.get(device, 0), 0, None, self.taken(device), None)
+
+    def _shortage(self, mine: Reservation, found: Mapping[str, Device]) -> Shortage | None:
+        for device, asked in (*mine.asked.items(), (TOTAL, sum(mine.asked.values()))):
+            limit, free = self.limit(device, found), self._free(device, found)
+            taken = self.taken(device)
+            left = [room for room in (None if limit is None else limit - taken, free) if room is not None]
+            if asked and left and asked > min(left):
+                return Shortage(device, asked, asked - min(left), limit, taken, free)
+        return None
+
+    def limit(self, device: str, found: Mapping[str, Device] | None = None) -> int | None:
+        """Return how much may be taken of a device: its budget, else all there is of it."""
+        if (budget := self.budgets.get(device)) is not None or device == TOTAL:
+            return budget
+        at = (self._look() if found is None else found).get(device)
+        return None if at is None else at.total
+
+    def _free(self, device: str, found: Mapping[str, Device]) -> int | None:
+        """Return what a device could give now, without what is promised to loads under way."""
+        at = found.get(device)
+        if at is None or at.free is None:
+            return None
+        promised = sum([one.asked.get(device, 0) for one in self.held if one.storages is None])
+        return max(0, at.free - promised)
+
+    def taken(self, device: str = TOTAL) -> int:
+        """Return how many bytes of a device, or of all, are reserved; what two share counts once."""
+        there: Storages = {}
+        asked = 0
+        for one in self.held:
+            if one.storages is not None:
+                there |= one.storages
+            else:
+                asked += sum(one.asked.values()) if device == TOTAL else one.asked.get(device, 0)
+        return asked + (sum(there.values()) if device == TOTAL else total(there).get(device, 0))
+
+    # -- whose turn it is --------------------------------------------------------------------------
+
+    def first(self, mine: Reservation) -> bool:
+        """Tell whether nobody in line before this one waits for the same memory."""
+        return not self.before(mine)
+
+    def before(self, mine: Reservation) -> tuple[Reservation, ...]:
+        """Return those in line before this one that wait for the same memory."""
+        line = self.line
+        ahead = line[: line.index(mine)] if mine in line else ()
+        one_budget = TOTAL in self.budgets
+        return tuple([one for one in ahead if one_budget or one.asked.keys() & mine.asked.keys()])
+
+    def let_pass(self, mine: Reservation) -> None:
+        """Put one that waits first in line: whoever is before it waits for its owner to end."""
+        with self.lock:
+            if mine in self.line:
+                self.line = (mine, *self._without(self.line, mine))
+                self._changed()
+
+    # -- who goes ----------------------------------------------------------------------------------
+
+    def others(self, device: str) -> tuple[Reservation, ...]:
+        """Return the reservations on a device."""
+        return tuple([one for one in self.held if device == TOTAL or one.sizes.get(device)])
+
+    def _refuse_hopeless(self, mine: Reservation, short: Shortage) -> None:
+        """Raise when not even those that are in use now would free enough by going."""
+        if short.limit is not None and short.asked > short.limit:
+            raise self._refusal(mine, short, f"it can never fit: {in_words(short.limit)} is all there is")
+        could = 0
+        for one in self.others(short.device):
+            tenant, size = one.tenant, self._size(one, short.device)
+            if tenant is not None and not tenant.stays():
+                could += size
+        there = self.others(short.device)
+        loading = any(one.storages is None and one.tenant is not None for one in there)  # it may fail
+        if could < short.lacking and not loading and not self.before(mine):
+            raise self._refusal(mine, short, "what is there stays")
+
+    def could(self, mine: Reservation) -> bool:
+        """Tell whether there is room for one that waits, or would be if those went that nobody uses."""
+        short = self._shortage(mine, self._look())
+        return short is None or sum(one.bytes for one, _ in self._idle(short.device)) >= short.lacking
+
+    def _idle(self, device: str) -> list[tuple[Candidate, Tenant]]:
+        """Return who could go from a device now."""
+        found = [(one, one.tenant) for one in self.others(device)]
+        asked = [(t.candidate(device, self._size(one, device)), t) for one, t in found if t is not None]
+        return [(candidate, tenant) for candidate, tenant in asked if candidate is not None]
+
+    def _evicted(self, mine: Reservation, short: Shortage) -> bool:
+        """Let go of who nobody uses, as many as are needed; tell whether anybody went."""
+        now = self.clock()
+        idle = {candidate.name: (candidate, tenant) for candidate, tenant in self._idle(short.device)}
+        candidates = tuple([candidate for candidate, _ in idle.values()])
+        # Where all of them are too few, others in use have to go as well once they end: then these first.
+        going = choose(self.policy, candidates, need=short.lacking, now=now) or candidates
+        if not going:
+            return False
+        names = tuple([one.name for one in going])
+        self._note(mine, "evicted", short, candidates, names, str(short))
+        gone = [idle[name][1].evict(f"room for {mine.owner}") for name in names]
+        return any(gone)
+
+    def keep_within(self) -> None:
+        """Let idle ones go until every budget is kept, as far as they are enough."""
+        for device, limit in list(self.budgets.items()):
+            if (over := self.taken(device) - limit) > 0:
+                nobody = Reservation(self, "the budget", {}, None, "stated")
+                self._evicted(nobody, Shortage(device, 0, over, limit, limit + over, None))
+
+    def free_idle(self, device: str, owner: str) -> tuple[str, ...]:
+        """Let all go that nobody uses on a device, for an owner that ran out of it; return who went."""
+        now = self.clock()
+        idle = self._idle(device)
+        names = tuple([candidate.name for candidate, _ in idle])
+        policy, candidates = self._policy_name, tuple([candidate for candidate, _ in idle])
+        why = f"{owner} ran out of {device}"
+        self.decisions.append(Decision(now, owner, "evicted", device, 0, 0, policy, candidates, names, why))
+        return tuple([candidate.name for candidate, tenant in idle if tenant.evict(why)])
+
+    @property
+    def _policy_name(self) -> str:
+        return getattr(self.policy, "__name__", str(self.policy))
+
+    @staticmethod
+    def _size(one: Reservation, device: str) -> int:
+        return sum(one.sizes.values()) if device == TOTAL else one.sizes.get(device, 0)
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def measured(self, mine: Reservation, storages: Storages) -> None:
+        """Put what is really there in the place of what was asked for; where it is more, others go for it."""
+        with self.lock:
+            mine.storages = dict(storages)
+            self._changed()
+        for device in (*total(storages), TOTAL):
+            limit, taken = self.budgets.get(device), self.taken(device)
+            if limit is not None and taken > limit:
+                size = self._size(mine, device)
+                self._evicted(mine, Shortage(device, size, taken - limit, limit, taken, None))
+
+    def release(self, mine: Reservation) -> None:
+        """Take a reservation out, or out of the line."""
+        with self.lock:
+            self.held = self._without(self.held, mine)
+            self.line = self._without(self.line, mine)
+            self._changed()
+
+    def wake(self) -> None:
+        """Let all who wait look again: somebody may go now."""
+        if self.line:
+            with self.lock:
+                self._changed()
+
+    def changed(self, mine: Reservation) -> bool:
+        """Tell whether anything has changed since a reservation was last looked at."""
+        return self._changes != mine.seen
+
+    def _changed(self) -> None:
+        self._changes += 1
+        self.condition.notify_all()
+
+    @staticmethod
+    def _without(all: tuple[Reservation, ...], mine: Reservation) -> tuple[Reservation, ...]:
+        return tuple([one for one in all if one is not mine])
+
+    # -- about it ----------------------------------------------------------------------------------
+
+    def holders(self, device: str) -> str:
+        """Say who has how much of a device, the most first."""
+        sizes = {one.owner: self._size(one, device) for one in self.others(device)}
+        told = [f"{owner} {in_words(sizes[owner])}" for owner in sorted(sizes, key=lambda o: -sizes[o])]
+        return ", ".join(told) or "nothing by services"
+
+    def _refusal(self, mine: Reservation, short: Shortage, why: str) -> ResourceExhausted:
+        self._note(mine, "refused", short, why=why)
+        free = "" if short.free is None else f"; {in_words(short.free)} free on the device"
+        return ResourceExhausted(
+            f"{mine.owner} needs {in_words(short.asked)} of {short.device}: {why}",
+            cause=f"taken: {self.holders(short.device)}{free}",
+            hint="%grym mem shows who holds what; unload one, or raise the budget",
+            service=mine.owner,
+            limit=short.limit,
+            use=short.taken,
+        )
+
+    def _note(
+        self,
+        mine: Reservation,
+        what: Literal["admitted", "evicted", "waits", "refused"],
+        short: Shortage,
+        candidates: tuple[Candidate, ...] = (),
+        chosen: tuple[str, ...] = (),
+        why: str = "",
+    ) -> None:
+        self.decisions.append(
+            Decision(
+                *(self.clock(), mine.owner, what, short.device, short.asked, short.lacking),
+                *(self._policy_name, candidates, chosen, why),
+            )
+        )

@@ -1,0 +1,107 @@
+"""What a model will take before it is loaded: told by the headers of its files, or by its config.
+
+Nothing is imported or read in full: a safetensors file says in its first bytes what is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["Prediction", "predicted", "size_of_files"]
+
+_MOST_HEADER = 100_000_000  # bytes, as the format's own readers allow
+_VARIANTS = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_WIDTHS = {
+    **{"float64": 8, "float32": 4, "float": 4, "fp32": 4},
+    **{"float16": 2, "half": 2, "bfloat16": 2, "fp16": 2, "bf16": 2},
+}
+_DTYPES = ("dtype", "torch_dtype", "precision")
+
+
+class Prediction(NamedTuple):
+    """How many bytes, and how that is known."""
+
+    size: int
+    source: str
+
+
+def predicted(config: Mapping[str, Any]) -> Prediction | None:
+    """Return what a service with this config will take: from the files that it names; None: nobody can tell.
+
+    A ``dtype`` in it counts: weights are often kept in another than they are used in.
+    """
+    width = next((w for name in _DTYPES if (w := _width(config.get(name))) is not None), None)
+    size, named = 0, []
+    for name, value in config.items():
+        if isinstance(value, (str, os.PathLike)) and (found := size_of_files(value, width=width)):
+            size += found
+            named.append(name)
+    return Prediction(size, f"the files of {', '.join(named)}") if size else None
+
+
+def _width(dtype: object) -> int | None:
+    return None if dtype is None else _WIDTHS.get(str(dtype).removeprefix("torch."))
+
+
+def size_of_files(path: str | os.PathLike[str], *, width: int | None = None) -> int:
+    """Return the bytes of the weights in a file, or in a folder of them; 0 where there are none.
+
+    Of several kinds of the same weights one counts: safetensors before pickled ones, the plain before a
+    variant. `width` is how many bytes a number of them takes once it is loaded.
+    """
+    try:
+        at = Path(path)
+        if at.is_file():
+            return _size_of(at, width) if _is_weights(at) else 0
+        if not at.is_dir():
+            return 0
+        folders = [at, *(inner for inner in sorted(at.iterdir()) if inner.is_dir() and _is_part(inner))]
+        return sum(_size_of(file, width) for folder in folders for file in _weights_in(folder))
+    except (OSError, ValueError, KeyError, TypeError):  # no path, no such file, or not what its name says
+        return 0
+
+
+def _is_weights(file: Path) -> bool:
+    return file.suffix == ".safetensors" or file.suffix in _PICKLED
+
+
+def _is_part(folder: Path) -> bool:
+    """Tell whether a folder is a part of a pipeline, as diffusers keeps them."""
+    return not folder.name.startswith((".", "_")) and not folder.name.startswith("checkpoint-")
+
+
+def _weights_in(folder: Path) -> Iterator[Path]:
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and _is_weights(file)]
+    for suffixes in ((".safetensors",), _PICKLED):
+        kind = [file for file in files if file.suffix in suffixes and file.stem != "training_args"]
+        plain = [file for file in kind if not any(variant in file.name for variant in _VARIANTS)]
+        if kind:
+            yield from plain or kind
+            return
+
+
+def _size_of(file: Path, width: int | None) -> int:
+    if file.suffix != ".safetensors":
+        return file.stat().st_size
+    return sum(_sizes_in(file, width))
+
+
+def _sizes_in(file: Path, width: int | None) -> Iterator[int]:
+    """Yield the sizes of the tensors in a safetensors file, as its header tells them."""
+    with file.open("rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8).ljust(8, b"\0"))
+        if length > _MOST_HEADER:
+            raise ValueError(f"{file} is no safetensors file")
+        header = json.loads(opened.read(length))
+    for name, told in header.items():
+        if name != "__metadata__":
+            begin, end = told["data_offsets"]
+            stored = _FLOATS.get(told["dtype"])
+            yield (end - begin) // stored * width if stored and width else end - begin

@@ -1,0 +1,75 @@
+"""What is still there of a model that was let go of: each storage is asked whether it lives."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from grym_nb.hardening.storages import Storages, arrays_in, owner_of, storages_of, tensors_in
+
+__all__ = ["Remains"]
+
+
+class Remains:
+    """The storages of an object, without keeping them: made before it is let go of, and asked afterwards."""
+
+    def __init__(self, owner: str, *roots: object) -> None:
+        self.owner = owner
+        self._lives: list[tuple[Storages, Callable[[], bool]]] = []
+        for tensor in tensors_in(*roots):
+            if (lives := _of_tensor(tensor)) is not None:
+                self._lives.append((storages_of(tensor), lives))
+        for array in arrays_in(*roots):
+            if (owned := owner_of(array)) is not None:
+                self._lives.append((storages_of(array), _Array(owned).lives))
+
+    def arrays(self) -> list[Any]:
+        """Return the arrays that are still there: the collector knows of none of them."""
+        weak = [getattr(lives, "__self__", None) for _, lives in self._lives]
+        found = [one.reference() for one in weak if isinstance(one, _Array)]
+        return [array for array in found if array is not None]
+
+    def alive(self) -> Storages:
+        """Return the storages that are still there, and forget the others."""
+        self._lives = [(storages, lives) for storages, lives in self._lives if lives()]
+        found: Storages = {}
+        for storages, _ in self._lives:
+            found |= storages
+        return found
+
+
+def _of_tensor(tensor: Any) -> Callable[[], bool] | None:
+    """Return what tells whether a tensor's storage lives, whoever looks at it through which tensor."""
+    try:
+        storage = tensor.untyped_storage()
+        weak = _Weak(type(storage), storage._weak_ref())
+    except (NotImplementedError, RuntimeError, AttributeError):
+        return None
+    return weak.lives
+
+
+class _Weak:
+    """A weak reference to a storage, as torch counts them: to be given back."""
+
+    def __init__(self, kind: Any, reference: Any) -> None:
+        self._kind = kind
+        self._reference = reference
+
+    def lives(self) -> bool:
+        return not self._kind._expired(self._reference)
+
+    def __del__(self) -> None:
+        free = getattr(self._kind, "_free_weak_ref", None)
+        if free is not None:
+            free(self._reference)
+
+
+class _Array:
+    """A weak reference to an array."""
+
+    def __init__(self, array: Any) -> None:
+        self.reference = weakref.ref(array)
+
+    def lives(self) -> bool:
+        return self.reference() is not None

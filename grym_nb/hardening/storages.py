@@ -1,0 +1,217 @@
+"""What an object holds in memory: the storages of its tensors and arrays, each once, and where they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+    ModuleType,
+    TracebackType,
+)
+from typing import Any, TypeAlias
+
+__all__ = ["Storages", "arrays_in", "is_others", "owner_of", "storages_of", "tensors_in", "total"]
+
+#: bytes by device and address: what two objects share has one entry, whoever is asked
+Storages: TypeAlias = dict[tuple[str, int], int]
+
+_MOST_PARTS = 1_000_000
+_LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
+_APART = (type, ModuleType, CodeType, FrameType, BuiltinFunctionType)
+#: what these hold is other services': a handle among a model's attributes does not make theirs its own
+_OTHERS = (
+    *("grym_nb.services.", "grym_nb.runtime", "threading", "logging", "asyncio.", "concurrent.futures."),
+    *("IPython.", "ipykernel.", "traitlets.", "zmq.", "tornado."),
+)
+
+
+def storages_of(*roots: object) -> Storages:
+    """Return the storages of all tensors and arrays that can be reached from these objects.
+
+    Looked for in attributes, containers, closures and partials. Arrays that are files (`numpy.memmap`) hold
+    nothing, nor does what is on torch's "meta" device.
+    """
+    found: Storages = {}
+    for part in _parts(roots):
+        if _is_tensor(part):
+            found |= _of_tensor(part)
+        elif _is_array(part) and (owner := owner_of(part)) is not None:
+            found["cpu", owner.__array_interface__["data"][0]] = owner.nbytes
+    return found
+
+
+def tensors_in(*roots: object) -> list[Any]:
+    """Return the tensors that can be reached from these objects, each once."""
+    return [part for part in _parts(roots) if _is_tensor(part)]
+
+
+def arrays_in(*roots: object) -> list[Any]:
+    """Return the NumPy arrays that can be reached from these objects, each once."""
+    return [part for part in _parts(roots) if _is_array(part)]
+
+
+def is_others(part: object) -> bool:
+    """Tell whether what hangs on an object is not its holder's: a handle's is its service's."""
+    return type(part).__module__.startswith(_OTHERS)
+
+
+def total(storages: Storages) -> dict[str, int]:
+    """Return how many bytes there are on each device."""
+    sums: dict[str, int] = {}
+    for (device, _), size in storages.items():
+        sums[device] = sums.get(device, 0) + size
+    return sums
+
+
+# -- the walk --------------------------------------------------------------------------------------
+
+
+def _parts(roots: Iterable[object]) -> Iterator[object]:
+    """Yield what can be reached from the roots, each part once; of a huge graph the nearest."""
+    waiting = [*roots]
+    own = {id(root) for root in waiting}
+    seen: dict[int, object] = {}  # kept, so that no other object gets the same id meanwhile
+    at = 0
+    while at < len(waiting) and at < _MOST_PARTS:
+        part = waiting[at]
+        at += 1
+        if isinstance(part, (*_LEAVES, *_APART)) or id(part) in seen:
+            continue
+        seen[id(part)] = part
+        if is_others(part) and id(part) not in own:
+            continue
+        yield part
+        waiting += _within(part)
+
+
+def _within(part: Any) -> Iterator[object]:
+    if isinstance(part, Mapping):
+        yield from _copied(part, lambda: part.values())
+    elif isinstance(part, (list, tuple, set, frozenset)) or type(part).__name__ == "deque":
+        yield from _copied(part, lambda: part)
+    elif isinstance(part, MethodType):
+        yield part.__self__
+        yield part.__func__
+    elif isinstance(part, FunctionType):
+        yield from _cells(part)
+        return
+    elif isinstance(part, partial):
+        yield from (part.func, part.args, part.keywords)
+    elif isinstance(part, BaseException):
+        yield from (part.args, part.__traceback__, part.__cause__, part.__context__)
+    elif isinstance(part, TracebackType):
+        yield from _variables(part.tb_frame)
+        yield part.tb_next
+    elif isinstance(part, (GeneratorType, CoroutineType)):
+        frame = part.gi_frame if isinstance(part, GeneratorType) else part.cr_frame
+        yield from _variables(frame)
+    if _is_tensor(part):
+        yield from _of_wrapper(part)
+    yield from _attributes(part)
+
+
+def _copied(part: Any, values: Any) -> list[object]:
+    for _ in range(3):  # another thread may change it meanwhile
+        try:
+            return list(values())
+        except RuntimeError:
+            continue
+        except Exception:  # a stranger's mapping
+            return []
+    return []
+
+
+def _variables(frame: FrameType | None) -> list[object]:
+    """Return what a function that waits, or has failed, has in its variables."""
+    if frame is None or frame.f_locals is frame.f_globals:  # a cell's are the notebook's own
+        return []
+    return _copied(frame, frame.f_locals.values)
+
+
+def _cells(function: FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # empty
+            continue
+    yield from function.__defaults__ or ()
+
+
+def _attributes(part: Any) -> Iterator[object]:
+    """Yield the values of attributes, without asking a property for anything."""
+    try:
+        own = object.__getattribute__(part, "__dict__")
+    except AttributeError:
+        own = None
+    if type(own) is dict:
+        yield from _copied(own, own.values)
+    for base in type(part).__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            member: Any = base.__dict__.get(name)
+            if type(member).__name__ == "member_descriptor":
+                try:
+                    yield member.__get__(part)
+                except AttributeError:  # never set
+                    continue
+
+
+# -- tensors and arrays ----------------------------------------------------------------------------
+
+
+def _is_tensor(part: object) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(part, getattr(torch, "Tensor", ()))
+
+
+def _is_array(part: object) -> bool:
+    numpy: Any = sys.modules.get("numpy")
+    return numpy is not None and isinstance(part, getattr(numpy, "ndarray", ()))
+
+
+def _of_tensor(tensor: Any) -> Storages:
+    try:
+        storage = tensor.untyped_storage()
+        device, address, size = _named(storage.device), storage.data_ptr(), storage.nbytes()
+    except (NotImplementedError, RuntimeError, AttributeError):  # sparse, or a wrapper: its parts count
+        return {}
+    return {} if device == "meta" or not address else {(device, address): size}
+
+
+def _of_wrapper(tensor: Any) -> Iterator[object]:
+    """Yield the tensors of which a tensor consists, and its gradient."""
+    names: Iterable[str] = ()
+    try:
+        if hasattr(tensor, "__tensor_flatten__"):
+            names = tensor.__tensor_flatten__()[0]
+        elif tensor.is_sparse:
+            yield from (tensor._indices(), tensor._values())
+        if tensor.is_leaf and tensor.grad is not None:
+            yield tensor.grad
+    except Exception:  # another library's kind of tensor: what it says of itself does not hold
+        return
+    yield from (getattr(tensor, name, None) for name in names)
+
+
+def _named(device: Any) -> str:
+    """Return torch's device by the name it has in tables."""
+    return device.type if device.type in ("cpu", "mps", "meta") else str(device)
+
+
+def owner_of(array: Any) -> Any:
+    """Return the array whose memory this one looks at; None where that is a file's, or torch's."""
+    numpy: Any = sys.modules["numpy"]
+    while True:
+        if isinstance(array, numpy.memmap):
+            return None
+        if not isinstance(array.base, numpy.ndarray):
+            return array if array.base is None or isinstance(array.base, (bytes, bytearray)) else None
+        array = array.base

@@ -1,0 +1,295 @@
+"""A service's memory: reserved before it loads, measured when it is there, given back when it is gone.
+
+Where there is no room, services that nobody uses go; those in use never do, and the load waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from grym_nb.errors import CallTimeout, GrymError
+from grym_nb.hardening.eviction import Candidate
+from grym_nb.hardening.prediction import predicted
+from grym_nb.hardening.returning import give_back
+from grym_nb.hardening.storages import Storages, storages_of, total
+from grym_nb.priority import CRITICAL
+from grym_nb.render import seconds
+from grym_nb.services.frame import CURRENT
+from grym_nb.services.progress import Wait, wait_a_while
+from grym_nb.services.retire import Retirement, release, retire
+from grym_nb.services.tiers import take
+from grym_nb.services.waits import aside
+
+if TYPE_CHECKING:
+    from grym_nb.hardening.ledger import Ledger, Reservation, Shortage
+    from grym_nb.services.frame import Awaited, Frame
+    from grym_nb.services.instance import Instance
+    from grym_nb.services.record import ServiceRecord
+
+__all__ = ["Resident", "Room", "Sleeper", "expected", "measure", "reserved"]
+
+_log = logging.getLogger(__name__)
+_OPAQUE = 10_000_000  # bytes by which the process grew in a load: what is less may be anything
+
+
+# -- before it is there ----------------------------------------------------------------------------
+
+
+@contextmanager
+def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
+    """Have room for what a service is about to load; given back if the load fails."""
+    ledger = record.ports.resources.ledger
+    asked, source = expected(record)
+    resident = Resident(record)
+
+    def wait(mine: Reservation, short: Shortage) -> None:
+        _wait(load, Room(ledger, mine, short))
+
+    reservation = ledger.reserve(record.name, asked, wait=wait, tenant=resident, source=source)
+    try:
+        yield reservation
+    except BaseException:
+        reservation.release()
+        give_back()
+        raise
+
+
+def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
+    """Return what a service will take, by device, and how that is known."""
+    spec = record.spec
+    device = record.policy.device or str(spec.full_config.get("device") or "cpu")
+    if record.footprint.sizes is not None and record.footprint.config == spec.full_config:
+        return dict(record.footprint.sizes), "measured before"
+    if spec.memory is not None:
+        return {device: spec.memory}, "stated"
+    told = predicted(spec.full_config)
+    return ({device: told.size}, told.source) if told is not None else ({}, "not known yet")
+
+
+def measure(record: ServiceRecord, instance: Instance, reservation: Reservation) -> None:
+    """Put what an instance really holds into the books, and remember it for the next time."""
+    if isinstance(reservation.tenant, Resident):
+        reservation.tenant.instance = instance
+    if instance.reservation is reservation:
+        return  # it was parked, and is measured already
+    instance.reservation = reservation
+    storages = _held_by(instance)
+    if not storages and instance.grown >= _OPAQUE:
+        storages = {("cpu", -id(instance)): instance.grown}  # it is no tensor, and still is there
+    reservation.measured(storages)
+    record.footprint.sizes, record.footprint.config = total(storages), record.spec.full_config
+
+
+def _held_by(instance: Instance) -> Storages:
+    """Return the storages of a model, without those of the services it needs."""
+    return {} if instance.model is None else storages_of(instance.model)
+
+
+# -- who may go ------------------------------------------------------------------------------------
+
+
+class Resident:
+    """A service as those who make room see it."""
+
+    def __init__(self, record: ServiceRecord) -> None:
+        self._record = record
+        self.room: Room | None = None  # for which its load waits
+        self.instance: Instance | None = None  # once it is there
+
+    @property
+    def state(self) -> str:
+        """What the service does now: which calls are inside, or for how long it was idle."""
+        record = self._record
+        if self.instance is not None and self.instance.retired:
+            return f"let go of, and still in use by {record.inside()}"
+        if record.instance is None or record.lifecycle.state != "ready":
+            return record.lifecycle.state
+        if inside := record.inside() if record.users else "":
+            return f"in use by {inside}"
+        stays = ", stays" if self.stays() else ""
+        return f"idle for {seconds(max(0.0, record.ports.clock() - record.last_used))}{stays}"
+
+    def candidate(self, device: str, size: int) -> Candidate | None:
+        """Return what a policy judges it by; None while it is in use, or is to stay."""
+        record = self._record
+        with record.lock:
+            instance = record.instance
+            if instance is None or instance is not self.instance or self.stays():
+                return None
+            if record.lifecycle.state != "ready":
+                return None
+            if record.users:
+                instance.wanted = True  # who looks here is told once the last of them has left
+                return None
+            return Candidate(
+                record.name,
+                size,
+                last_used=record.last_used,
+                loaded_at=instance.loaded_at,
+                load_seconds=record.load_seconds or 0.0,
+                priority=record.spec.priority,
+            )
+
+    def stays(self) -> bool:
+        """Tell whether it is never to go for others: a critical one."""
+        return self._record.spec.priority >= CRITICAL
+
+    def busy(self) -> Sequence[Frame]:
+        """Return the calls that keep it from going, and end by themselves."""
+        record = self._record
+        attempt = record._attempt
+        return [attempt.frame] if attempt is not None else record.lane.frames()
+
+    def evict(self, reason: str) -> bool:
+        """Let the model wait beside its accelerator, or go, unless it is in use by now; tell which."""
+        record = self._record
+        instance = record.instance
+        if instance is None:
+            return False
+        try:
+            with _of_nobody():
+                retire(record, Retirement(reason, 0.0, idle_for=0.0, park=Sleeper(record)))
+        except CallTimeout:
+            return False  # it is being loaded, or let go of, by somebody else by now
+        except GrymError as error:
+            _log.warning("%s could not be let go of for %s: %s", record.name, reason, error.message)
+        return record.instance is not instance
+
+
+class Sleeper:
+    """A parked service as those who make room in the main memory see it: nobody can be using it."""
+
+    def __init__(self, record: ServiceRecord) -> None:
+        self._record = record
+
+    @property
+    def state(self) -> str:
+        """That it is parked, and what waking it would take."""
+        took = self._record.footprint.wake_seconds
+        return "parked, its next call wakes it" + (f" in about {seconds(took)}" if took is not None else "")
+
+    def candidate(self, device: str, size: int) -> Candidate | None:
+        """Return what a policy judges it by; None where it is not parked any more."""
+        record = self._record
+        parked = record.footprint.parked
+        if parked is None:
+            return None
+        return Candidate(
+            record.name,
+            size,
+            last_used=record.last_used,
+            loaded_at=parked.instance.loaded_at,
+            load_seconds=record.load_seconds or 0.0,
+            priority=record.spec.priority,
+        )
+
+    def stays(self) -> bool:
+        """Return False: what is parked can be loaded anew."""
+        return False
+
+    def busy(self) -> Sequence[Frame]:
+        """Return no calls."""
+        return ()
+
+    def evict(self, reason: str) -> bool:
+        """Let go of it for good; tell whether it was there."""
+        parked = take(self._record)
+        if parked is None:
+            return False
+        with _of_nobody():
+            release(self._record, parked.instance)
+        return True
+
+
+@contextmanager
+def _of_nobody() -> Iterator[None]:
+    """What is done in this block is no part of the call for whose sake it is done.
+
+    A worker has the call's caller for its frame, which waits in another thread: it must not be made to.
+    """
+    token = CURRENT.set(None)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+# -- waiting for room ------------------------------------------------------------------------------
+
+
+class Room:
+    """What a load waits for that has its reservation in line."""
+
+    def __init__(self, ledger: Ledger, reservation: Reservation, short: Shortage) -> None:
+        self.ledger = ledger
+        self.reservation = reservation
+        self.short = short
+
+    takes_any = True  # of those it waits for: any that ends may be enough
+
+    def behind(self) -> Sequence[Awaited] | None:
+        """Return the calls, or the load before this one, that are in the way; None when none is."""
+        ledger = self.ledger
+        if self.reservation not in ledger.line or ledger.changed(self.reservation):
+            return None  # it looks again by itself
+        if ahead := ledger.before(self.reservation):
+            first = ahead[0].tenant  # which has to go before any of the others can
+            return [first.room] if isinstance(first, Resident) and first.room is not None else None
+        others = [one.tenant for one in ledger.others(self.short.device) if one.tenant is not None]
+        return [frame for tenant in others if not tenant.stays() for frame in tenant.busy()] or None
+
+    def wake(self) -> None:
+        """Let who waits look again whether that still makes sense."""
+        self.ledger.wake()
+
+    def gives_way(self, circle: Sequence[Awaited]) -> bool:
+        """Let a load pass that waits behind this one, for whose end this one waits itself."""
+        if not self.ledger.first(self.reservation):
+            return False
+        for other in circle:
+            if not isinstance(other, Room) or self.reservation not in self.ledger.before(other.reservation):
+                continue
+            if self.ledger.could(other.reservation):  # else it would only wait in our place
+                self.ledger.let_pass(other.reservation)
+                return True
+        return False
+
+    def __str__(self) -> str:
+        return f"memory: {self.short}"
+
+
+def _wait(load: Frame, room: Room) -> None:
+    """Wait until something has changed in the books, or whoever asked for the load wants it no more."""
+    ledger, tenant = room.ledger, room.reservation.tenant
+    cause = load.parent
+    load.refuse_on_loop()
+    assert isinstance(tenant, Resident)
+    tenant.room = room
+    try:
+        with aside(load, room), Wait(load.title) as waits:
+            waits.on(str(room))
+            with ledger.lock:
+                _wait_here(load, cause, room)
+    finally:
+        tenant.room = None
+
+
+def _refuse_unwanted(load: Frame, cause: Frame | None) -> None:
+    """Raise when the call for which it loads is late, or was cancelled: another may begin anew."""
+    if cause is not None:
+        try:
+            cause.check()
+        except GrymError:
+            if (attempt := load.record._attempt) is not None:
+                attempt.unwanted = True
+            raise
+
+
+def _wait_here(load: Frame, cause: Frame | None, room: Room) -> None:
+    ledger = room.ledger
+    while not ledger.changed(room.reservation):
+        _refuse_unwanted(load, cause)
+        wait_a_while(ledger.clock, ledger.condition, None if cause is None else cause.deadline)

@@ -1,0 +1,44 @@
+"""Sizes as people write them: "2GB", and by what they are of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from grym_nb.errors import ConfigError, Problem
+
+__all__ = ["Sizes", "parse_size", "sizes_of"]
+
+#: "4GB" of all, or {"cuda:0": "20GB"}
+Sizes: TypeAlias = "str | int | Mapping[str, str | int] | None"
+
+_SIZE = re.compile(r"([0-9]+)(\.[0-9]+)?\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
+
+
+def parse_size(value: str | int) -> int:
+    """Return `value` in bytes: 2000, "2GB", "1.5 GB", "512 MiB".
+
+    KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024; the case does not matter, nor the B
+    after a letter. Text without a unit is refused: "200" may have meant megabytes.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        whole, fraction, unit, binary = match.groups()
+        if unit or (not binary and value.strip()[-1] in "bB"):
+            scale = int((1024 if binary else 1000) ** " kmgtp".index(unit.lower() or " "))
+            return int(whole) * scale + (round(float(fraction) * scale) if fraction else 0)
+    problem = Problem(
+        "size", repr(value), "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
+    )
+    raise ConfigError(f"{value!r} is not a size", problems=[problem])
+
+
+def sizes_of(value: Sizes) -> dict[str, int]:
+    """Return sizes by what they are of, in bytes: of "total" where only one is given."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return {str(name): parse_size(size) for name, size in value.items()}
+    return {"total": parse_size(value)}

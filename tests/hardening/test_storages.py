@@ -1,0 +1,104 @@
+"""What an object holds: storages of tensors and arrays, each once, wherever they hang."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grym_nb.hardening.storages import arrays_in, storages_of, tensors_in, total
+
+
+def held(*roots: object) -> int:
+    return total(storages_of(*roots)).get("cpu", 0)
+
+
+class Slotted:
+    __slots__ = ("__weakref__", "net", "never")
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+
+
+class Plain:
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def test_arrays_are_found_in_attributes_containers_closures_and_partials() -> None:
+    def zeros() -> Any:
+        return np.zeros(1000)
+
+    captured = zeros()
+    model = Plain(
+        a=zeros(),
+        b=[zeros(), {"c": (zeros(),)}, {1}, deque([zeros()])],
+        d=Slotted(zeros()),
+        e=lambda: captured,
+        f=partial(print, zeros(), end=zeros()),
+        g=Plain(h=zeros()).__init__,  # type: ignore[misc]
+    )
+    assert held(model) == 9 * 8000
+    assert len(arrays_in(model)) == 9
+
+
+def test_what_is_shared_counts_once_however_often_it_hangs_there() -> None:
+    base = np.zeros(1000)
+    one, two = Plain(a=base, b=base[10:20]), Plain(c=base.reshape(10, 100))
+    assert held(one) == held(two) == held(one, two) == 8000
+
+
+def test_circles_and_what_belongs_to_others_are_left_out() -> None:
+    import threading
+
+    circle: dict[str, Any] = {"a": np.zeros(10)}
+    circle["self"] = circle
+    circle["module"], circle["class"], circle["lock"] = np, Plain, threading.Lock()
+    assert held(circle) == 80
+
+
+def test_what_lies_in_a_file_is_not_held(tmp_path: Path) -> None:
+    mapped = np.memmap(tmp_path / "weights", dtype=np.uint8, mode="w+", shape=(4096,))
+    assert held(mapped, mapped[:10]) == 0
+    assert held(np.frombuffer(b"x" * 100, dtype=np.uint8)) == 100
+
+
+def test_a_property_is_not_asked() -> None:
+    class Lazy:
+        @property
+        def net(self) -> Any:
+            raise AssertionError("it was asked")
+
+    assert held(Lazy()) == 0
+
+
+class TestTensors:
+    @pytest.fixture
+    def torch(self) -> Any:
+        return pytest.importorskip("torch")
+
+    def test_of_a_module_all_parameters_and_buffers(self, torch: Any) -> None:
+        net = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.BatchNorm1d(20), torch.nn.LSTM(20, 5))
+        expected = sum(p.nbytes for p in net.parameters()) + sum(b.nbytes for b in net.buffers())
+        assert held(Plain(net=net)) == expected
+
+    def test_tied_weights_and_views_count_once(self, torch: Any) -> None:
+        one, two = torch.nn.Linear(10, 10, bias=False), torch.nn.Linear(10, 10, bias=False)
+        two.weight = one.weight
+        flat = torch.zeros(100)
+        assert held(one, two, flat, flat[5:], flat.numpy()) == 800
+        assert len(tensors_in(one, two)) == 1
+
+    def test_gradients_and_what_hangs_on_a_tensor_count(self, torch: Any) -> None:
+        net = torch.nn.Linear(10, 10, bias=False)
+        net(torch.ones(1, 10)).sum().backward()
+        net.weight.scale = torch.zeros(10)
+        assert held(net) == 400 + 400 + 40
+
+    def test_sparse_tensors_count_and_meta_ones_do_not(self, torch: Any) -> None:
+        assert held(torch.eye(10).to_sparse()) == 10 * (2 * 8 + 4)
+        assert held(torch.nn.Linear(1000, 1000, device="meta")) == 0

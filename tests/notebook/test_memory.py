@@ -1,0 +1,147 @@
+"""Memory in a real kernel: back with the system after an unload, or told who holds it; `%grym mem`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from grym_nb.hardening.returning import can_trim
+from tests.kernel import Kernel
+
+MB = 1_000_000
+
+SERVICE = """
+%load_ext grym_nb
+import gc
+import grym_nb as grym, numpy as np
+from grym_nb.devices import process_memory
+
+class Big(grym.ModelService):
+    '''Many tensors, each with a small survivor beside it: what a heap gives back least gladly.'''
+    def __init__(self, *, mb: int = 400):
+        self.mb = mb
+    def load(self):
+        rng = np.random.default_rng(0)
+        self.parts, self.small, left = [], [], self.mb * 1_000_000
+        while left > 0:
+            size = min(int(rng.integers(500_000, 4_500_000)), left)
+            self.parts.append(np.ones(size, np.uint8))
+            SURVIVORS.append(bytes(3000))
+            left -= size
+    @grym.task
+    def count(self) -> int:
+        return len(self.parts)
+    @grym.task
+    def part(self):
+        return self.parts[0]
+    @grym.task
+    def fail(self):
+        mine = self.parts
+        raise ValueError("as asked")
+
+SURVIVORS = []
+def own():
+    return process_memory().anonymous
+big = grym.register("big", Big)
+grym.register("twin", Big, config={"mb": 1}).load().unload()
+before = own()
+"""
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as running:
+        running.run(SERVICE).checked()
+        yield running
+
+
+def number(kernel: Kernel, expression: str) -> int:
+    text = kernel.run(f"int({expression})").checked().result_text
+    assert text is not None
+    return int(text)
+
+
+def own(kernel: Kernel) -> int:
+    return number(kernel, "own() - before")
+
+
+needs_proc = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not can_trim(), reason="needs /proc and malloc_trim"
+)
+
+
+@needs_proc
+def test_after_each_unload_the_bytes_are_back_with_the_system(kernel: Kernel) -> None:
+    assert number(kernel, "big.count()") >= 150
+    for call in (
+        "big.count()",
+        "big.count.submit().result()",
+        "big.count.submit().result()",
+        "await big.count.submit()",
+    ):
+        kernel.run(call).checked()
+        assert own(kernel) >= 390 * MB
+        kernel.run("big.unload()").checked()
+        assert own(kernel) <= 0.05 * 400 * MB, call
+    assert "still there" not in (kernel.run("%grym mem").checked().result_text or "")
+
+
+@needs_proc
+def test_an_error_and_a_display_hold_nothing_of_a_model_or_are_named(kernel: Kernel) -> None:
+    kernel.run("big")
+    assert kernel.run("big.fail()").error is not None
+    kernel.run("big.part()").checked()
+    kernel.run("kept = big.part()").checked()
+    kernel.run("big.unload()").checked()
+    assert own(kernel) <= 0.05 * 400 * MB
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert "still there of what was unloaded" in shown
+    assert "Out[" in shown and "the variable kept" in shown and "del kept" in shown
+    assert "traceback" not in shown, "its frames were let go of"
+    freed = kernel.run("%grym mem --free").checked().result_text or ""
+    assert "let go of Out[" in freed and "the variable kept" in freed
+    kernel.run("del kept").checked()
+    freed = kernel.run("%grym mem --free").checked().result_text or ""
+    assert "still there" not in freed
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("holding", "named"),
+    [
+        ("with big.use() as model: pass\nmodel", "Out["),
+        ("with big.use() as model: raise ValueError('in the block')", "the variable model"),
+        ("def leak(it):\n    raise ValueError('mine')\nwith big.use() as m: leak(m)", "the last traceback"),
+        ("import types, sys\nplugin = types.ModuleType('plugin')\nsys.modules['plugin'] = plugin\n"
+         "with big.use() as m: plugin.cache = [m.parts]\ndel m, plugin", "plugin.cache"),
+    ],
+)  # fmt: skip
+def test_who_holds_a_whole_model_is_named_and_what_is_ours_to_free_is_freed(
+    kernel: Kernel, holding: str, named: str
+) -> None:
+    kernel.run(holding)
+    kernel.run("big.unload()").checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert named in shown, shown
+    kernel.run("%grym mem --free").checked()
+    kernel.run("for name in ('model', 'm'): dropped = globals().pop(name, None)\ndel dropped").checked()
+    kernel.run("import sys\nif 'plugin' in sys.modules: del sys.modules['plugin']").checked()
+    kernel.run("%grym mem --free").checked()
+    assert own(kernel) <= 0.05 * 400 * MB
+
+
+def test_the_books_the_budget_and_why_somebody_went(kernel: Kernel) -> None:
+    kernel.run("small = [grym.register(f's{n}', Big, config={'mb': 2}) for n in range(3)]").checked()
+    kernel.run("%grym mem --budget 5MB").checked()
+    kernel.run("for s in small: s.count()").checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert "total" in shown and "5.0 MB" in shown and "s2" in shown and "s0" not in shown
+    why = kernel.run("%grym mem --why").checked().result_text or ""
+    assert "evicted: s0" in why and "s2" in why and "cost_rate" in why
+    shown = kernel.run("%grym mem --budget cpu=1GB").checked().result_text or ""
+    assert "1.0 GB" in shown and "total" not in shown
+    error = kernel.run("%grym mem --budget lots").error
+    assert error is not None and "'lots' is not a size" in error.evalue
+    assert "nobody had to go" not in why

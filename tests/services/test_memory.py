@@ -1,0 +1,457 @@
+"""Services and their memory: reserved before the load, measured after it, never taken from one in use."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grym_nb.errors import (
+    CallBlocked,
+    CallCancelled,
+    CallTimeout,
+    GrymError,
+    LoadFailed,
+    ResourceExhausted,
+)
+from grym_nb.hardening.eviction import lru
+from grym_nb.hardening.ledger import Ledger
+from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from grym_nb.testing import FakeClock
+from tests.hardening.test_prediction import safetensors
+from tests.services.crowd import WAIT, Gates, outcome, start, until
+
+KB = 1000
+
+
+class Weights(ModelService):
+    """Holds some weights, and knows whether it may still be asked."""
+
+    def __init__(self, *, kb: int = 10, fail: int = 0) -> None:
+        self.kb = kb
+        self.fail = fail
+
+    def load(self) -> None:
+        self.parts = [np.full(KB // 8, self.kb, np.float64) for _ in range(self.kb)]
+        self.there = True
+
+    def unload(self) -> None:
+        self.there = False
+        for part in self.parts:
+            part.fill(-1)
+
+    @task
+    def ask(self, do: Callable[[], Any] | None = None) -> Any:
+        assert self.there
+        answer = do() if do is not None else None
+        assert self.there and all(part[0] == self.kb for part in self.parts)
+        return answer
+
+
+class House:
+    def __init__(self, registry: ServiceRegistry) -> None:
+        self.registry = registry
+        self.pool = registry.ports.resources
+        self.ledger: Ledger = self.pool.ledger
+        self.ledger.policy = lru
+        self.gates = Gates()
+
+    def budget(self, kb: int) -> None:
+        self.pool.budget({"cpu": kb * KB})
+
+    def make(self, name: str, kb: int = 10, **options: Any) -> ServiceHandle:
+        options.setdefault("memory", kb * KB)
+        return self.registry.register(name, Weights, config={"kb": kb}, **options)
+
+    def there(self) -> list[str]:
+        return [one.owner for one in self.ledger.held]
+
+    def hold(self) -> None:
+        self.gates.tell("in")
+        self.gates.wait("go")
+
+
+@pytest.fixture
+def house(registry: ServiceRegistry) -> Iterator[House]:
+    yield House(registry)
+
+
+# -- what it takes ---------------------------------------------------------------------------------
+
+
+def test_what_is_expected_is_what_is_stated_then_what_was_measured(house: House) -> None:
+    work = house.make("work", 50, memory="80KB")
+    work.load()
+    [account] = house.pool.memory().holders
+    assert (account.owner, account.device, account.size, account.asked) == ("work", "cpu", 50 * KB, 80 * KB)
+    assert account.source == "stated" and account.error == pytest.approx(0.6)
+    assert account.state.startswith("idle for")
+    work.unload()
+    assert house.there() == [] and house.ledger.taken() == 0
+    work.load()
+    [account] = house.pool.memory().holders
+    assert (account.asked, account.source) == (50 * KB, "measured before")
+
+
+def test_files_that_the_config_names_tell_what_a_model_takes(house: House, tmp_path: Path) -> None:
+    class Files(Weights):
+        def __init__(self, *, checkpoint: str) -> None:
+            super().__init__(kb=1)
+
+    safetensors(tmp_path / "model.safetensors", ("F32", [250, 10]))
+    house.registry.register("files", Files, config={"checkpoint": str(tmp_path)}).load()
+    [account] = house.pool.memory().holders
+    assert (account.asked, account.source) == (10 * KB, "the files of checkpoint")
+
+
+def test_a_new_config_is_not_judged_by_the_old_one(house: House) -> None:
+    work = house.make("work", 50, memory=None)
+    work.load()
+    work.configure(kb=20)
+    work.load()
+    [account] = house.pool.memory().holders
+    assert (account.size, account.asked, account.source) == (20 * KB, None, "not known yet")
+
+
+def test_what_a_service_needs_is_not_its_own(house: House) -> None:
+    house.make("need", 30)
+
+    class User(Weights):
+        needs = ("need",)
+
+        def load(self) -> None:
+            super().load()
+            self.other = self.needs.need
+
+    house.registry.register("user", User, config={"kb": 5}).load()
+    assert {one.owner: one.size for one in house.pool.memory().holders} == {"need": 30 * KB, "user": 5 * KB}
+
+
+# -- room ------------------------------------------------------------------------------------------
+
+
+def test_the_idle_go_for_another_and_are_back_with_their_next_call(house: House) -> None:
+    house.budget(35)
+    one, two, three, four = (house.make(name) for name in ("one", "two", "three", "four"))
+    for work in (one, two, three):
+        work.ask()
+    two.ask()
+    four.ask()
+    assert one.state == "registered" and house.there() == ["two", "three", "four"]
+    [decision] = house.pool.decisions
+    assert (decision.owner, decision.what, decision.chosen) == ("four", "evicted", ("one",))
+    one.ask()
+    assert one.status().loads == 2
+
+
+@pytest.mark.parametrize("way", ["running", "in use()", "a stream", "critical"])
+def test_one_in_use_never_goes(house: House, way: str) -> None:
+    house.budget(15)
+    one = house.make("one", priority="critical" if way == "critical" else "normal")
+    two = house.make("two")
+    if way == "running":
+        call = one.ask.submit(house.hold)
+        house.gates.wait("in")
+        waiting = two.ask.submit()
+        until(lambda: bool(house.ledger.line))
+        assert house.there() == ["one"] and not waiting.done()
+        house.gates.tell("go")
+        call.result(WAIT)
+        waiting.result(WAIT)
+        assert house.there() == ["two"]
+    elif way == "in use()":
+        with one.use(), pytest.raises(CallBlocked, match="would wait for ever"):
+            two.ask()
+        two.ask()
+    elif way == "critical":
+        one.ask()
+        with pytest.raises(ResourceExhausted, match="what is there stays") as refused:
+            two.ask()
+        assert refused.value.cause.startswith("taken: one 10.0 KB")
+    else:
+        one.load()
+
+
+def test_what_can_never_fit_fails_at_once_and_nobody_goes_for_it(house: House) -> None:
+    house.budget(25)
+    one = house.make("one")
+    one.ask()
+    with pytest.raises(ResourceExhausted) as refused:
+        house.make("large", 30).ask()
+    assert refused.value.lines()[0] == "large needs 30.0 KB of cpu: it can never fit: 25.0 KB is all there is"
+    assert one.state == "ready" and (refused.value.details["limit"], refused.value.details["use"]) == (
+        25 * KB,
+        10 * KB,
+    )
+
+
+def test_a_load_that_fails_leaves_nothing_in_the_books(house: House) -> None:
+    class Broken(Weights):
+        def load(self) -> None:
+            super().load()
+            raise OSError("no weights")
+
+    broken = house.registry.register("broken", Broken, memory="10KB")
+    with pytest.raises(LoadFailed):
+        broken.load()
+    assert house.there() == []
+
+
+def test_an_unload_gives_it_back_also_when_its_hook_raises(house: House) -> None:
+    class Broken(Weights):
+        def unload(self) -> None:
+            raise OSError("not now")
+
+    broken = house.registry.register("broken", Broken)
+    broken.load()
+    with pytest.raises(GrymError):
+        broken.unload()
+    assert house.there() == []
+
+
+def test_an_instance_that_was_let_go_of_stays_in_the_books_until_its_calls_end(house: House) -> None:
+    work = house.make("work")
+    call = work.ask.submit(house.hold)
+    house.gates.wait("in")
+    work.unload(timeout=0.01)
+    assert house.ledger.taken() == 10 * KB
+    house.gates.tell("go")
+    call.result(WAIT)
+    until(lambda: house.ledger.taken() == 0)
+
+
+def test_a_smaller_budget_has_the_idle_go_at_once(house: House) -> None:
+    one, two = house.make("one"), house.make("two")
+    one.ask()
+    two.ask()
+    house.budget(12)
+    assert house.there() == ["two"]
+    assert house.pool.budget(None).devices[0].budget is None
+
+
+# -- waiting for room ------------------------------------------------------------------------------
+
+
+def busy(house: House, work: ServiceHandle) -> Any:
+    call = work.ask.submit(house.hold)
+    house.gates.wait("in")
+    return call
+
+
+@pytest.mark.parametrize("way", ["late", "cancelled"])
+def test_who_waits_for_room_can_be_late_or_cancelled_and_the_next_begins_anew(
+    driven: ServiceRegistry, clock: FakeClock, way: str
+) -> None:
+    house = House(driven)
+    house.budget(15)
+    one, two = house.make("one"), house.make("two")
+    running = busy(house, one)
+    waiting = two.ask.with_(timeout=5.0 if way == "late" else None).submit()
+    until(lambda: bool(house.ledger.line))
+    other = two.ask.submit()
+    if way == "late":
+        clock.advance(6.0)
+    else:
+        waiting.cancel()
+    assert isinstance(outcome(waiting), CallTimeout if way == "late" else CallCancelled)
+    until(lambda: len(house.ledger.line) == 1)
+    house.gates.tell("go")
+    running.result(WAIT)
+    assert other.result(WAIT) is None
+
+
+def test_two_that_would_wait_for_one_anothers_room_are_told(house: House) -> None:
+    house.budget(25)
+    one, two, three, four = (house.make(name) for name in ("one", "two", "three", "four"))
+    both = threading.Barrier(2)
+
+    def through(other: ServiceHandle) -> Any:
+        both.wait(WAIT)
+        return other.ask()
+
+    calls = [start(one.ask, lambda: through(three)), start(two.ask, lambda: through(four))]
+    ended = [outcome(call) for call in calls]
+    assert sum(isinstance(error, CallBlocked) for error in ended) >= 1, ended
+    for work in (one, two, three, four):
+        assert work.ask() is None
+
+
+def test_a_load_inside_a_call_passes_one_that_waits_for_that_very_call(house: House) -> None:
+    house.budget(35)
+    one, large, small = house.make("one"), house.make("large", 30), house.make("small", 20)
+    reached, on = house.gates["reached"], house.gates["on"]
+
+    def inside() -> Any:
+        reached.set()
+        on.wait(WAIT)
+        return small.ask()
+
+    call = start(one.ask, inside)
+    reached.wait(WAIT)
+    waiting = large.ask.submit()
+    until(lambda: bool(house.ledger.line))
+    on.set()
+    assert outcome(call) is None, "it is not kept waiting by what waits for it"
+    assert waiting.result(WAIT) is None
+
+
+# -- when it runs out in the middle ----------------------------------------------------------------
+
+
+class Greedy(ModelService):
+    """Runs out of memory as long as somebody else is there."""
+
+    def __init__(self, *, at: str = "call") -> None:
+        self.at = at
+
+    def load(self) -> None:
+        if self.at == "load":
+            self.want()
+
+    def want(self) -> None:
+        CALLS.append(self.at)
+        if OTHERS():
+            raise MemoryError("Unable to allocate 7 GiB")
+
+    @task
+    def compute(self) -> str:
+        self.want()
+        return "done"
+
+    @task(replay=False)
+    def once(self) -> str:
+        self.want()
+        return "done"
+
+
+CALLS: list[str] = []
+OTHERS: Callable[[], bool] = lambda: True  # noqa: E731
+
+
+@pytest.fixture
+def greedy(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ServiceHandle]:
+    monkeypatch.setattr(f"{__name__}.CALLS", [])
+
+    def make(at: str, until_gone: ServiceHandle | None) -> ServiceHandle:
+        there = (lambda: True) if until_gone is None else (lambda: until_gone.state == "ready")
+        monkeypatch.setattr(f"{__name__}.OTHERS", there)
+        return house.registry.register("greedy", Greedy, config={"at": at})
+
+    return make
+
+
+@pytest.mark.parametrize("at", ["call", "load"])
+def test_what_runs_out_of_memory_is_tried_once_more_when_the_idle_have_gone(
+    house: House, greedy: Callable[..., ServiceHandle], at: str
+) -> None:
+    idle = house.make("idle")
+    idle.load()
+    work = greedy(at, idle)
+    assert work.compute() == "done" and idle.state == "registered"
+    assert Counter(CALLS)[at] == (2 if at == "call" else 3)
+    [decision] = house.pool.decisions
+    assert decision.chosen == ("idle",) and decision.why == "greedy ran out of cpu"
+    assert idle.ask() is None
+
+
+@pytest.mark.parametrize("at", ["call", "load"])
+def test_what_runs_out_twice_says_who_holds_what(
+    house: House, greedy: Callable[..., ServiceHandle], at: str
+) -> None:
+    stays = house.make("stays", priority="critical")
+    stays.load()
+    idle = house.make("idle")
+    idle.load()
+    work = greedy(at, None)
+    with pytest.raises(ResourceExhausted) as refused:
+        work.compute()
+    assert "ran out of memory, also without idle: Unable to allocate 7 GiB" in refused.value.message
+    assert "cpu: stays 10.0 KB" in refused.value.cause
+    assert Counter(CALLS) == {at: 2} and stays.state == "ready"
+
+
+def test_a_task_with_side_effects_is_not_called_again(
+    house: House, greedy: Callable[..., ServiceHandle]
+) -> None:
+    idle = house.make("idle")
+    idle.load()
+    work = greedy("call", idle)
+    with pytest.raises(ResourceExhausted):
+        work.once()
+    assert CALLS == ["call"] and idle.state == "registered"
+    assert work.once() == "done"
+
+
+# -- many at once ----------------------------------------------------------------------------------
+
+
+def test_a_crowd_within_a_budget_never_sees_a_model_that_has_gone(house: House) -> None:
+    house.budget(42)
+    names = [f"s{n}" for n in range(12)]
+    loading: Counter[str] = Counter()
+    twice: list[str] = []
+
+    class Counted(Weights):
+        def __init__(self, *, kb: int = 10, name: str = "") -> None:
+            super().__init__(kb=kb)
+            self.name = name
+
+        def load(self) -> None:
+            loading[self.name] += 1
+            if loading[self.name] > 1:
+                twice.append(self.name)
+            super().load()
+            loading[self.name] -= 1
+
+        @task
+        def bad(self) -> None:
+            raise ValueError("as asked")
+
+    for n, name in enumerate(names):
+        kb = (8, 10, 12)[n % 3]
+        options: dict[str, Any] = {"memory": kb * KB, "concurrency": 1 + n % 2}
+        house.registry.register(name, Counted, config={"kb": kb, "name": name}, **options)
+    over: list[int] = []
+    strange: list[BaseException] = []
+
+    def run(seed: int) -> int:
+        rng = random.Random(seed)
+        done = 0
+        for _ in range(100):
+            work = house.registry[rng.choice(names)]
+            kind = rng.random()
+            try:
+                if kind < 0.1:
+                    work.bad()
+                elif kind < 0.3:
+                    work.ask.submit().result(WAIT)
+                elif kind < 0.35:
+                    work.ask(house.registry[rng.choice(names)].ask)
+                elif kind < 0.4:
+                    work.ask.with_(timeout=0.001)()
+                elif kind < 0.45:
+                    work.unload(timeout=rng.choice([0.0, 5.0]))
+                else:
+                    work.ask()
+                done += 1
+            except (GrymError, TimeoutError) as error:
+                if isinstance(error, (ResourceExhausted, LoadFailed)) or "AssertionError" in str(error):
+                    strange.append(error)
+            with house.ledger.lock:
+                taken = house.ledger.taken("cpu")
+            if taken > 42 * KB:
+                over.append(taken)
+        return done
+
+    threads = [start(run, seed) for seed in range(8)]
+    done = [outcome(thread) for thread in threads]
+    assert all(isinstance(count, int) and count > 40 for count in done), done
+    assert not strange and not twice
+    assert not over
+    until(lambda: not house.ledger.line)  # loads for calls that were late by then
