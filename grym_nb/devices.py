@@ -187,7 +187,8 @@ def _cpu(trouble: str) -> Device:
     limit = memory_limit()
     if limit is not None and limit.size < total:
         total = limit.size
-        free = min(free, max(0, limit.size - (limit.used or 0)))
+        used = process_memory().rss if limit.used is None else limit.used
+        free = min(free, max(0, limit.size - used))
         told.append(f"limited to {size(limit.size)} by {limit.source}")
     return Device("cpu", "cpu", total, free, "; ".join([*told, trouble] if trouble else told))
 

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from grym_nb.hardening.eviction import POLICIES, Policy
 from grym_nb.hardening.leases import Lease, Place
 from grym_nb.hardening.ledger import TOTAL, Decision, Ledger, Reservation, Shortage
 from grym_nb.hardening.policy import FLAG, SECONDS, or_none
+from grym_nb.hardening.pressure import Pressure, pressure
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.returning import give_back
 from grym_nb.priority import priority_of
@@ -120,6 +121,9 @@ class ResourcePool:
         self.ledger = Ledger(look=self._memories, give_back=give_back, clock=self._clock, policy=policy)
         self.ledger.budgets = sizes_of(memory)
         self._remains: tuple[Remains, ...] = ()
+        #: how near the process is to what it may have, and whether that was said
+        self.pressure: Callable[[], Pressure] = pressure
+        self.warned = False
 
     # -- what there is -----------------------------------------------------------------------------
 

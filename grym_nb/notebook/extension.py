@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError
+from grym_nb.notebook.breadcrumb import follow, found
 from grym_nb.notebook.completion import matcher_for
 from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
+from grym_nb.runtime import current
 from grym_nb.services.progress import on_progress
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "uninstall"]
 
+_log = logging.getLogger(__name__)
 _NAME = "grym"
 
 #: what undoes each installation. `%reload_ext` does not reload this module, so it is not forgotten.
@@ -36,6 +40,7 @@ def install(shell: InteractiveShell) -> None:
         _add_progress(shell, undo)
         _add_errors(shell, undo)
         undo.callback(end_feeds, shell)  # of `%grym context watch`
+        _add_breadcrumb(undo)
         _installed[shell] = undo.pop_all()
 
 
@@ -65,6 +70,13 @@ def _add_magics(shell: InteractiveShell, undo: ExitStack) -> None:
                 setattr(manager.user_magics, _NAME, held)
 
     undo.callback(remove)
+
+
+def _add_breadcrumb(undo: ExitStack) -> None:
+    """Say what became of a kernel that was killed, and leave word of what this one does."""
+    for line in found():
+        _log.warning(line)
+    undo.callback(follow(current()))
 
 
 def _add_completion(shell: InteractiveShell, undo: ExitStack) -> None:

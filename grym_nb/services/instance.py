@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from grym_nb.hardening.eviction import Heat
 from grym_nb.services.model import tasks_of
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ class Instance:
 class Footprint:
     """What a service takes in memory, as far as that is known; it outlives the instances."""
 
-    __slots__ = ("config", "parked", "sizes", "wake_seconds")
+    __slots__ = ("config", "heat", "parked", "sizes", "wake_seconds")
 
     def __init__(self) -> None:
+        self.heat = Heat()
         self.sizes: dict[str, int] | None = None  # by device, as measured when it was last there
         self.config: Mapping[str, Any] | None = None  # under which that was
         self.parked: Parked | None = None  # beside its accelerator, until it is called again

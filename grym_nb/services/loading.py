@@ -40,6 +40,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
     def wind_up() -> None:
         assert record._gate is not None
         record._gate.release(frame)
+        record.ports.weights.release(frame)  # what a load that failed has taken
         frame.end()
         for need, holder in reversed(held):
             need.let_go(holder)
@@ -58,6 +59,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 made = _made(record, frame, reservation)
                 if reservation is not None:
                     measure(record, made, reservation)
+                record.ports.weights.hand_over(frame, made)
                 instance = made
             move, reason = "loaded", ""
         except GrymError as error:
@@ -100,6 +102,7 @@ def end_load(
             record.instance = instance
             record._tasks = instance.tasks
             record.last_used = record.ports.clock()
+            record.footprint.heat.spell(record.last_used)
             woken = instance.loaded_at < began
             took = record.last_used - began
             record.load_seconds, record.footprint.wake_seconds = (
@@ -118,6 +121,7 @@ def end_load(
     record.ports.resources.ledger.wake()
     if closed and instance is not None:
         clean_up(record.name, instance.model)  # the registry did not wait for this load
+        record.ports.weights.release(instance)
         if instance.reservation is not None:
             instance.reservation.release()
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import CallTimeout, GrymError
+from grym_nb.errors import CallTimeout, GrymError, ResourceExhausted
 from grym_nb.hardening.eviction import Candidate
 from grym_nb.hardening.prediction import predicted
+from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM
 from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import Storages, storages_of, total
 from grym_nb.priority import CRITICAL
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Awaited, Frame
     from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.tiers import Parked
 
-__all__ = ["Resident", "Room", "Sleeper", "expected", "measure", "reserved"]
+__all__ = ["Resident", "Room", "Sleeper", "expected", "measure", "reserved", "unload_idle"]
 
 _log = logging.getLogger(__name__)
 _OPAQUE = 10_000_000  # bytes by which the process grew in a load: what is less may be anything
@@ -42,6 +44,7 @@ _OPAQUE = 10_000_000  # bytes by which the process grew in a load: what is less 
 def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
     """Have room for what a service is about to load; given back if the load fails."""
     ledger = record.ports.resources.ledger
+    _refuse_under_pressure(record)
     asked, source = expected(record)
     resident = Resident(record)
 
@@ -55,6 +58,31 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
         reservation.release()
         give_back()
         raise
+
+
+def _refuse_under_pressure(record: ServiceRecord) -> None:
+    """Raise where the process itself is about to be killed: nothing more is loaded then."""
+    pool = record.ports.resources
+    if (now := pool.pressure()).share < WARNED_FROM:
+        pool.warned = False
+        return
+    if now.share >= REFUSED_FROM:
+        gone = pool.ledger.free_idle("cpu", record.name)
+        give_back()
+        now = pool.pressure()
+        if now.share >= REFUSED_FROM:
+            freed = f", also without {', '.join(gone)}" if gone else ""
+            raise ResourceExhausted(
+                f"{record.name} is not loaded: {now}{freed}",
+                cause=f"services have {pool.ledger.holders('cpu')}",
+                hint="at 100 % the system kills the kernel and all is lost: see %grym mem",
+                service=record.name,
+                limit=now.limit,
+                use=now.used,
+            )
+    if not pool.warned:
+        pool.warned = True  # once, until it has fallen again
+        _log.warning("memory is running out: %s; %%grym mem shows who has it", now)
 
 
 def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
@@ -124,14 +152,7 @@ class Resident:
             if record.users:
                 instance.wanted = True  # who looks here is told once the last of them has left
                 return None
-            return Candidate(
-                record.name,
-                size,
-                last_used=record.last_used,
-                loaded_at=instance.loaded_at,
-                load_seconds=record.load_seconds or 0.0,
-                priority=record.spec.priority,
-            )
+            return _judged(record, size)
 
     def stays(self) -> bool:
         """Tell whether it is never to go for others: a critical one."""
@@ -159,6 +180,27 @@ class Resident:
         return record.instance is not instance
 
 
+def unload_idle(record: ServiceRecord, seconds: float) -> Parked | None:
+    """Let go of a model that nobody has used for so long; return it where it is parked."""
+    if trouble := retire(record, Retirement("idle", idle_for=seconds, park=Sleeper(record))):
+        raise trouble
+    return record.footprint.parked
+
+
+def _judged(record: ServiceRecord, size: int) -> Candidate:
+    heat = record.footprint.heat
+    return Candidate(
+        record.name,
+        size,
+        last_used=record.last_used,
+        load_seconds=record.load_seconds or 0.0,
+        spells=heat.spells,
+        heat=heat.value,
+        heat_at=heat.at,
+        priority=record.spec.priority,
+    )
+
+
 class Sleeper:
     """A parked service as those who make room in the main memory see it: nobody can be using it."""
 
@@ -173,18 +215,7 @@ class Sleeper:
 
     def candidate(self, device: str, size: int) -> Candidate | None:
         """Return what a policy judges it by; None where it is not parked any more."""
-        record = self._record
-        parked = record.footprint.parked
-        if parked is None:
-            return None
-        return Candidate(
-            record.name,
-            size,
-            last_used=record.last_used,
-            loaded_at=parked.instance.loaded_at,
-            load_seconds=record.load_seconds or 0.0,
-            priority=record.spec.priority,
-        )
+        return None if self._record.footprint.parked is None else _judged(self._record, size)
 
     def stays(self) -> bool:
         """Return False: what is parked can be loaded anew."""
@@ -193,6 +224,11 @@ class Sleeper:
     def busy(self) -> Sequence[Frame]:
         """Return no calls."""
         return ()
+
+    def end(self, parked: Parked) -> None:
+        """Let go of this one, unless it was woken meanwhile."""
+        if self._record.footprint.parked is parked:
+            self.evict("idle")
 
     def evict(self, reason: str) -> bool:
         """Let go of it for good; tell whether it was there."""

@@ -23,6 +23,7 @@ __all__ = ["ModelService", "Needs", "TaskSpec", "clashes", "needs_of", "task", "
 
 _MARK = "__grym_task__"
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 #: methods that are called by us, with how many arguments
 _HOOKS = {"load": 0, "warm_up": 0, "ping": 0, "unload": 0, "adapt_context": 1}
@@ -52,6 +53,16 @@ class ModelService:
 
     # `adapt_context(self, item)`, where a class has it, returns the content of an item of context in the form
     # that its tasks take; it may be asked of an object that is not loaded.
+
+    def shared(self, key: str, build: Callable[[], _T]) -> _T:
+        """Return what `build` makes, once for all services that name the same `key`; for use in `load`.
+
+        It is gone with the last service that has it. Name in the key all that makes a difference, such as
+        ``"ckpt-dir:fp16:cuda:0"``, and leave what is shared as it is: the others see every change.
+        """
+        from grym_nb.services.weights import shared
+
+        return shared(key, build)
 
     def unload(self) -> None:
         """Release what garbage collection would not (files, processes, caches); also after a failed load."""

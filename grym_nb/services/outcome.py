@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallCancelled, GrymError, Interrupted, LoadFailed, TaskFailed
 from grym_nb.events import CallEnded
+from grym_nb.hardening.eviction import SPELL_SECONDS
 from grym_nb.render import redacted
 from grym_nb.services.call import Provenance, TaskResult, status_of
 from grym_nb.services.failure import describe
@@ -224,6 +225,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
         if waited:
             record.waited(task, waited)
     meter.record(took if took > 0.0 else 0.0)
+    if now - record.last_used > SPELL_SECONDS:
+        record.footprint.heat.spell(now)
     record.last_used = now
     instance = frame.instance
     version = instance.version if instance is not None else record.version

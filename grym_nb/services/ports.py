@@ -18,6 +18,7 @@ from grym_nb.metrics import Metrics
 from grym_nb.pulse import Pulse, Workers
 from grym_nb.services.engines.loop import LoopThread
 from grym_nb.services.failure import LastFailure
+from grym_nb.services.weights import SharedWeights
 from grym_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Ports:
         self.workers = Workers("grym-call", linger=self.settings.linger_seconds)
         self.loop = LoopThread()
         self.failures = LastFailure()
+        self.weights = SharedWeights(self.metrics)
         # Plain tuples with the fields of `Ended`: this is written at every call and read rarely.
         self.calls: deque[tuple[int, float, str, str, str, str, float, str]]
         self.calls = deque(maxlen=self.settings.calls_kept)

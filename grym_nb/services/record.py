@@ -359,17 +359,15 @@ class ServiceRecord:
 
     # -- change and end ----------------------------------------------------------------------------
 
-    def unload(
-        self, timeout: float | None = None, *, reason: str = "unload", idle_for: float | None = None
-    ) -> None:
+    def unload(self, timeout: float | None = None, *, reason: str = "unload") -> None:
         """Wait for running calls, then let go of the instance; the service is registered again.
 
         After `timeout` seconds (the settings' `drain_seconds`) calls that still run keep the instance to
-        themselves until they end. With `idle_for`, only if nobody has used it for so long.
+        themselves until they end.
         """
         timeout = limit_of(timeout)
         self.refuse_from_within("unload", waits=timeout is None)
-        if trouble := retire(self, Retirement(reason, timeout, idle_for=idle_for)):
+        if trouble := retire(self, Retirement(reason, timeout)):
             raise trouble
 
     def respec(self, spec: ServiceSpec, what: tuple[str, ...]) -> None:

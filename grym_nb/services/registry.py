@@ -25,6 +25,7 @@ from grym_nb.metrics import Metrics
 from grym_nb.render import brief, redacted
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
+from grym_nb.services.memory import Sleeper, unload_idle
 from grym_nb.services.model import TaskSpec, clashes
 from grym_nb.services.policy import check_layers
 from grym_nb.services.ports import Ended, Ports
@@ -441,8 +442,13 @@ class ServiceRegistry:
             self.ports.pulse.work(partial(self._unload_if_idle, record), name=f"unload of idle {record.name}")
 
     def _unload_if_idle(self, record: ServiceRecord) -> None:
-        record.unload(reason="idle", idle_for=record.spec.ttl)
+        ttl = record.spec.ttl
+        parked = None if ttl is None else unload_idle(record, ttl)
         self._arm(record)  # a call came before us: its idle time begins anew
+        if parked is not None and ttl is not None:  # beside its accelerator it has as long again
+            name, end = f"end of idle {record.name}", partial(Sleeper(record).end, parked)
+            pulse = self.ports.pulse
+            pulse.at(self.ports.clock() + ttl, partial(pulse.work, end, name=name), name=name)
 
     # -- the end -----------------------------------------------------------------------------------
 

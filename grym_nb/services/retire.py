@@ -238,6 +238,7 @@ def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
         return None if hook is None else _run_hook(record, instance, hook)
     finally:
         del hook  # which is the model's
+        record.ports.weights.release(instance)
         _give_back(record, instance, remains)
 
 

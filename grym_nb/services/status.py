@@ -90,7 +90,9 @@ class ServiceStatus:
     p95: float | None
     loads: int
     load_seconds: float | None
-    memory: int | None
+    memory: int | None  # as stated
+    holds: Mapping[str, int]  # by device, as measured
+    parked: bool
     ttl: float | None
     last_error: str
     breaker: str
@@ -119,6 +121,15 @@ class ServiceStatus:
         errors = f", {self.errors} failed" if self.errors else ""
         return f"{' '.join(told)} · {calls}{errors}"
 
+    @property
+    def _memory(self) -> str:
+        told = [f"{size(held)} of {device}" for device, held in self.holds.items()]
+        if self.parked:
+            told.append("parked: its next call wakes it")
+        if self.memory is not None:
+            told.append(f"{size(self.memory)} as stated")
+        return ", ".join(told)
+
     def _table(self) -> Table:
         rows = [
             (
@@ -140,7 +151,7 @@ class ServiceStatus:
                 "loads",
                 f"{self.loads}, the last in {seconds(self.load_seconds)}" if self.loads else "never loaded",
             ),
-            ("memory", f"{size(self.memory)} (as stated)" if self.memory is not None else ""),
+            ("memory", self._memory),
             ("idle limit", seconds(self.ttl) if self.ttl is not None else ""),
             ("slots", str(self.concurrency) if self.concurrency > 1 else ""),
             ("last error", self.last_error),
@@ -245,11 +256,21 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         loads=record.loads,
         load_seconds=record.load_seconds,
         memory=spec.memory,
+        holds=_holds(record),
+        parked=record.footprint.parked is not None,
         ttl=spec.ttl,
         last_error=_last_error(record),
         breaker=breaker_of(record),
         device=device_of(record),
     )
+
+
+def _holds(record: ServiceRecord) -> dict[str, int]:
+    """Return what a service holds now, loaded or parked, by device."""
+    parked = record.footprint.parked
+    instance = record.instance if parked is None else parked.instance
+    reservation = None if instance is None else instance.reservation
+    return {} if reservation is None else {d: held for d, held in reservation.sizes.items() if held}
 
 
 def _task_names(record: ServiceRecord) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from grym_nb.errors import ResourceExhausted
 from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import storages_of, total
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
-from tests.services.crowd import WAIT, outcome, start
+from grym_nb.testing import FakeClock
+from tests.services.crowd import WAIT, outcome, start, until
 
 pytestmark = pytest.mark.gpu
 
@@ -101,6 +102,9 @@ def test_the_books_say_what_the_allocator_says(
 
 
 def test_memory_of_the_card_is_back_after_an_unload(nets: Any, torch: Any) -> None:
+    twin = nets("twin", 1)
+    twin.total()  # the kernels it needs are on the card from now on
+    twin.unload()
     free = torch.cuda.mem_get_info()[0]
     net = nets("net", 400)
     net.total()
@@ -138,6 +142,19 @@ def test_what_is_parked_goes_with_unload(nets: Any, torch: Any) -> None:
     assert nets.ledger.taken("cpu") >= 90 * MB
     one.unload()
     assert one._record.footprint.parked is None and nets.ledger.taken("cpu") == 0
+
+
+def test_what_was_idle_for_its_ttl_is_parked_and_after_as_long_again_it_is_gone(
+    driven: ServiceRegistry, clock: FakeClock, torch: Any
+) -> None:
+    net = driven.register("net", Net, config={"mb": 20}, device=DEVICE, ttl=60.0).load()
+    record = net._record
+    clock.advance(61.0)
+    until(lambda: record.footprint.parked is not None)
+    assert driven.ports.resources.ledger.taken(DEVICE) == 0 and net.status().parked
+    clock.advance(61.0)
+    until(lambda: record.footprint.parked is None)
+    assert driven.ports.resources.ledger.taken() == 0 and net.status().holds == {}
 
 
 def test_a_call_that_runs_out_of_memory_is_run_again_without_the_idle(nets: Any, torch: Any) -> None:

@@ -455,3 +455,12 @@ def test_a_crowd_within_a_budget_never_sees_a_model_that_has_gone(house: House) 
     assert not strange and not twice
     assert not over
     until(lambda: not house.ledger.line)  # loads for calls that were late by then
+
+
+def test_the_status_tells_what_a_service_holds(house: House) -> None:
+    work = house.make("work", 50, memory="80KB")
+    assert work.status().holds == {} and "80.0 KB as stated" in repr(work.status())
+    work.load()
+    status = work.status()
+    assert (status.holds, status.memory, status.parked) == ({"cpu": 50 * KB}, 80 * KB, False)
+    assert "50.0 KB of cpu, 80.0 KB as stated" in repr(status)

@@ -1,0 +1,118 @@
+"""What a kernel was doing, in a file of its own: a kernel that is killed for its memory says nothing itself.
+
+The next kernel of the same folder reads it once, and says it where it looks as if memory was why.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.events import StateChanged
+from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM, kills, pressure
+from grym_nb.render import size
+from grym_nb.services.memory import expected
+
+if TYPE_CHECKING:
+    from grym_nb.runtime import Runtime
+
+__all__ = ["drop", "follow", "found"]
+
+_KEPT_SECONDS = 86_400.0
+
+
+def _folder() -> Path:
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    return Path(jupyter_runtime_dir()) / "grym_nb"
+
+
+def follow(runtime: Runtime, *, folder: Path | None = None) -> Callable[[], None]:
+    """Write down what a runtime's services load, until what this returns is called, or a clean end."""
+    at = (folder or _folder()) / f"{os.getpid()}.json"
+
+    def note(event: StateChanged) -> None:
+        if "loading" in (event.before, event.after):
+            begins = event.after == "loading"
+            asked = expected(runtime.registry[event.service]._record)[0] if begins else {}
+            drop(at, f"loading {event.service}" if begins else "", sum(asked.values()), runtime)
+
+    end = runtime.events.subscribe(note, StateChanged)
+
+    def remove() -> None:
+        end()
+        with suppress(OSError):
+            at.unlink()
+        atexit.unregister(remove)
+
+    atexit.register(remove)
+    return remove
+
+
+def drop(at: Path, doing: str, asked: int, runtime: Runtime) -> None:
+    """Write the file, in one piece; a disk that is full or read-only is nobody's trouble here."""
+    now = pressure()
+    there = sorted({one.owner for one in runtime.resources.ledger.held if one.storages is not None})
+    told = {"at": time.time(), "folder": os.getcwd(), "doing": doing, "there": there, "asked": asked}
+    told |= {"used": now.used, "limit": now.limit, "source": now.source, "kills": kills()}
+    with suppress(OSError):
+        at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=at.parent, suffix=".part", delete=False) as part:
+            json.dump(told, part)
+        os.replace(part.name, at)
+
+
+def found(*, folder: Path | None = None) -> Iterator[str]:
+    """Yield what kernels of this folder that ended without a word were doing, where memory may be why.
+
+    Each is told once, and forgotten.
+    """
+    with suppress(OSError):
+        for file in sorted((folder or _folder()).glob("*.json")):
+            if not _runs(file):
+                told = _read(file)
+                with suppress(OSError):
+                    file.unlink()
+                if told is not None and (line := _said(told)):
+                    yield line
+
+
+def _runs(file: Path) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(int(file.stem)).create_time() <= file.stat().st_mtime
+    except (psutil.Error, ValueError, OSError):
+        return False
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        recent = time.time() - float(told["at"]) < _KEPT_SECONDS
+        return told if recent and told["folder"] == os.getcwd() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _said(told: dict[str, Any]) -> str:
+    before, now = told.get("kills"), kills()
+    killed = before is not None and now is not None and now > before
+    doing, used, limit = str(told["doing"]), int(told["used"]), int(told["limit"])
+    expected = used + (int(told["asked"]) if doing else 0)
+    if not killed and expected < (REFUSED_FROM if doing else WARNED_FROM) * limit:
+        return ""
+    there = f"with {', '.join(told['there'])} loaded" if told["there"] else "with nothing loaded"
+    why = "was killed for its memory" if killed else "ended without a word"
+    more = f", {size(int(told['asked']))} more asked for" if doing and told["asked"] else ""
+    return (
+        f"grym: the kernel before this one {why}, {doing or 'idle or in a call'} {there}: "
+        f"{size(used)} of {size(limit)} in use{more}. %grym mem --budget keeps services within less"
+    )

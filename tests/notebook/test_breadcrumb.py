@@ -1,0 +1,132 @@
+"""A kernel that is killed for its memory cannot say so: the next one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grym_nb.hardening.pressure import Pressure
+from grym_nb.notebook import breadcrumb
+from grym_nb.notebook.breadcrumb import follow, found
+from grym_nb.runtime import Runtime
+from grym_nb.services import ModelService, task
+from tests.kernel import Kernel, KernelDied
+
+HANGS = """
+%load_ext grym_nb
+import grym_nb as grym, os
+class Huge(grym.ModelService):
+    def load(self):
+        os.kill(os.getpid(), 9)
+    @grym.task
+    def ask(self): ...
+from grym_nb.devices import process_memory
+huge = grym.register("huge", Huge, memory=127_000_000 - process_memory().rss)
+"""
+
+
+class Small(ModelService):
+    def load(self) -> None:
+        self.part = np.zeros(100)
+
+    @task
+    def ask(self) -> None: ...
+
+
+def test_a_kernel_that_was_killed_as_it_loaded_is_told_of_by_the_next_and_once(tmp_path: Path) -> None:
+    env = {"MEM_LIMIT": "130MB", "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    with Kernel(env=env, cwd=tmp_path) as killed:
+        killed.run(HANGS).checked()
+        with pytest.raises(KernelDied):
+            killed.run("huge.load()")
+    with Kernel(env=env, cwd=tmp_path) as after:
+        told = after.run("%load_ext grym_nb").checked().stderr
+        assert "the kernel before this one" in told and "loading huge with nothing loaded" in told
+        assert "MB more asked for" in told and "of 130 MB in use" in told
+        assert after.run("%reload_ext grym_nb").checked().stderr == ""
+    with Kernel(env=env, cwd=tmp_path) as third:
+        assert third.run("%load_ext grym_nb").checked().stderr == ""
+
+
+def test_a_clean_end_leaves_no_word(tmp_path: Path) -> None:
+    env = {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    with Kernel(env=env, cwd=tmp_path) as clean:
+        clean.run(HANGS.replace("os.kill(os.getpid(), 9)", "pass")).checked()
+        clean.run("huge.load()").checked()
+        assert len(list((tmp_path / "runtime" / "grym_nb").glob("*.json"))) == 1
+    assert list((tmp_path / "runtime" / "grym_nb").iterdir()) == []
+
+
+@pytest.fixture
+def crumb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Write what a kernel left that is not there any more; return what the next one says of it."""
+    monkeypatch.setattr(breadcrumb, "kills", lambda: 1)
+
+    def write(**changes: Any) -> list[str]:
+        told = {"at": time.time(), "folder": os.getcwd(), "doing": "", "there": ["asr"], "asked": 0}
+        told |= {"used": 50, "limit": 100, "source": "test", "kills": 1}
+        (tmp_path / "999999999.json").write_text(json.dumps(told | changes))
+        return list(found(folder=tmp_path))
+
+    return write
+
+
+def test_it_speaks_only_where_memory_may_be_why(crumb: Any) -> None:
+    assert crumb() == []
+    [line] = crumb(used=90)
+    assert "ended without a word, idle or in a call with asr loaded: 90 B of 100 B in use" in line
+    [line] = crumb(doing="loading tts", asked=50)
+    assert "loading tts with asr loaded: 50 B of 100 B in use, 50 B more asked for" in line
+    assert crumb(doing="loading tts", asked=20) == []
+    [line] = crumb(kills=0)
+    assert "was killed for its memory" in line
+
+
+def test_other_folders_old_words_and_broken_files_say_nothing(crumb: Any, tmp_path: Path) -> None:
+    assert crumb(used=99, folder="/elsewhere") == [] and crumb(used=99, at=time.time() - 1e6) == []
+    (tmp_path / "999999998.json").write_text("{not json")
+    (tmp_path / "noone.json").write_text("[]")
+    assert list(found(folder=tmp_path)) == [] and list(tmp_path.glob("*.json")) == []
+
+
+def test_what_runs_is_left_alone_and_a_folder_that_cannot_be_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Runtime() as runtime:
+        end = follow(runtime, folder=tmp_path / "here")
+        small = runtime.registry.register("small", Small).load()
+        mine = tmp_path / "here" / f"{os.getpid()}.json"
+        assert json.loads(mine.read_text())["there"] == ["small"]
+        assert list(found(folder=tmp_path / "here")) == [] and mine.exists()
+        end()
+        assert not mine.exists()
+        (tmp_path / "file").write_text("")
+        end = follow(runtime, folder=tmp_path / "file")
+        small.reload()
+        end()
+
+
+def test_near_its_limit_a_kernel_loads_nothing_more_and_says_who_has_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Runtime() as runtime:
+        shares = iter([0.5, 0.9, 0.9, 0.97, 0.97, 0.97, 0.9])
+        runtime.resources.pressure = lambda: Pressure(int(next(shares) * 100), 100, "test")
+        names = ("one", "two", "three", "four", "five")
+        one, two, three, four, five = (runtime.registry.register(name, Small) for name in names)
+        one.load()
+        two.load()
+        three.load()
+        assert [r.getMessage() for r in caplog.records if "running out" in r.getMessage()] == [
+            "memory is running out: 90 B of 100 B in use (90%, test); %grym mem shows who has it"
+        ]
+        with pytest.raises(Exception, match="four is not loaded: 97 B of 100 B in use") as refused:
+            four.load()
+        assert "also without" in str(refused.value) and one.state == "registered"
+        five.load()
