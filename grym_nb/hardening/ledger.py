@@ -316,6 +316,17 @@ class Ledger:
                 nobody = Reservation(self, "the budget", {}, None, "stated")
                 self._evicted(nobody, Shortage(device, 0, over, limit, limit + over, None))
 
+    def make_room(self, owner: str, device: str, size: int) -> None:
+        """Let idle ones go until so much of a device is free, as far as they are enough: for a call."""
+        free = self._free(device, self._look())
+        if free is not None and size > free:
+            self._give_back(device)
+            free = self._free(device, self._look())
+        if free is not None and size > free:
+            mine = Reservation(self, owner, {device: size}, None, "learned")
+            limit, taken = self.limit(device), self.taken(device)
+            self._evicted(mine, Shortage(device, size, size - free, limit, taken, free))
+
     def free_idle(self, device: str, owner: str) -> tuple[str, ...]:
         """Let all go that nobody uses on a device, for an owner that ran out of it; return who went."""
         now = self.clock()

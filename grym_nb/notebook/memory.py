@@ -41,8 +41,9 @@ def _budgets(words: list[str]) -> dict[str, str] | str | None:
 
 
 def _books(runtime: Runtime) -> Sheet:
-    left = _left(runtime)
+    left, learned = _left(runtime), _learned(runtime)
     parts: list[Table | str] = [*runtime.resources.memory().tables()]
+    parts += [learned] if learned.rows else []
     if left.rows:
         parts += [left, "%grym mem --free lets go of what is not yours"]
     return Sheet(_process(), tuple(parts))
@@ -55,6 +56,18 @@ def _process() -> str:
     if held.anonymous is not None:
         told += f", {size(held.anonymous)} of it its own"
     return told if limit is None else f"{told}; {limit.source} lets it have {size(limit.size)}"
+
+
+def _learned(runtime: Runtime) -> Table:
+    """Return what calls take beside the weights, as far as that was learned."""
+    rows = []
+    for handle in runtime.registry.handles():
+        record = handle._record
+        for (task, config, code), peaks in list(record.footprint.peaks.items()):
+            if (config, code) == (record.config_version, record.code_version):
+                wrong = "-" if peaks.error is None else f"{peaks.error:+.0%}"
+                rows.append((f"{handle.name}.{task}", peaks.told, wrong))
+    return Table("what calls take beside the weights", ("call", "learned", "last off by"), rows)
 
 
 def _left(runtime: Runtime) -> Table:

@@ -45,6 +45,7 @@ from grym_nb.services.facts import Facts
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream, Use
+from grym_nb.services.learning import learning
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
 from grym_nb.services.shortage import exhausted, may_try_again, ran_out, relieve
 from grym_nb.services.status import Ping, ping
@@ -251,7 +252,7 @@ def _engine(frame: Frame) -> Any:
             frame.check()
         if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
             frame.kwargs["context"] = ports.context(frame)
-        value = run(frame)
+        value = run(frame) if not frame.instance.learns else learning(frame, run)  # type: ignore[union-attr]
     except BaseException as raised:
         short = str(raised) if ran_out(raised) else None
         error = None if short is not None else typed(frame, raised)

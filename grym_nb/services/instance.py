@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.hardening.eviction import Heat
+from grym_nb.hardening.peaks import Peaks
 from grym_nb.services.model import tasks_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,18 @@ class Instance:
     """What the factory made, while it is loaded; `users` counts the calls inside it."""
 
     __slots__ = (
-        *("device", "epoch", "grown", "loaded_at", "located", "model", "read", "reservation", "retired"),
+        *(
+            "device",
+            "epoch",
+            "grown",
+            "learns",
+            "loaded_at",
+            "located",
+            "model",
+            "read",
+            "reservation",
+            "retired",
+        ),
         *("tasks", "users", "version", "wanted"),
     )
 
@@ -41,16 +53,18 @@ class Instance:
         self.retired = False
         self.reservation: Reservation | None = None  # of its memory
         self.grown = 0  # bytes by which the process grew as it was made
+        self.learns = False  # what its calls take is worth to know
         self.wanted = False  # somebody waits for it to be idle
 
 
 class Footprint:
     """What a service takes in memory, as far as that is known; it outlives the instances."""
 
-    __slots__ = ("config", "heat", "parked", "sizes", "wake_seconds")
+    __slots__ = ("config", "heat", "parked", "peaks", "sizes", "wake_seconds")
 
     def __init__(self) -> None:
         self.heat = Heat()
+        self.peaks: dict[tuple[str, int, int], Peaks] = {}  # by task and versions of config and code
         self.sizes: dict[str, int] | None = None  # by device, as measured when it was last there
         self.config: Mapping[str, Any] | None = None  # under which that was
         self.parked: Parked | None = None  # beside its accelerator, until it is called again

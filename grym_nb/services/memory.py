@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Resident", "Room", "Sleeper", "expected", "measure", "reserved", "unload_idle"]
 
 _log = logging.getLogger(__name__)
+_LEARNED_FROM = 1_000_000  # bytes of weights: the calls of smaller models take little
 _OPAQUE = 10_000_000  # bytes by which the process grew in a load: what is less may be anything
 
 
@@ -108,6 +109,7 @@ def measure(record: ServiceRecord, instance: Instance, reservation: Reservation)
     if not storages and instance.grown >= _OPAQUE:
         storages = {("cpu", -id(instance)): instance.grown}  # it is no tensor, and still is there
     reservation.measured(storages)
+    instance.learns = reservation.size >= _LEARNED_FROM
     record.footprint.sizes, record.footprint.config = total(storages), record.spec.full_config
 
 

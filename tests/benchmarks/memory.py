@@ -115,3 +115,47 @@ def _seconds(work: Any) -> float:
     work()
     torch.cuda.synchronize()
     return time.perf_counter() - began
+
+
+@benchmark
+def predicted(effort: Effort) -> Iterator[Row]:
+    """What calls of a tiny Wav2Vec2 take, told before each by what those before it took."""
+    if not installed("transformers"):
+        yield Row("peak of a call, predicted", None, "measured", None, "B", note="needs transformers")
+        return
+    call = _tiny()
+    peaks = Peaks()
+    for seconds, batch in ((1, 1), (2, 1), (4, 1), (1, 4), (8, 1), (2, 8), (16, 1), (8, 4), (32, 1), (10, 8)):
+        work = float(seconds * batch)
+        told, measure = peaks.predict(work), Measure("cpu")
+        call(seconds, batch)
+        if (peak := measure.peak()) is None:
+            yield Row("peak of a call, predicted", None, "measured", None, "B", note="needs /proc")
+            return
+        peaks.learn(work, peak)
+        if told is not None:
+            yield Row(f"peak of a call, {batch} x {seconds} s, predicted", told, "measured", peak, "B")
+
+
+def _tiny() -> Any:
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        conv_dim=(64,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+    )
+    model = Wav2Vec2ForCTC(config).eval()
+
+    def call(seconds: int, batch: int) -> None:
+        with torch.no_grad():
+            model(torch.zeros(batch, 16_000 * seconds))
+
+    call(1, 1)  # what is made once
+    return call

@@ -6,12 +6,14 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from grym_nb.clip import Clip
 from grym_nb.errors import (
     CallBlocked,
     CallCancelled,
@@ -22,7 +24,9 @@ from grym_nb.errors import (
 )
 from grym_nb.hardening.eviction import lru
 from grym_nb.hardening.ledger import Ledger
+from grym_nb.hardening.peaks import Measure
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from grym_nb.services.learning import peaks_of
 from grym_nb.testing import FakeClock
 from tests.hardening.test_prediction import safetensors
 from tests.services.crowd import WAIT, Gates, outcome, start, until
@@ -464,3 +468,43 @@ def test_the_status_tells_what_a_service_holds(house: House) -> None:
     status = work.status()
     assert (status.holds, status.memory, status.parked) == ({"cpu": 50 * KB}, 80 * KB, False)
     assert "50.0 KB of cpu, 80.0 KB as stated" in repr(status)
+
+
+# -- what calls take ---------------------------------------------------------------------------------
+
+
+class Listener(ModelService):
+    """Takes as much as it is given sound, beside two megabytes of weights."""
+
+    def load(self) -> None:
+        self.weights = np.ones(2_000_000, np.uint8)
+
+    @task
+    def listen(self, clip: Clip) -> int:
+        return int(np.ones(int(clip.seconds * 10_000_000), np.uint8)[-1])
+
+    @task
+    def listen_all(self, clips: list[Clip]) -> int:
+        return len(clips)
+
+
+def silence(seconds: float) -> Clip:
+    return Clip(np.zeros(int(1000 * seconds), np.float32), 1000)
+
+
+@pytest.mark.skipif(Measure("cpu").peak() is None, reason="this system does not let its figures be reset")
+def test_what_calls_take_is_learned_and_the_idle_go_before_one_that_needs_more(house: House) -> None:
+    work = house.registry.register("work", Listener)
+    for seconds in (1.0, 2.0, 4.0, 8.0):
+        assert work.listen(silence(seconds)) == 1
+    peaks = peaks_of(work._record, "listen")
+    expected = peaks.predict(16.0)
+    assert expected is not None and 100_000_000 < expected < 260_000_000
+    idle = house.make("idle")
+    idle.load()
+    free = iter([10**8, 10**8, 10**12, 10**12])
+    look = house.ledger._look
+    house.ledger._look = lambda: {"cpu": replace(look()["cpu"], free=next(free, 10**12))}
+    work.listen(silence(16.0))
+    assert idle.state == "registered" and house.pool.decisions[-1].owner == "work"
+    assert work.listen_all([silence(1.0)]) == 1
