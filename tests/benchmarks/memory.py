@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import grym_nb as grym
+from grym_nb.hardening.peaks import Measure, Peaks
 from tests.kernel import Kernel
 
 from .frame import Effort, Row, benchmark, installed
