@@ -6,13 +6,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+from grym_nb.clip import Clip
 from grym_nb.devices import devices
 from grym_nb.errors import ResourceExhausted
 from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import storages_of, total
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from grym_nb.services.learning import peaks_of
 from grym_nb.testing import FakeClock
 from tests.services.crowd import WAIT, outcome, start, until
 
@@ -207,6 +210,39 @@ def test_a_neighbour_on_the_card_is_seen(nets: Any, torch: Any) -> None:
         assert "large 2.5 GB" in refused.value.cause
     finally:
         del neighbour
+
+
+class Listener(ModelService):
+    """A stack of convolutions over sound, as the front of a speech model is."""
+
+    def load(self) -> None:
+        import torch
+
+        layers: list[Any] = []
+        for wide in (1, 64, 64, 64):
+            layers += [torch.nn.Conv1d(wide, 64, 5, stride=2), torch.nn.GELU()]
+        layers.append(torch.nn.Conv1d(64, 4096, 1))
+        self.net = torch.nn.Sequential(*layers).to(DEVICE).requires_grad_(False)
+
+    @task
+    def listen(self, clips: list[Clip]) -> int:
+        import torch
+
+        longest = max(clip.samples.size for clip in clips)
+        return int(self.net(torch.zeros(len(clips), 1, longest, device=DEVICE)).numel())
+
+
+def test_what_calls_take_on_the_card_is_predicted_for_longer_clips_and_larger_batches(
+    registry: ServiceRegistry, torch: Any
+) -> None:
+    work = registry.register("work", Listener, device=DEVICE)
+    for seconds, batch in ((1, 1), (2, 1), (2, 2), (4, 2)):
+        work.listen([Clip(np.zeros(16_000 * seconds, np.float32), 16_000)] * batch)
+    peaks = peaks_of(work._record, "listen")
+    for seconds, batch in ((8, 1), (16, 2), (30, 8)):
+        told = peaks.predict(seconds * batch)
+        work.listen([Clip(np.zeros(16_000 * seconds, np.float32), 16_000)] * batch)
+        assert told is not None and peaks.error is not None and abs(peaks.error) < 0.1, (told, peaks.told)
 
 
 def test_two_services_take_turns_on_the_card(nets: Any, torch: Any) -> None:
