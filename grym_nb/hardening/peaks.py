@@ -27,7 +27,7 @@ _OF_EACH_SIZE = 3  # of those between one power of two and the next: then it is 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class Fit(NamedTuple):
+class _Line(NamedTuple):
     """``base + slope * work``, in bytes."""
 
     base: float
@@ -81,7 +81,7 @@ def _bucket(work: float) -> int:
     return round(log2(max(work, 1e-6)))
 
 
-def _line(seen: Iterable[tuple[float, int]], *, near: float | None = None) -> Fit | None:
+def _line(seen: Iterable[tuple[float, int]], *, near: float | None = None) -> _Line | None:
     """Return the line through what was seen, by least squares of relative errors; no part of it negative.
 
     What was seen `near` a size weighs more, each power of two away half as much: no model is quite a line.
@@ -94,14 +94,14 @@ def _line(seen: Iterable[tuple[float, int]], *, near: float | None = None) -> Fi
     y = sum(w * peak for _, peak, w in points) / weight
     spread = sum(w * (work - x) ** 2 for work, _, w in points)
     if spread <= 1e-12 * weight * max(x * x, 1e-12):  # all of one size: through zero
-        return Fit(0.0, y / x) if x > 0 else Fit(y, 0.0)
+        return _Line(0.0, y / x) if x > 0 else _Line(y, 0.0)
     slope = sum(w * (work - x) * (peak - y) for work, peak, w in points) / spread
     if slope < 0:
-        return Fit(y, 0.0)
+        return _Line(y, 0.0)
     base = y - slope * x
     if base >= 0:
-        return Fit(base, slope)
-    return Fit(0.0, sum(w * work * peak for work, peak, w in points) / sum(w * p * p for p, _, w in points))
+        return _Line(base, slope)
+    return _Line(0.0, sum(w * work * peak for work, peak, w in points) / sum(w * p * p for p, _, w in points))
 
 
 def _weight(work: float, near: float | None) -> float:
