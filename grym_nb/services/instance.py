@@ -74,10 +74,11 @@ class Footprint:
 class Attempt:
     """One load under way: whoever comes meanwhile waits for its outcome."""
 
-    __slots__ = ("error", "frame", "over", "unwanted")
+    __slots__ = ("error", "frame", "instance", "over", "unwanted")
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
+        self.instance: Instance | None = None  # once it is made, and in the books
         self.over = False
         self.unwanted = False  # by the call that began it: who waits for it loads it instead
         self.error: GrymError | None = None

@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
     """Load, with what is needed loaded first and held as long as it lasts."""
     frame = attempt.frame
-    instance: Instance | None = None
     move: Move = "load_stopped"
     reason = "interrupted"
     held: list[tuple[ServiceRecord, Frame]] = []
@@ -44,7 +43,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
         frame.end()
         for need, holder in reversed(held):
             need.let_go(holder)
-        end_load(record, attempt, move, reason, instance, began, cause)
+        end_load(record, attempt, move, reason, began, cause)
 
     try:
         try:
@@ -59,8 +58,8 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 made = _made(record, frame, reservation)
                 if reservation is not None:
                     measure(record, made, reservation)
+                attempt.instance = made  # from here on it is there, wherever Ctrl-C comes
                 record.ports.weights.hand_over(frame, made)
-                instance = made
             move, reason = "loaded", ""
         except GrymError as error:
             if attempt.unwanted:
@@ -84,7 +83,6 @@ def end_load(
     attempt: Attempt,
     move: Move,
     reason: str,
-    instance: Instance | None = None,
     began: float = 0.0,
     cause: Frame | None = None,
 ) -> None:
@@ -92,7 +90,7 @@ def end_load(
 
     The call for which it was loaded is in at once: nothing can come in between and let go of it again.
     """
-    step, woken = None, False
+    step, woken, instance = None, False, attempt.instance
     with record.lock:
         if attempt.over:
             return

@@ -14,6 +14,7 @@ from grym_nb.errors import CallTimeout, GrymError, ResourceExhausted
 from grym_nb.hardening.eviction import Candidate
 from grym_nb.hardening.prediction import predicted
 from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM
+from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import Storages, storages_of, total
 from grym_nb.priority import CRITICAL
@@ -56,8 +57,9 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
     try:
         yield reservation
     except BaseException:
-        reservation.release()
-        give_back()
+        if (attempt := record._attempt) is None or attempt.instance is None:
+            reservation.release()
+            give_back()
         raise
 
 
@@ -89,7 +91,7 @@ def _refuse_under_pressure(record: ServiceRecord) -> None:
 def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
     """Return what a service will take, by device, and how that is known."""
     spec = record.spec
-    device = record.policy.device or str(spec.full_config.get("device") or "cpu")
+    device = canonical(record.policy.device or spec.full_config.get("device") or "cpu")
     if record.footprint.sizes is not None and record.footprint.config == spec.full_config:
         return dict(record.footprint.sizes), "measured before"
     if spec.memory is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from grym_nb.devices import devices
 from grym_nb.errors import ResourceExhausted
+from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
 from grym_nb.render import size as in_words
 
@@ -68,5 +69,5 @@ def _where(record: ServiceRecord) -> list[str]:
     instance = record.instance
     if instance is not None and instance.reservation is not None:
         known |= instance.reservation.sizes
-    device = record.policy.device or str(record.spec.full_config.get("device") or "cpu")
+    device = canonical(record.policy.device or record.spec.full_config.get("device") or "cpu")
     return sorted({device, *known}, key=lambda name: (name == "cpu", name)) or ["cpu"]

@@ -119,6 +119,19 @@ def test_files_that_the_config_names_tell_what_a_model_takes(house: House, tmp_p
     assert (account.asked, account.source) == (10 * KB, "the files of checkpoint")
 
 
+@pytest.mark.parametrize("said", ["policy", "config"])
+def test_what_is_stated_counts_where_the_service_says_it_is(house: House, said: str) -> None:
+    class Placed(Weights):
+        def __init__(self, *, device: str = "cpu") -> None:
+            super().__init__(kb=1)
+
+    house.pool.declare("cuda", total="100KB")  # the first card, by the name that torch takes
+    options: dict[str, Any] = {"device": "cuda"} if said == "policy" else {"config": {"device": "cuda"}}
+    work = house.registry.register("work", Placed, memory="200KB", **options)
+    with pytest.raises(ResourceExhausted, match=r"work needs 200 KB of cuda:0: it can never fit: 100 KB"):
+        work.load()
+
+
 def test_a_new_config_is_not_judged_by_the_old_one(house: House) -> None:
     work = house.make("work", 50, memory=None)
     work.load()
