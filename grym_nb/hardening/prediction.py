@@ -1,6 +1,7 @@
 """What a model will take before it is loaded: told by the headers of its files, or by its config.
 
-Nothing is imported or read in full: a safetensors file says in its first bytes what is in it.
+Nothing is read in full: a safetensors file says in its first bytes what is in it, and of a config of
+transformers the model is made without memory, on torch's "meta" device.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,17 +35,39 @@ class Prediction(NamedTuple):
 
 
 def predicted(config: Mapping[str, Any]) -> Prediction | None:
-    """Return what a service with this config will take: from the files that it names; None: nobody can tell.
+    """Return what a service with this config will take, by what it names; None: nobody can tell.
 
-    A ``dtype`` in it counts: weights are often kept in another than they are used in.
+    That are files and folders, and configs of transformers. A ``dtype`` in it counts: weights are often kept
+    in another than they are used in.
     """
     width = next((w for name in _DTYPES if (w := _width(config.get(name))) is not None), None)
     size, named = 0, []
     for name, value in config.items():
         if isinstance(value, (str, os.PathLike)) and (found := size_of_files(value, width=width)):
             size += found
-            named.append(name)
-    return Prediction(size, f"the files of {', '.join(named)}") if size else None
+            named.append(f"the files of {name}")
+        elif found := _size_of_config(value, width):
+            size += found
+            named.append(f"the model that {name} describes")
+    return Prediction(size, ", ".join(named)) if size else None
+
+
+def _size_of_config(value: Any, width: int | None) -> int:
+    """Return the bytes of the weights of the model that a config of transformers describes; else 0."""
+    transformers: Any = sys.modules.get("transformers")  # or nobody could have made such a config
+    if transformers is None or not isinstance(value, getattr(transformers, "PretrainedConfig", ())):
+        return 0
+    try:
+        import torch
+
+        config: Any = value
+        named = [getattr(transformers, name, None) for name in config.architectures or ()]
+        with torch.device("meta"):
+            model = named[0](config) if named and named[0] else transformers.AutoModel.from_config(config)
+        weights = {id(one): one for one in (*model.parameters(), *model.buffers())}.values()
+        return sum(one.numel() * (width or one.element_size()) for one in weights)
+    except Exception:  # a kind that cannot be made so: then it is measured
+        return 0
 
 
 def _width(dtype: object) -> int | None:

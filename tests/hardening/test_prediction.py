@@ -57,6 +57,23 @@ def test_shards_and_the_parts_of_a_pipeline_add_up(tmp_path: Path) -> None:
     assert size_of_files(tmp_path) == 700
 
 
+def test_a_config_of_transformers_tells_without_making_the_model() -> None:
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    config = transformers.Wav2Vec2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    model = transformers.AutoModel.from_config(config)
+    size = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
+    assert predicted({"config": config, "n": 3}) == Prediction(size, "the model that config describes")
+    assert predicted({"config": config, "dtype": "float16"}) == Prediction(
+        size // 2, "the model that config describes"
+    )
+    config.architectures = ["Wav2Vec2ForCTC"]
+    told = predicted({"config": config})
+    assert told is not None and told.size > size
+    config.num_attention_heads = 5  # of which none can be made
+    assert predicted({"config": config}) is None
+
+
 @pytest.mark.parametrize("bad", ["", "\0", "no such place", "x" * 5000])
 def test_what_is_no_path_says_nothing(bad: str) -> None:
     assert size_of_files(bad) == 0 and predicted({"name": bad}) is None

@@ -27,7 +27,7 @@ class Big(grym.ModelService):
         self.parts, self.small, left = [], [], self.mb * 1_000_000
         while left > 0:
             size = min(int(rng.integers(500_000, 4_500_000)), left)
-            self.parts.append(np.ones(size, np.uint8))
+            self.parts.append(ones(size))
             SURVIVORS.append(bytes(3000))
             left -= size
     @grym.task
@@ -42,6 +42,8 @@ class Big(grym.ModelService):
         raise ValueError("as asked")
 
 SURVIVORS = []
+def ones(size):
+    return np.ones(size, np.uint8)
 def own():
     return process_memory().anonymous
 big = grym.register("big", Big)
@@ -72,8 +74,23 @@ needs_proc = pytest.mark.skipif(
 )
 
 
+TORCH = """
+import torch
+def ones(size):
+    return torch.ones(size, dtype=torch.uint8)
+twin = grym.register("twin", Big, config={"mb": 1}).reload()
+twin.count.submit().result()
+twin.unload()
+before = own()
+"""
+
+
 @needs_proc
-def test_after_each_unload_the_bytes_are_back_with_the_system(kernel: Kernel) -> None:
+@pytest.mark.parametrize("kind", ["arrays", "tensors"])
+def test_after_each_unload_the_bytes_are_back_with_the_system(kernel: Kernel, kind: str) -> None:
+    if kind == "tensors":
+        pytest.importorskip("torch")
+        kernel.run(TORCH).checked()
     assert number(kernel, "big.count()") >= 150
     for call in (
         "big.count()",
