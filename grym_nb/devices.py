@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,12 +171,17 @@ def _statistic(path: Path, name: str) -> int:
 def _declared(environ: Mapping[str, str]) -> Iterator[MemoryLimit]:
     text = environ.get("MEM_LIMIT", "").strip()
     try:
-        limit = parse_size(text) if text else 0
+        limit = int(text) if text.isascii() and text.isdigit() else parse_size(text or "0B")
     except ConfigError as error:
-        _log.warning("MEM_LIMIT in the environment is not used: %s", error.message)
+        _say_once(f"MEM_LIMIT in the environment is not used: {error.message}")
         return
     if limit:
         yield MemoryLimit(limit, None, "MEM_LIMIT")
+
+
+@cache
+def _say_once(words: str) -> None:
+    _log.warning(words)
 
 
 def _cpu(trouble: str) -> Device:

@@ -14,7 +14,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-__all__ = ["Table", "brief", "glance", "is_secret", "redacted", "seconds", "size"]
+__all__ = ["Table", "brief", "count", "glance", "is_secret", "redacted", "seconds", "size"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each run, and outputs get committed
 #: names of secrets. A `key` may be one of music, and tokens are also what a text is made of.
@@ -53,6 +53,11 @@ def size(value: int | None) -> str:
             return f"{text} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
+
+
+def count(number: int, thing: str) -> str:
+    """Return ``"1 call"`` or ``"2 calls"``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def brief(value: object, *, width: int = 60) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from grym_nb.clock import Clock
 from grym_nb.errors import ConfigError, Problem, StateError, StorageError, ValidationError, says_what_it_takes
 from grym_nb.flow import route
-from grym_nb.render import brief
+from grym_nb.render import brief, count
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
 from grym_nb.services.ports import Ports
 from grym_nb.services.spec import Factory, ServiceSpec
@@ -223,8 +223,7 @@ class Runtime:
             )
 
     def __repr__(self) -> str:
-        count = len(self.registry)
-        told = "closed" if self._closed else f"{count} service{'' if count == 1 else 's'}"
+        told = "closed" if self._closed else count(len(self.registry), "service")
         return f"<Runtime: {told}>"
 
 

@@ -8,11 +8,12 @@ from typing import TypeAlias
 
 from grym_nb.errors import ConfigError, Problem
 
-__all__ = ["Sizes", "parse_size", "sizes_of"]
+__all__ = ["Sizes", "large_size", "parse_size", "sizes_of"]
 
 #: "4GB" of all, or {"cuda:0": "20GB"}
-Sizes: TypeAlias = "str | int | Mapping[str, str | int] | None"
+Sizes: TypeAlias = "str | int | Mapping[str, str | int | None] | None"
 
+_SMALL = 10_000
 _SIZE = re.compile(r"([0-9]+)(\.[0-9]+)?\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 
 
@@ -35,10 +36,16 @@ def parse_size(value: str | int) -> int:
     raise ConfigError(f"{value!r} is not a size", problems=[problem])
 
 
+def large_size(value: str | int) -> int:
+    """Return the size of something large in bytes: a small number without a unit may have meant GB."""
+    size = parse_size(value)
+    if isinstance(value, int) and size < _SMALL:
+        problem = Problem("size", repr(value), f"text with a unit: '{value}GB', or '{value}B'")
+        raise ConfigError(f"{value!r} is so many bytes: is that meant?", problems=[problem])
+    return size
+
+
 def sizes_of(value: Sizes) -> dict[str, int]:
     """Return sizes by what they are of, in bytes: of "total" where only one is given."""
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        return {str(name): parse_size(size) for name, size in value.items()}
-    return {"total": parse_size(value)}
+    told = value if isinstance(value, Mapping) else {"total": value}
+    return {str(name): large_size(size) for name, size in told.items() if size is not None}

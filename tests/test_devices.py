@@ -126,6 +126,7 @@ class TestMemoryLimit:
         files = {"memory.max": "4000\n"}
         assert groups("0::/\n", files, MEM_LIMIT="3 KB") == MemoryLimit(3000, None, "MEM_LIMIT")
         assert groups("0::/\n", files, MEM_LIMIT="5000") == MemoryLimit(4000, None, "cgroup v2")
+        assert groups("0::/\n", files, MEM_LIMIT="3500") == MemoryLimit(3500, None, "MEM_LIMIT")
         assert groups("0::/\n", files, MEM_LIMIT="0") == MemoryLimit(4000, None, "cgroup v2")
 
     def test_a_mem_limit_that_cannot_be_read_is_logged_and_not_used(

@@ -143,7 +143,7 @@ _STRATEGIES: dict[type, Any] = {
         {},
         optional={
             **{name: _STRATEGIES[type(default)] for name, default in DEFAULTS.items()},
-            "memory": st.dictionaries(st.text(), st.integers(0)),
+            "memory": st.dictionaries(st.text(), st.integers(10_000)),
         },
     )
 )

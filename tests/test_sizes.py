@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from grym_nb.errors import ConfigError, Problem
 from grym_nb.render import size
-from grym_nb.sizes import parse_size, sizes_of
+from grym_nb.sizes import large_size, parse_size, sizes_of
 
 MiB = 1024**2
 
@@ -80,6 +80,16 @@ def test_whatever_the_text_it_is_a_size_or_a_config_error(text: str) -> None:
 
 def test_one_size_is_of_all_and_several_are_by_what_they_are_of() -> None:
     assert sizes_of(None) == {} and sizes_of("4GB") == {"total": 4 * 10**9}
-    assert sizes_of({"cuda:0": "20GB", "cpu": 7}) == {"cuda:0": 20 * 10**9, "cpu": 7}
+    assert sizes_of({"cuda:0": "20GB", "cpu": 70_000}) == {"cuda:0": 20 * 10**9, "cpu": 70_000}
+    assert sizes_of({"cuda:0": "7B", "cpu": None}) == {"cuda:0": 7}
     with pytest.raises(ConfigError):
         sizes_of({"cpu": "lots"})
+
+
+@pytest.mark.parametrize("number", [0, 4, 9999])
+def test_a_small_number_may_have_meant_gigabytes(number: int) -> None:
+    with pytest.raises(ConfigError, match=rf"'{number}GB', or '{number}B'"):
+        sizes_of(number)
+    with pytest.raises(ConfigError):
+        large_size(number)
+    assert large_size(f"{number}B") == number and large_size(10_000) == 10_000

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grym_nb.devices import Device
+from grym_nb.hardening.storages import total
 from grym_nb.render import Table, seconds
 from grym_nb.render import size as in_words
 
@@ -28,6 +30,7 @@ class Account:
     source: str  # how that was known
     measured: bool
     state: str
+    shared: int = 0  # of it, with others: in all it counts once
 
     @property
     def error(self) -> float | None:
@@ -40,7 +43,8 @@ class Account:
         """Return it as a line of a table."""
         told = self.source if self.asked is None else f"{in_words(self.asked)}, {self.source}"
         wrong = "" if self.error is None or abs(self.error) < 0.005 else f" ({self.error:+.0%})"
-        return self.owner, self.device, in_words(self.size), f"{told}{wrong}", self.state
+        shared = f" ({in_words(self.shared)} shared)" if self.shared else ""
+        return self.owner, self.device, f"{in_words(self.size)}{shared}", f"{told}{wrong}", self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,10 @@ class Memory:
 
     def row(self) -> tuple[str, ...]:
         """Return it as a line of a table."""
-        sizes = (self.total, self.budget, self.taken, self.others, self.free)
-        return self.device, *map(in_words, sizes)
+        bound = self.total if self.budget is None else self.budget
+        used = f"{in_words(self.taken)} ({self.taken / bound:.0%})" if bound else in_words(self.taken)
+        told = map(in_words, (self.others, self.free))
+        return self.device, in_words(self.total), in_words(self.budget), used, *told
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -72,18 +78,20 @@ class Accounts:
 
     devices: tuple[Memory, ...]
     holders: tuple[Account, ...]
+    line: tuple[tuple[str, str, str], ...] = ()  # who waits for how much of it, and for whom
 
     def tables(self) -> Sequence[Table]:
         """Return the devices and the holders, as tables."""
         devices = Table(
             "memory",
-            ("device", "in all", "budget", "taken", "of others", "free"),
+            ("device", "in all", "budget", "taken", "all else", "free"),
             [memory.row() for memory in self.devices],
         )
         holders = Table(
             "who has it", ("who", "device", "has", "expected", "state"), [one.row() for one in self.holders]
         )
-        return [devices, holders] if self.holders else [devices]
+        line = Table("in line for it", ("who", "waits for", "since it lacks"), list(self.line))
+        return [devices, *(table for table in (holders, line) if table.rows)]
 
     def __repr__(self) -> str:
         return "\n\n".join(table.text() for table in self.tables())
@@ -99,9 +107,15 @@ def accounts_of(ledger: Ledger, found: Mapping[str, Device]) -> Accounts:
     devices = [_memory(ledger, name, found.get(name)) for name in names]
     if (budget := ledger.budgets.get("total")) is not None:
         devices.append(Memory("total", None, budget, ledger.taken(), None))
-    holders = [account for one in ledger.held for account in _accounts(one)]
+    owners = Counter(key for one in ledger.held for key in one.storages or ())
+    holders = [account for one in ledger.held for account in _accounts(one, owners)]
     holders.sort(key=lambda account: (names.index(account.device), -account.size, account.owner))
-    return Accounts(tuple(devices), tuple(holders))
+    return Accounts(tuple(devices), tuple(holders), tuple(_in_line(one) for one in ledger.line))
+
+
+def _in_line(one: Reservation) -> tuple[str, str, str]:
+    asked = ", ".join(f"{in_words(size)} of {device}" for device, size in one.asked.items())
+    return one.owner, asked, str(getattr(one.tenant, "room", None) or "")
 
 
 def _memory(ledger: Ledger, name: str, device: Device | None) -> Memory:
@@ -109,11 +123,14 @@ def _memory(ledger: Ledger, name: str, device: Device | None) -> Memory:
     return Memory(name, total, ledger.budgets.get(name), ledger.taken(name), free)
 
 
-def _accounts(one: Reservation) -> list[Account]:
+def _accounts(one: Reservation, owners: Mapping[tuple[str, int], int]) -> list[Account]:
     state = one.tenant.state if one.tenant is not None else "by hand"
     measured = one.storages is not None
+    shared = total({key: size for key, size in (one.storages or {}).items() if owners[key] > 1})
     return [
-        Account(one.owner, device, size, one.asked.get(device), one.source, measured, state)
+        Account(
+            one.owner, device, size, one.asked.get(device), one.source, measured, state, shared.get(device, 0)
+        )
         for device, size in one.sizes.items()
     ]
 

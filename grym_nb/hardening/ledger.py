@@ -6,6 +6,7 @@ room, those that nobody uses go, as the policy says; then whoever asks waits, in
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from grym_nb.render import size as in_words
 
 __all__ = ["TOTAL", "Decision", "Ledger", "Reservation", "Shortage", "Tenant"]
 
+_log = logging.getLogger(__name__)
 TOTAL = "total"  # the budget of all devices together
 _DECISIONS_KEPT = 1000
 
@@ -71,7 +73,7 @@ class Decision:
 
     at: float
     owner: str  # for whom
-    what: Literal["admitted", "evicted", "waits", "refused"]
+    what: Literal["admitted", "evicted", "waits", "refused", "over", "idle"]
     device: str
     asked: int
     lacking: int
@@ -273,7 +275,8 @@ class Ledger:
     def _refuse_hopeless(self, mine: Reservation, short: Shortage) -> None:
         """Raise when not even those that are in use now would free enough by going."""
         if short.limit is not None and short.asked > short.limit:
-            raise self._refusal(mine, short, f"it can never fit: {in_words(short.limit)} is all there is")
+            bound = "the budget" if short.device in self.budgets else "all there is"
+            raise self._refusal(mine, short, f"it can never fit: {in_words(short.limit)} is {bound}")
         could = 0
         for one in self.others(short.device):
             tenant, size = one.tenant, self._size(one, short.device)
@@ -282,7 +285,10 @@ class Ledger:
         there = self.others(short.device)
         loading = any(one.storages is None and one.tenant is not None for one in there)  # it may fail
         if could < short.lacking and not loading and not self.before(mine):
-            raise self._refusal(mine, short, "what is there stays")
+            stay = [one.owner for one in there if one.tenant is None or one.tenant.stays()]
+            names = ", ".join(dict.fromkeys(stay))
+            why = f"{names} cannot go (critical, or reserved by hand)" if names else "so much is not free"
+            raise self._refusal(mine, short, why)
 
     def could(self, mine: Reservation) -> bool:
         """Tell whether there is room for one that waits, or would be if those went that nobody uses."""
@@ -318,14 +324,20 @@ class Ledger:
 
     def make_room(self, owner: str, device: str, size: int) -> None:
         """Let idle ones go until so much of a device is free, as far as they are enough: for a call."""
-        free = self._free(device, self._look())
-        if free is not None and size > free:
+        mine = Reservation(self, owner, {device: size}, None, "learned")
+        short = self._shortage(mine, self._look())
+        if short is not None and short.free is not None and short.free < size:
             self._give_back(device)
-            free = self._free(device, self._look())
-        if free is not None and size > free:
-            mine = Reservation(self, owner, {device: size}, None, "learned")
-            limit, taken = self.limit(device), self.taken(device)
-            self._evicted(mine, Shortage(device, size, size - free, limit, taken, free))
+            short = self._shortage(mine, self._look())
+        if short is not None:
+            self._evicted(mine, short)
+
+    def note_idle(self, owner: str, sizes: Mapping[str, int], why: str) -> None:
+        """Take down that one went because nobody had used it for as long as it may idle."""
+        for device, size in sizes.items():
+            self.decisions.append(
+                Decision(self.clock(), owner, "idle", device, size, 0, self._policy_name, (), (), why)
+            )
 
     def free_idle(self, device: str, owner: str) -> tuple[str, ...]:
         """Let all go that nobody uses on a device, for an owner that ran out of it; return who went."""
@@ -333,7 +345,7 @@ class Ledger:
         idle = self._idle(device)
         names = tuple([candidate.name for candidate, _ in idle])
         policy, candidates = self._policy_name, tuple([candidate for candidate, _ in idle])
-        why = f"{owner} ran out of {device}"
+        why = f"{owner} ran out of memory on {device}"
         self.decisions.append(Decision(now, owner, "evicted", device, 0, 0, policy, candidates, names, why))
         return tuple([candidate.name for candidate, tenant in idle if tenant.evict(why)])
 
@@ -357,6 +369,11 @@ class Ledger:
             if limit is not None and taken > limit:
                 size = self._size(mine, device)
                 self._evicted(mine, Shortage(device, size, taken - limit, limit, taken, None))
+                if (taken := self.taken(device)) > limit:
+                    short = Shortage(device, size, taken - limit, limit, taken, None)
+                    self._note(mine, "over", short, why="nobody knew before how large it is")
+                    told = "%s takes %s, which nobody knew before: %s of the budget of %s are taken"
+                    _log.warning(told, mine.owner, *map(in_words, (size, taken, limit)))
 
     def release(self, mine: Reservation) -> None:
         """Take a reservation out, or out of the line."""
@@ -394,10 +411,16 @@ class Ledger:
     def _refusal(self, mine: Reservation, short: Shortage, why: str) -> ResourceExhausted:
         self._note(mine, "refused", short, why=why)
         free = "" if short.free is None else f"; {in_words(short.free)} free on the device"
+        of = "" if short.device == TOTAL else f" of {short.device}"
+        ways = [] if short.device not in self.budgets else ["raise the budget (%grym mem --budget)"]
+        if short.taken and (short.limit is None or short.asked <= short.limit):
+            ways.insert(0, "unload one (%grym mem shows who holds what)")
+        if not short.taken and short.limit is not None and short.asked <= short.limit:
+            ways.insert(0, "let go of variables that hold much: services have nothing there")
         return ResourceExhausted(
-            f"{mine.owner} needs {in_words(short.asked)} of {short.device}: {why}",
+            f"{mine.owner} needs {in_words(short.asked)}{of}: {why}",
             cause=f"taken: {self.holders(short.device)}{free}",
-            hint="%grym mem shows who holds what; unload one, or raise the budget",
+            hint=", or ".join(ways) or "a smaller one may fit: in another dtype, or on another device",
             service=mine.owner,
             limit=short.limit,
             use=short.taken,
@@ -406,7 +429,7 @@ class Ledger:
     def _note(
         self,
         mine: Reservation,
-        what: Literal["admitted", "evicted", "waits", "refused"],
+        what: Literal["admitted", "evicted", "waits", "refused", "over"],
         short: Shortage,
         candidates: tuple[Candidate, ...] = (),
         chosen: tuple[str, ...] = (),

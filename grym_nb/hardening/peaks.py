@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grym_nb.hardening.returning import give_back
-from grym_nb.render import size
+from grym_nb.render import count, size
 
 __all__ = ["Measure", "Peaks", "work_in"]
 
+_MUCH = 1_000_000  # bytes
 _KEPT = 64  # observations
 _OF_EACH_SIZE = 3  # of those between one power of two and the next: then it is known
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -63,8 +64,14 @@ class Peaks:
         """Return what a call of this size will take at its peak; None as long as nothing is known."""
         with self._lock:
             seen = list(self._seen)
-        fit = _line(seen, near=work)
+        fit = _line(seen, near=work) if seen else None
         return None if fit is None else max(0, round(fit.base + fit.slope * work))
+
+    @property
+    def is_much(self) -> bool:
+        """Tell whether the last call took as much as anybody would want to know."""
+        with self._lock:
+            return bool(self._seen) and self._seen[-1][1] >= _MUCH
 
     @property
     def told(self) -> str:
@@ -74,7 +81,8 @@ class Peaks:
         fit = _line(seen)
         if fit is None:
             return "not known yet"
-        return f"{size(round(fit.base))} + {size(round(fit.slope))} for each second, of {len(seen)} calls"
+        more = f" + {size(round(fit.slope))} for each second" if any(work for work, _ in seen) else ""
+        return f"{size(round(fit.base))}{more}, of {count(len(seen), 'call')}"
 
 
 def _bucket(work: float) -> int:
@@ -111,13 +119,13 @@ def _weight(work: float, near: float | None) -> float:
 # -- how much a call is given ----------------------------------------------------------------------
 
 
-def work_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float | None:
+def work_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
     """Return the seconds of sound among a call's arguments, times how many there are of them at a time.
 
-    In a batch the longest counts for all, since the others are padded to it. None where there is no sound.
+    In a batch the longest counts for all, since the others are padded to it. 0 where there is no sound.
     """
     found = [work for value in (*args, *kwargs.values()) if (work := _work(value)) is not None]
-    return max(found, default=None)
+    return max(found, default=0.0)
 
 
 def _work(value: Any) -> float | None:

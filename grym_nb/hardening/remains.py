@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from grym_nb.hardening.storages import Storages, arrays_in, owner_of, storages_of, tensors_in
@@ -12,17 +12,24 @@ __all__ = ["Remains"]
 
 
 class Remains:
-    """The storages of an object, without keeping them: made before it is let go of, and asked afterwards."""
+    """The storages of an object, without keeping them: made before it is let go of, and asked afterwards.
 
-    def __init__(self, owner: str, *roots: object) -> None:
+    Those in `apart` are left out: others have them by right.
+    """
+
+    def __init__(self, owner: str, *roots: object, apart: Container[tuple[str, int]] = ()) -> None:
         self.owner = owner
         self._lives: list[tuple[Storages, Callable[[], bool]]] = []
         for tensor in tensors_in(*roots):
             if (lives := _of_tensor(tensor)) is not None:
-                self._lives.append((storages_of(tensor), lives))
+                self._add(storages_of(tensor), lives, apart)
         for array in arrays_in(*roots):
             if (owned := owner_of(array)) is not None:
-                self._lives.append((storages_of(array), _Array(owned).lives))
+                self._add(storages_of(array), _Array(owned).lives, apart)
+
+    def _add(self, storages: Storages, lives: Callable[[], bool], apart: Container[tuple[str, int]]) -> None:
+        if not all(key in apart for key in storages):
+            self._lives.append((storages, lives))
 
     def arrays(self) -> list[Any]:
         """Return the arrays that are still there: the collector knows of none of them."""

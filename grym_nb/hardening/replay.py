@@ -1,7 +1,8 @@
 """Traces of use replayed through the eviction policies: what each would have cost in seconds of loading.
 
 ``python -m grym_nb.hardening.replay [TRACE.jsonl] [--budget 8GB 16GB]`` prints a table; without a file, of
-made-up days. A line of a trace is ``{"at": 12.5, "service": "asr", "bytes": 3200000000, "load_seconds": 4}``.
+made-up days. `%grym mem --trace TRACE.jsonl` writes what this kernel did: a line of a trace is
+``{"at": 12.5, "service": "asr", "bytes": 3200000000, "load_seconds": 4}``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grym_nb.errors import ConfigError, GrymError, Problem
@@ -20,7 +21,7 @@ from grym_nb.hardening.eviction import POLICIES, SPELL_SECONDS, Candidate, Heat,
 from grym_nb.render import Table, brief
 from grym_nb.sizes import parse_size
 
-__all__ = ["Use", "by_name", "clairvoyant", "days", "main", "read", "replay", "table"]
+__all__ = ["Use", "by_name", "clairvoyant", "days", "main", "read", "replay", "table", "write"]
 
 _BUDGETS = ("8GB", "16GB", "20GB", "24GB")
 _GB = 1_000_000_000
@@ -50,6 +51,11 @@ def read(path: Path) -> list[Use]:
                 problem = Problem(f"line {number}", brief(line), "at, service, bytes and load_seconds")
                 raise ConfigError(f"{path} is no trace: {error}", problems=[problem]) from None
     return sorted(uses, key=lambda use: use.at)
+
+
+def write(path: Path, uses: Sequence[Use]) -> None:
+    """Write a trace that `read` reads."""
+    path.write_text("".join(f"{json.dumps(asdict(use))}\n" for use in uses), encoding="utf-8")
 
 
 def days(seed: int, *, calls: int = 2500, models: int = 14) -> list[Use]:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from grym_nb.hardening.eviction import POLICIES, Policy
 from grym_nb.hardening.leases import Lease, Place
 from grym_nb.hardening.ledger import TOTAL, Decision, Ledger, Reservation, Shortage
 from grym_nb.hardening.policy import FLAG, SECONDS, or_none
-from grym_nb.hardening.pressure import Pressure, pressure
+from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM, Pressure, pressure
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.returning import give_back
 from grym_nb.priority import priority_of
@@ -33,6 +34,7 @@ from grym_nb.sizes import Sizes, parse_size, sizes_of
 
 __all__ = ["Resource", "ResourcePool", "canonical"]
 
+_log = logging.getLogger(__name__)
 _AGEING_SECONDS = 10.0
 
 
@@ -123,7 +125,7 @@ class ResourcePool:
         self._remains: tuple[Remains, ...] = ()
         #: how near the process is to what it may have, and whether that was said
         self.pressure: Callable[[], Pressure] = pressure
-        self.warned = False
+        self.warned = 0  # of the two limits of `pressure`, how many it is said to be beyond
 
     # -- what there is -----------------------------------------------------------------------------
 
@@ -323,6 +325,17 @@ class ResourcePool:
     def memory(self) -> Accounts:
         """Return how much of each device is taken, and by whom."""
         return accounts_of(self.ledger, self._memories())
+
+    def look(self) -> Pressure:
+        """Return how near the process is to its limit; that it is near is said, once until it has fallen."""
+        now = self.pressure()
+        step = (now.share >= WARNED_FROM) + (now.share >= REFUSED_FROM)
+        if step > self.warned:
+            nothing = "; nothing more is loaded" if step == 2 else ""
+            _log.warning("memory is running out: %s%s; %%grym mem shows who has it", now, nothing)
+        if step > self.warned or not step:
+            self.warned = step
+        return now
 
     def watch_over(self, remains: Remains) -> None:
         """Remember what is left of something that was let go of, until it is gone."""

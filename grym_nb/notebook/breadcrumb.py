@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,13 @@ from grym_nb.render import size
 from grym_nb.services.memory import expected
 
 if TYPE_CHECKING:
+    from grym_nb.pulse import Entry
     from grym_nb.runtime import Runtime
 
-__all__ = ["drop", "follow", "found"]
+__all__ = ["Crumbs", "drop", "found"]
 
 _KEPT_SECONDS = 86_400.0
+_LOOK_EVERY = 2.0  # seconds
 
 
 def _folder() -> Path:
@@ -34,26 +36,40 @@ def _folder() -> Path:
     return Path(jupyter_runtime_dir()) / "grym_nb"
 
 
-def follow(runtime: Runtime, *, folder: Path | None = None) -> Callable[[], None]:
-    """Write down what a runtime's services load, until what this returns is called, or a clean end."""
-    at = (folder or _folder()) / f"{os.getpid()}.json"
+class Crumbs:
+    """Writes down what services load and how much memory is left, until `end` or a clean exit."""
 
-    def note(event: StateChanged) -> None:
-        if "loading" in (event.before, event.after):
-            begins = event.after == "loading"
-            asked = expected(runtime.registry[event.service]._record)[0] if begins else {}
-            drop(at, f"loading {event.service}" if begins else "", sum(asked.values()), runtime)
+    def __init__(self, runtime: Runtime, *, folder: Path | None = None) -> None:
+        self._runtime = runtime
+        self._at = (folder or _folder()) / f"{os.getpid()}.json"
+        self._watch: Entry | None = None
+        self._unsubscribe = runtime.events.subscribe(self._note, StateChanged)
+        atexit.register(self.end)
 
-    end = runtime.events.subscribe(note, StateChanged)
+    def look(self, *_: object) -> None:
+        """Say that memory is running out, if it is, and write down what runs meanwhile."""
+        if self._runtime.resources.look().share >= WARNED_FROM:
+            titles = [frame.title for frame in self._runtime.registry.running()]
+            drop(self._at, f"in {', '.join(titles[:3])}" if titles else "", 0, self._runtime)
 
-    def remove() -> None:
-        end()
+    def end(self) -> None:
+        """Look no more, and take the file away."""
+        self._unsubscribe()
+        if self._watch is not None:
+            self._watch.cancel()
         with suppress(OSError):
-            at.unlink()
-        atexit.unregister(remove)
+            self._at.unlink()
+        atexit.unregister(self.end)
 
-    atexit.register(remove)
-    return remove
+    def _note(self, event: StateChanged) -> None:
+        if "loading" not in (event.before, event.after):
+            return
+        begins = event.after == "loading"
+        asked = expected(self._runtime.registry[event.service]._record)[0] if begins else {}
+        drop(self._at, f"loading {event.service}" if begins else "", sum(asked.values()), self._runtime)
+        if self._watch is None:  # before that there is nothing that could run for long
+            pulse = self._runtime.registry.ports.pulse
+            self._watch = pulse.every(_LOOK_EVERY, self.look, name="how much memory is left")
 
 
 def drop(at: Path, doing: str, asked: int, runtime: Runtime) -> None:
@@ -106,8 +122,8 @@ def _said(told: dict[str, Any]) -> str:
     before, now = told.get("kills"), kills()
     killed = before is not None and now is not None and now > before
     doing, used, limit = str(told["doing"]), int(told["used"]), int(told["limit"])
-    expected = used + (int(told["asked"]) if doing else 0)
-    if not killed and expected < (REFUSED_FROM if doing else WARNED_FROM) * limit:
+    expected = used + int(told["asked"])
+    if not killed and expected < (REFUSED_FROM if told["asked"] else WARNED_FROM) * limit:
         return ""
     there = f"with {', '.join(told['there'])} loaded" if told["there"] else "with nothing loaded"
     why = "was killed for its memory" if killed else "ended without a word"

@@ -8,8 +8,7 @@ from grym_nb.errors import CommandError
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.notebook.typed import value_of
 from grym_nb.render import Table, seconds
-from grym_nb.services.status import is_left_behind
-from grym_nb.services.turns import in_line
+from grym_nb.services.status import asks_for, is_left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,8 +120,8 @@ def _waits(frame: Frame) -> str:
 
 
 def _progress(frame: Frame) -> str:
-    if (turn := in_line(frame)) is not None:
-        return f"waits for {turn}"
+    if told := asks_for(frame):
+        return f"waits for {told}"
     if is_left_behind(frame):
         return "in a model let go of"
     return frame.progress.told if frame.progress is not None else ""

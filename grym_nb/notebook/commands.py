@@ -227,9 +227,10 @@ def _nothing(parser: Parser) -> None:
 
 
 def _mem_options(parser: Parser) -> None:
+    parser.add_argument("--budget", nargs="+", metavar="4GB")
     parser.add_argument("--why", action="store_true")
     parser.add_argument("--free", action="store_true")
-    parser.add_argument("--budget", nargs="+", metavar="4GB")
+    parser.add_argument("--trace", metavar="FILE")
 
 
 def _maybe_service(parser: Parser) -> None:
@@ -352,7 +353,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "mem",
         "memory: who has what, why somebody went (--why), and what is left of it given back (--free)",
-        "[--why] [--free] [--budget SIZE | DEVICE=SIZE ... | none]",
+        "[--why] [--free] [--trace FILE] [--budget SIZE | DEVICE=SIZE ... | none]",
         ("%grym mem", "%grym mem --why", "%grym mem --free", "%grym mem --budget 4GB"),
         _mem,
         _mem_options,

@@ -195,17 +195,19 @@ def _thread_findings(probe: Probe) -> Iterator[Finding]:
 
 def _devices(findings: list[Finding]) -> Iterator[tuple[str, ...]]:
     from grym_nb.devices import devices, memory_limit, process_memory
+    from grym_nb.hardening.pressure import WARNED_FROM
 
     memory = process_memory()
     yield "this process", "", size(memory.rss), ""
     limit = memory_limit()
     if limit is not None:
-        yield "limit", size(limit.size), f"{size(limit.used)} used", limit.source
-        if limit.used is not None and limit.used > 0.9 * limit.size:
+        used = memory.rss if limit.used is None else limit.used
+        yield "limit", size(limit.size), f"{size(used)} used", limit.source
+        if used > WARNED_FROM * limit.size:
             findings.append(
                 Finding(
                     "warning",
-                    f"{size(limit.used)} of {size(limit.size)} are in use",
+                    f"{size(used)} of {size(limit.size)} are in use",
                     f"at the limit ({limit.source}) the kernel is killed without a word",
                     "%grym unload what is not needed",
                 )

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError
-from grym_nb.notebook.breadcrumb import follow, found
+from grym_nb.notebook.breadcrumb import Crumbs, found
 from grym_nb.notebook.completion import matcher_for
 from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
@@ -40,7 +40,7 @@ def install(shell: InteractiveShell) -> None:
         _add_progress(shell, undo)
         _add_errors(shell, undo)
         undo.callback(end_feeds, shell)  # of `%grym context watch`
-        _add_breadcrumb(undo)
+        _add_breadcrumb(shell, undo)
         _installed[shell] = undo.pop_all()
 
 
@@ -72,11 +72,14 @@ def _add_magics(shell: InteractiveShell, undo: ExitStack) -> None:
     undo.callback(remove)
 
 
-def _add_breadcrumb(undo: ExitStack) -> None:
+def _add_breadcrumb(shell: InteractiveShell, undo: ExitStack) -> None:
     """Say what became of a kernel that was killed, and leave word of what this one does."""
     for line in found():
         _log.warning(line)
-    undo.callback(follow(current()))
+    crumbs = Crumbs(current())
+    undo.callback(crumbs.end)
+    shell.events.register("post_run_cell", crumbs.look)
+    undo.callback(shell.events.unregister, "post_run_cell", crumbs.look)
 
 
 def _add_completion(shell: InteractiveShell, undo: ExitStack) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grym_nb.devices import memory_limit, process_memory
+from grym_nb.errors import CommandError
 from grym_nb.hardening.accounts import decisions_table
-from grym_nb.hardening.holders import Holder, Root, holders_of, notebook_roots
+from grym_nb.hardening.holders import Root, holders_of, notebook_roots
+from grym_nb.hardening.replay import Use, write
 from grym_nb.hardening.returning import can_trim, give_back
 from grym_nb.notebook.sheet import Sheet
-from grym_nb.render import Table, size
+from grym_nb.render import Table, count, seconds, size
 
 if TYPE_CHECKING:
     from grym_nb.runtime import Runtime
@@ -21,23 +25,41 @@ _SHOWN = 20  # decisions
 
 
 def memory(runtime: Runtime, given: Namespace) -> Sheet:
-    """Return what `%grym mem` shows: the books, the decisions (``--why``), or what was freed (``--free``)."""
+    """Return what `%grym mem` shows: the books, the decisions, or what was freed or written."""
     pool = runtime.resources
     if given.budget is not None:
         pool.budget(_budgets(given.budget))
+    sheets = [_freed(runtime)] if given.free else []
     if given.why:
-        decisions = pool.decisions[-_SHOWN:]
-        if not decisions:
-            return Sheet("nobody had to go, or to wait for memory, so far")
-        return Sheet("", (decisions_table(decisions, pool.ledger.clock()),))
-    return _freed(runtime) if given.free else _books(runtime)
+        sheets.append(_why(runtime))
+    if given.trace is not None:
+        sheets.append(_trace(runtime, Path(given.trace).expanduser()))
+    first, *more = sheets or [_books(runtime)]
+    return Sheet(
+        first.title, (*first.parts, *(part for one in more for part in (one.title, *one.parts) if part))
+    )
 
 
-def _budgets(words: list[str]) -> dict[str, str] | str | None:
+def _why(runtime: Runtime) -> Sheet:
+    pool = runtime.resources
+    decisions = pool.decisions[-_SHOWN:]
+    if not decisions:
+        return Sheet("nobody had to go, or to wait for memory, so far")
+    return Sheet("", (decisions_table(decisions, pool.ledger.clock()),))
+
+
+def _budgets(words: list[str]) -> dict[str, str | None] | None:
     """Return budgets as they are typed: ``4GB``, or ``cuda:0=20GB cpu=4GB``, or ``none``."""
-    if len(words) == 1 and "=" not in words[0]:
-        return None if words[0] in ("none", "None") else words[0]
-    return {name or "total": told for name, _, told in (word.rpartition("=") for word in words)}
+    if words in (["none"], ["None"]):
+        return None
+    parts: list[str] = []
+    for word in words:
+        if "=" in word or not parts:
+            parts.append(word)
+        else:
+            parts[-1] += word  # typed with a space: 4 GB
+    told = [part.rpartition("=") for part in parts]
+    return {name or "total": None if size in ("none", "None") else size for name, _, size in told}
 
 
 def _books(runtime: Runtime) -> Sheet:
@@ -46,7 +68,7 @@ def _books(runtime: Runtime) -> Sheet:
     parts += [learned] if learned.rows else []
     if left.rows:
         parts += [left, "%grym mem --free lets go of what is not yours"]
-    return Sheet(_process(), tuple(parts))
+    return Sheet(" · ".join((_process(), *_loads(runtime))), tuple(parts))
 
 
 def _process() -> str:
@@ -58,13 +80,41 @@ def _process() -> str:
     return told if limit is None else f"{told}; {limit.source} lets it have {size(limit.size)}"
 
 
+def _loads(runtime: Runtime) -> Iterator[str]:
+    """Say what loading took, and how much of it was for models that had been there before."""
+    records = [handle._record for handle in runtime.registry.handles()]
+    again = {record.name: record.loads - 1 for record in records if record.loads > 1}
+    if again:
+        cost = sum(again[one.name] * (one.load_seconds or 0.0) for one in records if one.name in again)
+        yield f"{count(sum(again.values()), 'load')} of what had been there before: {seconds(cost)}"
+
+
+def _trace(runtime: Runtime, path: Path) -> Sheet:
+    """Write which services were called when, for `grym_nb.hardening.replay`."""
+    known = {}
+    for handle in runtime.registry.handles():
+        record = handle._record
+        if record.footprint.sizes and record.load_seconds is not None:
+            known[record.name] = sum(record.footprint.sizes.values()), record.load_seconds
+    calls = sorted(runtime.registry.calls(), key=lambda call: call.at)
+    uses = [Use(call.at, call.service, *known[call.service]) for call in calls if call.service in known]
+    if not uses:
+        return Sheet("no service whose size was measured has been called so far: nothing was written")
+    try:
+        write(path, uses)
+    except OSError as error:
+        raise CommandError(f"%grym mem --trace: {error.strerror}: {path}") from None
+    told = f"{count(len(uses), 'call')} of {count(len({use.service for use in uses}), 'service')} in {path}"
+    return Sheet(f"{told}; `python -m grym_nb.hardening.replay {path} --budget 4GB` compares policies on it")
+
+
 def _learned(runtime: Runtime) -> Table:
     """Return what calls take beside the weights, as far as that was learned."""
     rows = []
     for handle in runtime.registry.handles():
         record = handle._record
         for (task, config, code), peaks in list(record.footprint.peaks.items()):
-            if (config, code) == (record.config_version, record.code_version):
+            if (config, code) == (record.config_version, record.code_version) and peaks.is_much:
                 wrong = "-" if peaks.error is None else f"{peaks.error:+.0%}"
                 rows.append((f"{handle.name}.{task}", peaks.told, wrong))
     return Table("what calls take beside the weights", ("call", "learned", "last off by"), rows)
@@ -86,19 +136,25 @@ def _roots(runtime: Runtime) -> list[Root]:
     return [ours, *notebook_roots()]
 
 
-def _freed(runtime: Runtime) -> Sheet:
-    """Let go of what is not the user's, and say what that gave back, and what is left and why."""
-    before = process_memory()
-    let_go: list[Holder] = []
+def _let_go(runtime: Runtime) -> list[str]:
+    """Let go of what is not the user's; return its names, and nothing that would hold it here."""
+    names: dict[str, None] = {}
     for remains in runtime.resources.left():
         for holder in holders_of(remains, _roots(runtime)):
             if holder.free is not None:
                 holder.free()
-                let_go.append(holder)
+                names[holder.name] = None
+    return [*names]
+
+
+def _freed(runtime: Runtime) -> Sheet:
+    """Let go of what is not the user's, and say what that gave back, and what is left and why."""
+    before = process_memory()
+    names = _let_go(runtime)
     back = give_back()
     freed = before.rss - process_memory().rss
-    names = ", ".join(dict.fromkeys(holder.name for holder in let_go)) or "nothing of what is not yours"
-    told = [f"let go of {names}; {size(max(0, freed))} went back to the system"]
+    told = [f"let go of {', '.join(names) or 'nothing of what is not yours'}"]
+    told[0] += f"; {size(max(0, freed))} went back to the system"
     if not back and not can_trim():
         told.append("this system's C library keeps freed pages until they are needed again")
     left = _left(runtime)

@@ -37,7 +37,7 @@ class Instance:
             "reservation",
             "retired",
         ),
-        *("tasks", "users", "version", "wanted"),
+        *("took", "tasks", "users", "version", "wanted"),
     )
 
     def __init__(self, model: Any, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
@@ -45,6 +45,7 @@ class Instance:
         self.epoch = 0  # of the lane, when it began to serve
         self.version = version
         self.loaded_at = loaded_at
+        self.took = 0.0  # seconds that its making, or its waking, took; without waits
         self.read = read  # the attributes that `load` read; None: it may have read any
         self.tasks = tasks_of(type(model))
         self.device: Place | None = None  # on which its calls take turns

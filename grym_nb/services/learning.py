@@ -45,8 +45,6 @@ _running = _Running()  # of the process, as its memory is
 def learning(frame: Frame, run: Callable[[Frame], Any]) -> Any:
     """Run a task of a large model, with room for what it will take; learn from it where it is alone."""
     work = work_in(frame.args, frame.kwargs)
-    if work is None:
-        return run(frame)
     record = frame.record
     peaks, device = peaks_of(record, frame.task), _device(frame)
     expected = peaks.predict(work)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.devices import process_memory
 from grym_nb.errors import ConfigError, GrymError, Interrupted, LoadFailed, ResourceExhausted, ServiceClosed
+from grym_nb.hardening.storages import storages_of
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lifecycle import Move
-from grym_nb.services.memory import measure, reserved
+from grym_nb.services.memory import OPAQUE, measure, reserved
 from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
@@ -32,7 +33,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
     """Load, with what is needed loaded first and held as long as it lasts."""
     frame = attempt.frame
     move: Move = "load_stopped"
-    reason = "interrupted"
+    reason, admitted = "interrupted", False
     held: list[tuple[ServiceRecord, Frame]] = []
     began = record.ports.clock()
 
@@ -55,6 +56,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 if _hold(record, need, holder):
                     frame.holds = (*frame.holds, need)
             with (record.ports.admit or reserved)(record, frame) as reservation:
+                admitted = True
                 made = _made(record, frame, reservation)
                 if reservation is not None:
                     measure(record, made, reservation)
@@ -66,8 +68,9 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 reason = "nobody waited for it any more"
                 raise
             attempt.error = error
-            move, reason = "load_failed", error.message
-            if record.breaker is not None:
+            refused = isinstance(error, ResourceExhausted) and not admitted  # it has not even begun
+            move, reason = "load_stopped" if refused else "load_failed", error.message
+            if record.breaker is not None and not refused:
                 record.breaker.told(cause, record.ports.clock() - began, error)
             raise
         finally:
@@ -102,10 +105,10 @@ def end_load(
             record.last_used = record.ports.clock()
             record.footprint.heat.spell(record.last_used)
             woken = instance.loaded_at < began
-            took = record.last_used - began
-            record.load_seconds, record.footprint.wake_seconds = (
-                (record.load_seconds, took) if woken else (took, record.footprint.wake_seconds)
-            )
+            if woken:
+                record.footprint.wake_seconds = instance.took
+            else:
+                record.load_seconds = instance.took
             move, reason = "loaded", ""  # it is there, wherever Ctrl-C came in between
             if cause is not None:
                 record.count_in(cause)
@@ -174,34 +177,52 @@ def _made(record: ServiceRecord, frame: Frame, reservation: Reservation | None) 
 def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | None) -> Instance:
     assert record._gate is not None
     model: Any = None
+    before: int | None = None
     token = CURRENT.set(frame)
     try:
         with record._gate.held_by(frame):
+            began = record.ports.clock()
             if (woken := _woken(record, reservation)) is not None:
+                woken.took = record.ports.clock() - began
                 return woken
             before = process_memory().anonymous
             model = _make(record)
             _wire(record, model)
             read = reads_of(model)
-            after = process_memory().anonymous
+            grown = _grown(before)
         instance = Instance(model, record.version, record.ports.clock(), read)
-        instance.grown = 0 if before is None or after is None else after - before
+        instance.took, instance.grown = instance.loaded_at - began, grown
         return _placed(record, instance)
     except GrymError as error:
         failure = error if isinstance(error, LoadFailed) else load_failed(record, error)
         clean_up(record.name, model)
+        _forget_if_large(record, error, before)
         raise failure from None
     except (Exception, SystemExit) as error:
         failure = load_failed(record, error)
         if ran_out(error):
             failure.details["short"] = str(error)
         clean_up(record.name, model)
+        _forget_if_large(record, error, before)
         raise failure from None
     except BaseException:
         clean_up(record.name, model)
         raise
     finally:
         CURRENT.reset(token)
+
+
+def _grown(before: int | None) -> int:
+    after = process_memory().anonymous
+    return 0 if before is None or after is None else after - before
+
+
+def _forget_if_large(record: ServiceRecord, error: BaseException, before: int | None) -> None:
+    """Let go of the frames of a load that failed where they hold much: its memory is given back."""
+    there = sum(storages_of(error).values())
+    if max(there, _grown(before)) >= OPAQUE:
+        record.ports.failures.clear(record.name)
+        error.__traceback__ = None
 
 
 def _woken(record: ServiceRecord, reservation: Reservation | None) -> Instance | None:

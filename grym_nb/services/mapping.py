@@ -11,7 +11,7 @@ from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from grym_nb.errors import CallBlocked, GrymError, Interrupted, Problem, StorageError, ValidationError
-from grym_nb.render import Table, brief
+from grym_nb.render import Table, brief, count
 from grym_nb.services.call import Call
 from grym_nb.services.content import code_of
 from grym_nb.services.named import named_by
@@ -187,9 +187,7 @@ def _interrupted(mapped: Mapped, waiting: deque[_Asked], book: _Book) -> Interru
     hint = f"run it again to go on from {book.name}" if book.name else ""
     if running:
         hint = "; ".join(filter(None, ("%grym calls shows what runs", hint)))
-    return Interrupted(
-        f"{mapped.title} interrupted after {done} item{'' if done == 1 else 's'}; {state}", hint=hint
-    )
+    return Interrupted(f"{mapped.title} interrupted after {count(done, 'item')}; {state}", hint=hint)
 
 
 # -- the file --------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from grym_nb.errors import CallTimeout, GrymError, ResourceExhausted
 from grym_nb.hardening.eviction import Candidate
 from grym_nb.hardening.prediction import predicted
-from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM
+from grym_nb.hardening.pressure import REFUSED_FROM
 from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import Storages, storages_of, total
 from grym_nb.priority import CRITICAL
 from grym_nb.render import seconds
-from grym_nb.services.frame import CURRENT
+from grym_nb.render import size as in_words
+from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Retirement, release, retire
 from grym_nb.services.tiers import take
@@ -27,16 +28,18 @@ from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
     from grym_nb.hardening.ledger import Ledger, Reservation, Shortage
-    from grym_nb.services.frame import Awaited, Frame
+    from grym_nb.services.frame import Awaited
     from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.tiers import Parked
 
-__all__ = ["Resident", "Room", "Sleeper", "expected", "measure", "reserved", "unload_idle"]
+__all__ = ["OPAQUE", "Resident", "Room", "Sleeper", "expected", "measure", "reserved", "unload_idle"]
 
 _log = logging.getLogger(__name__)
 _LEARNED_FROM = 1_000_000  # bytes of weights: the calls of smaller models take little
-_OPAQUE = 10_000_000  # bytes by which the process grew in a load: what is less may be anything
+_STATED_SLACK = 1.1  # times as much as was stated is near enough
+#: bytes by which the process grew in a load: what is less may be anything
+OPAQUE = 10_000_000
 
 
 # -- before it is there ----------------------------------------------------------------------------
@@ -66,10 +69,7 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
 def _refuse_under_pressure(record: ServiceRecord) -> None:
     """Raise where the process itself is about to be killed: nothing more is loaded then."""
     pool = record.ports.resources
-    if (now := pool.pressure()).share < WARNED_FROM:
-        pool.warned = False
-        return
-    if now.share >= REFUSED_FROM:
+    if (now := pool.look()).share >= REFUSED_FROM:
         gone = pool.ledger.free_idle("cpu", record.name)
         give_back()
         now = pool.pressure()
@@ -83,9 +83,6 @@ def _refuse_under_pressure(record: ServiceRecord) -> None:
                 limit=now.limit,
                 use=now.used,
             )
-    if not pool.warned:
-        pool.warned = True  # once, until it has fallen again
-        _log.warning("memory is running out: %s; %%grym mem shows who has it", now)
 
 
 def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
@@ -108,11 +105,19 @@ def measure(record: ServiceRecord, instance: Instance, reservation: Reservation)
         return  # it was parked, and is measured already
     instance.reservation = reservation
     storages = _held_by(instance)
-    if not storages and instance.grown >= _OPAQUE:
+    if not storages and instance.grown >= OPAQUE:
         storages = {("cpu", -id(instance)): instance.grown}  # it is no tensor, and still is there
     reservation.measured(storages)
     instance.learns = reservation.size >= _LEARNED_FROM
     record.footprint.sizes, record.footprint.config = total(storages), record.spec.full_config
+    _say_if_larger(record, reservation.size)
+
+
+def _say_if_larger(record: ServiceRecord, size: int) -> None:
+    """Say that a service takes more than was stated for it: the next time it is counted as it is."""
+    stated = record.spec.memory
+    if stated is not None and size > stated * _STATED_SLACK:
+        _log.warning("%s takes %s; memory='%s' was said of it", record.name, in_words(size), in_words(stated))
 
 
 def _held_by(instance: Instance) -> Storages:
@@ -141,8 +146,10 @@ class Resident:
             return record.lifecycle.state
         if inside := record.inside() if record.users else "":
             return f"in use by {inside}"
-        stays = ", stays" if self.stays() else ""
-        return f"idle for {seconds(max(0.0, record.ports.clock() - record.last_used))}{stays}"
+        told = f"idle for {seconds(max(0.0, record.ports.clock() - record.last_used))}"
+        if (ttl := record.spec.ttl) is not None:
+            return f"{told}, goes after {seconds(ttl)}"
+        return f"{told}, stays" if self.stays() else told
 
     def candidate(self, device: str, size: int) -> Candidate | None:
         """Return what a policy judges it by; None while it is in use, or is to stay."""
@@ -186,7 +193,13 @@ class Resident:
 
 def unload_idle(record: ServiceRecord, seconds: float) -> Parked | None:
     """Let go of a model that nobody has used for so long; return it where it is parked."""
-    if trouble := retire(record, Retirement("idle", idle_for=seconds, park=Sleeper(record))):
+    instance = record.instance
+    sizes = {} if instance is None or instance.reservation is None else instance.reservation.sizes
+    trouble = retire(record, Retirement("idle", idle_for=seconds, park=Sleeper(record)))
+    if instance is not None and record.instance is None:
+        parked = ", parked" if record.footprint.parked is not None else ""
+        record.ports.resources.ledger.note_idle(record.name, sizes, f"idle for its ttl{parked}")
+    if trouble:
         raise trouble
     return record.footprint.parked
 
@@ -298,21 +311,21 @@ class Room:
         return False
 
     def __str__(self) -> str:
-        return f"memory: {self.short}"
+        busy = [frame.title for frame in self.behind() or () if isinstance(frame, Frame)]
+        by = f": {', '.join(dict.fromkeys(busy))} {'runs' if len(busy) == 1 else 'run'}" if busy else ""
+        return f"{self.short}{by}"
 
 
 def _wait(load: Frame, room: Room) -> None:
     """Wait until something has changed in the books, or whoever asked for the load wants it no more."""
-    ledger, tenant = room.ledger, room.reservation.tenant
-    cause = load.parent
+    cause, tenant = load.parent, room.reservation.tenant
     load.refuse_on_loop()
     assert isinstance(tenant, Resident)
     tenant.room = room
     try:
         with aside(load, room), Wait(load.title) as waits:
-            waits.on(str(room))
-            with ledger.lock:
-                _wait_here(load, cause, room)
+            while not _waited(load, cause, room):
+                waits.on(str(room))
     finally:
         tenant.room = None
 
@@ -328,8 +341,12 @@ def _refuse_unwanted(load: Frame, cause: Frame | None) -> None:
             raise
 
 
-def _wait_here(load: Frame, cause: Frame | None, room: Room) -> None:
+def _waited(load: Frame, cause: Frame | None, room: Room) -> bool:
+    """Wait a while; tell whether anything has changed in the books."""
     ledger = room.ledger
-    while not ledger.changed(room.reservation):
+    with ledger.lock:
+        if ledger.changed(room.reservation):
+            return True
         _refuse_unwanted(load, cause)
         wait_a_while(ledger.clock, ledger.condition, None if cause is None else cause.deadline)
+        return ledger.changed(room.reservation)

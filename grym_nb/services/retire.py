@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grym_nb.errors import CallTimeout, Interrupted, ServiceError, StateError
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.returning import give_back
+from grym_nb.hardening.storages import Storages
 from grym_nb.render import seconds
+from grym_nb.render import size as in_words
 from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, current_frame
 from grym_nb.services.progress import Wait, wait_a_while
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Drain", "Retirement", "clean_up", "configure", "release", "retire"]
 
 _log = logging.getLogger(__name__)
+_WORTH_SAYING = 10_000_000  # bytes that somebody holds
 _WORTH_GIVING_BACK = 1_000_000  # bytes: for less, nobody waits for the collector
 T = TypeVar("T")
 
@@ -231,7 +234,7 @@ def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
     """Run the instance's unload hook and let go of it; return what the hook raised, told."""
     model, instance.model = instance.model, None
     large = instance.reservation is not None and instance.reservation.size >= _WORTH_GIVING_BACK
-    remains = Remains(record.name, model) if large else None
+    remains = Remains(record.name, model, apart=_of_others(record, instance)) if large else None
     hook = getattr(model, "unload", None)
     del model
     try:
@@ -242,12 +245,25 @@ def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
         _give_back(record, instance, remains)
 
 
+def _of_others(record: ServiceRecord, instance: Instance) -> Storages:
+    """Return what is in the books of others: weights that services share."""
+    found: Storages = {}
+    for one in record.ports.resources.ledger.held:
+        if one is not instance.reservation:
+            found |= one.storages or {}
+    return found
+
+
 def _give_back(record: ServiceRecord, instance: Instance, remains: Remains | None) -> None:
     """Take an instance out of the books, and give its memory back to the system; does nothing twice."""
     reservation, instance.reservation = instance.reservation, None
     if remains is not None:
         give_back()
+        left = sum(remains.alive().values())
         record.ports.resources.watch_over(remains)
+        if left >= _WORTH_SAYING:
+            told = "%s of %s is still held by something else: %%grym mem names it"
+            _log.warning(told, in_words(left), record.name)
     if reservation is not None:
         reservation.release()
 

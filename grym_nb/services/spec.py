@@ -19,7 +19,7 @@ from grym_nb.services.content import code_of
 from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
 from grym_nb.services.policy import CallPolicy, content_of, layers_of, parsed
 from grym_nb.settings import Settings
-from grym_nb.sizes import parse_size
+from grym_nb.sizes import large_size
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
 
@@ -94,7 +94,7 @@ class ServiceSpec:
             f"a whole number from 1 to {_MOST_AT_A_TIME}",
         )
         expect(engine in ENGINES, "engine", engine, f"one of {', '.join(ENGINES)}; others are not there yet")
-        size = None if memory is None else read("memory", parse_size, memory)
+        size = None if memory is None else read("memory", large_size, memory)
         rank = read("priority", priority_of, priority)
         guards, unfit = parsed(said or {})
         problems += unfit

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallCancelled, ValidationError
 from grym_nb.metrics import Histogram, HistogramSnapshot
-from grym_nb.render import Table, redacted, seconds, size
+from grym_nb.render import Table, count, redacted, seconds, size
 from grym_nb.services.frame import CURRENT, PLAIN, Frame
 from grym_nb.services.guards import breaker_of
-from grym_nb.services.turns import device_of, in_line
+from grym_nb.services.turns import device_of
 
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
@@ -24,6 +24,7 @@ __all__ = [
     "ServiceMetrics",
     "ServiceStatus",
     "StatusTable",
+    "asks_for",
     "is_left_behind",
     "metrics_of",
     "ping",
@@ -92,6 +93,7 @@ class ServiceStatus:
     load_seconds: float | None
     memory: int | None  # as stated
     holds: Mapping[str, int]  # by device, as measured
+    held: Mapping[str, int]  # when it was last there
     parked: bool
     ttl: float | None
     last_error: str
@@ -117,16 +119,17 @@ class ServiceStatus:
             told.append(f"{self.waiting} waiting")
         if self.refuses:
             told.append(f"breaker {self.refuses}")
-        calls = f"{self.calls} call{'' if self.calls == 1 else 's'}"
         errors = f", {self.errors} failed" if self.errors else ""
-        return f"{' '.join(told)} · {calls}{errors}"
+        return f"{' '.join(told)} · {count(self.calls, 'call')}{errors}"
 
     @property
     def _memory(self) -> str:
         told = [f"{size(held)} of {device}" for device, held in self.holds.items()]
         if self.parked:
             told.append("parked: its next call wakes it")
-        if self.memory is not None:
+        elif not told and self.held:
+            told += [f"{size(held)} of {device} when it was last there" for device, held in self.held.items()]
+        elif not told and self.memory is not None:
             told.append(f"{size(self.memory)} as stated")
         return ", ".join(told)
 
@@ -257,6 +260,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         load_seconds=record.load_seconds,
         memory=spec.memory,
         holds=_holds(record),
+        held=record.footprint.sizes or {},
         parked=record.footprint.parked is not None,
         ttl=spec.ttl,
         last_error=_last_error(record),
@@ -284,9 +288,13 @@ def _running(frame: Frame, now: float) -> str:
     progress = f" {frame.progress.told}" if frame.progress is not None else ""
     late = frame.deadline is not None and now > frame.deadline
     where = " in a model let go of" if is_left_behind(frame) else ""
-    turn = in_line(frame)
-    waits = "" if turn is None else f" waits for {turn}"
+    waits = f" waits for {told}" if (told := asks_for(frame)) else ""
     return f"{frame.task}{progress} {'stuck ' if late else ''}{seconds(now - frame.started)}{where}{waits}"
+
+
+def asks_for(frame: Frame) -> str:
+    """Say for what a call stands in line: a device, memory, the load of another; not for calls of its own."""
+    return next((str(what) for what in frame.waits_for if not isinstance(what, Frame)), "")
 
 
 def is_left_behind(frame: Frame) -> bool:

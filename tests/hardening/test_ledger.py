@@ -124,7 +124,7 @@ def test_who_is_in_use_or_is_to_stay_never_goes() -> None:
     with pytest.raises(CallTimeout):
         house.take("d", 60)  # until a has ended, and c has gone
     assert house.went == ["c"], "those that are idle go already: they are too few in any case"
-    with pytest.raises(ResourceExhausted, match="what is there stays") as refused:
+    with pytest.raises(ResourceExhausted, match=r"cannot go \(critical, or reserved by hand") as refused:
         house.take("e", 80)
     assert refused.value.cause == "taken: a 30 B, b 30 B"
 
@@ -175,7 +175,7 @@ def test_a_budget_holds_for_a_device_or_for_all_of_them_together() -> None:
     house = House(card=(100, None), cpu=(100, None))
     house.ledger.budgets = {"card": 50, TOTAL: 80}
     house.take("a", 50, used=True)
-    with pytest.raises(ResourceExhausted, match="50 B is all there is"):
+    with pytest.raises(ResourceExhausted, match="50 B is the budget"):
         house.take("b", 60)
     with pytest.raises(CallTimeout, match="40 B of total asked for, 50 B of 80 B taken"):
         house.take("c", 40, device="cpu")

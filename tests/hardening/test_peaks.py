@@ -56,16 +56,26 @@ def test_a_few_of_each_size_are_enough() -> None:
     assert not peaks.wants(1.1) and peaks.wants(2.0)
 
 
+def test_of_calls_without_sound_the_usual_is_learned() -> None:
+    peaks = Peaks()
+    assert peaks.predict(0.0) is None and not peaks.is_much
+    for _ in range(3):
+        assert peaks.wants(0.0)
+        peaks.learn(0.0, 4_000_000)
+    assert not peaks.wants(0.0) and peaks.predict(0.0) == 4_000_000
+    assert peaks.told == "4.0 MB, of 3 calls" and peaks.is_much
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs", "expected"),
     [
         ((clip(2.0),), {}, 2.0),
         (([clip(2.0), clip(3.0)],), {}, 6.0),
         ((), {"clip": clip(1.5), "n": 3}, 1.5),
-        (("text", 7, [], [1, 2], None), {}, None),
+        (("text", 7, [], [1, 2], None), {}, 0.0),
     ],
 )
-def test_work_is_seconds_of_sound_times_how_many(args: Any, kwargs: Any, expected: float | None) -> None:
+def test_work_is_seconds_of_sound_times_how_many(args: Any, kwargs: Any, expected: float) -> None:
     assert work_in(args, kwargs) == expected
 
 

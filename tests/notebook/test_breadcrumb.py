@@ -13,9 +13,10 @@ import pytest
 
 from grym_nb.hardening.pressure import Pressure
 from grym_nb.notebook import breadcrumb
-from grym_nb.notebook.breadcrumb import follow, found
+from grym_nb.notebook.breadcrumb import Crumbs, found
 from grym_nb.runtime import Runtime
 from grym_nb.services import ModelService, task
+from grym_nb.testing import FakeClock
 from tests.kernel import Kernel, KernelDied
 
 HANGS = """
@@ -99,17 +100,38 @@ def test_what_runs_is_left_alone_and_a_folder_that_cannot_be_written_is_no_error
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Runtime() as runtime:
-        end = follow(runtime, folder=tmp_path / "here")
+        crumbs = Crumbs(runtime, folder=tmp_path / "here")
         small = runtime.registry.register("small", Small).load()
         mine = tmp_path / "here" / f"{os.getpid()}.json"
         assert json.loads(mine.read_text())["there"] == ["small"]
         assert list(found(folder=tmp_path / "here")) == [] and mine.exists()
-        end()
+        crumbs.end()
         assert not mine.exists()
         (tmp_path / "file").write_text("")
-        end = follow(runtime, folder=tmp_path / "file")
+        crumbs = Crumbs(runtime, folder=tmp_path / "file")
         small.reload()
-        end()
+        crumbs.end()
+
+
+def test_how_much_is_left_is_looked_at_between_the_loads_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    with Runtime(clock=clock) as runtime:
+        shares = (50, 90, 90, 96, 96, 90, 50, 90)
+        looks = iter(shares)
+        runtime.resources.pressure = lambda: Pressure(next(looks), 100, "test")
+        crumbs = Crumbs(runtime, folder=tmp_path)
+        mine = tmp_path / f"{os.getpid()}.json"
+        runtime.registry.register("small", Small).load()  # from then on
+        said: list[int] = []
+        for _ in shares[1:]:
+            clock.advance(2.0)
+            runtime.registry.ports.pulse.step()
+            said.append(len(caplog.messages))
+        assert said == [1, 1, 2, 2, 2, 2, 3] and json.loads(mine.read_text())["doing"] == ""
+        assert "96 B of 100 B in use (96%, test); nothing more is loaded" in caplog.messages[1]
+        crumbs.end()
 
 
 def test_near_its_limit_a_kernel_loads_nothing_more_and_says_who_has_it(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from grym_nb.hardening.replay import read
 from grym_nb.hardening.returning import can_trim
 from tests.kernel import Kernel
 
@@ -120,8 +123,8 @@ def test_an_error_and_a_display_hold_nothing_of_a_model_or_are_named(kernel: Ker
     freed = kernel.run("%grym mem --free").checked().result_text or ""
     assert "let go of Out[" in freed and "the variable kept" in freed
     kernel.run("del kept").checked()
-    freed = kernel.run("%grym mem --free").checked().result_text or ""
-    assert "still there" not in freed
+    freed = kernel.run("%grym mem --free --why").checked().result_text or ""
+    assert "still there" not in freed and "went back" in freed and "nobody had to go" in freed
 
 
 @needs_proc
@@ -160,6 +163,38 @@ def test_the_books_the_budget_and_why_somebody_went(kernel: Kernel) -> None:
     assert "evicted: s" in why and "s2" in why and "cost_rate" in why
     shown = kernel.run("%grym mem --budget cpu=1GB").checked().result_text or ""
     assert "1.0 GB" in shown and "total" not in shown
+    assert "(0%)" in shown and "of what had been there before" not in shown
+    kernel.run("for s in small: s.unload(), s.count()").checked()
+    assert "of what had been there before" in (kernel.run("%grym mem").checked().result_text or "")
+    shown = kernel.run("%grym mem --budget cpu=2 GB total=3 GB").checked().result_text or ""
+    assert "2.0 GB" in shown and "3.0 GB" in shown
+    shown = kernel.run("%grym mem --budget cpu=none total=1GB").checked().result_text or ""
+    assert "2.0 GB" not in shown
     error = kernel.run("%grym mem --budget lots").error
     assert error is not None and "'lots' is not a size" in error.evalue
     assert "nobody had to go" not in why
+
+
+def test_what_a_kernel_did_is_a_trace_to_compare_policies_on(kernel: Kernel, tmp_path: Path) -> None:
+    shown = kernel.run(f"%grym mem --trace {tmp_path / 'none' / 'day.jsonl'}").checked().result_text or ""
+    assert "nothing was written" in shown
+    kernel.run("for n in range(3): grym.register(f's{n}', Big, config={'mb': 2}).count()").checked()
+    file = tmp_path / "day.jsonl"
+    shown = kernel.run(f"%grym mem --trace {file}").checked().result_text or ""
+    assert "3 calls of 3 services" in shown
+    uses = read(file)
+    assert [use.service for use in uses] == ["s0", "s1", "s2"]
+    assert all(2_000_000 <= use.bytes < 3_000_000 and use.load_seconds > 0 for use in uses)
+    error = kernel.run(f"%grym mem --trace {tmp_path / 'none' / 'day.jsonl'}").error
+    assert error is not None and "No such file" in error.evalue
+
+
+@needs_proc
+def test_what_was_freed_is_what_went_back(kernel: Kernel) -> None:
+    kernel.run("with big.use() as model: parts = list(model.parts)\nparts").checked()
+    kernel.run("del model, parts").checked()
+    assert "still held by something else" in kernel.run("big.unload()").checked().stderr
+    freed = kernel.run("%grym mem --free").checked().result_text or ""
+    assert "let go of Out[" in freed and "still there" not in freed
+    said = re.search(r"(\d+) MB went back", freed)
+    assert said is not None and int(said[1]) >= 380, freed
