@@ -483,6 +483,10 @@ class TestTheContextOfTheKernel:
             before.watch(lambda event: heard.append(event.item.type))
             store = runtime.open_context(path)
             assert runtime.context is store and before.closed
+            for durable in (False, True):
+                with pytest.raises(StateError, match=r"is in .*context.db now") as caught:
+                    before.put(1, type="x", durable=durable)
+                assert "grym.current().context" in caught.value.hint
             assert store.get(item.id) == item
             store.put(1, type="later")
             assert heard == ["later"]  # whoever watched goes on watching, and hears of nothing twice

@@ -98,7 +98,9 @@ class Budget:
     def _way_out(self, size: int) -> str:
         max_bytes, max_items = self.limits
         if max_bytes is not None and size > max_bytes:
-            return "make max_bytes larger, or put less of it"
+            return (
+                "make max_bytes larger (of the kernel's own: Settings(context_bytes=...)), or put less of it"
+            )
         larger = " or ".join(
             name for name, limit in (("max_bytes", max_bytes), ("max_items", max_items)) if limit is not None
         )

@@ -63,6 +63,7 @@ class Shelf:
         self.went: deque[Went] = deque(maxlen=_WENT_KEPT)
         self.counts: Counter[str] = Counter()
         self.closed = False
+        self.moved_to: object = None  # the file of the store that took over from this one
         self._lock = threading.RLock()  # which knows whose it is: see `refuse_within`
         self._index = Index()
         self._expiry = Expiry()
@@ -151,7 +152,8 @@ class Shelf:
             return ItemNotFound(f"{id} has expired", hint="put it again, or give it a longer ttl", id=id)
         for went in tuple(self.went):
             if went.id == id and not (self.keeps and went.why == "evicted"):
-                return ItemNotFound(f"{id} was {went.why}", hint=went.because, id=id)
+                told = "has expired" if went.why == "expired" else f"was {went.why}"
+                return ItemNotFound(f"{id} {told}", hint=went.because, id=id)
         hint = f"{self._types_in_words()}; by type: latest(type, key)"
         if isinstance(id, ContextItem):
             hint = "an item is named by its id: item.id"
@@ -176,6 +178,9 @@ class Shelf:
 
     def refuse_closed(self) -> None:
         """Raise when this is closed."""
+        if self.closed and self.moved_to is not None:
+            told = f"what this context store had is in {self.moved_to} now"
+            raise StateError(told, hint="the kernel's own is always grym.current().context")
         if self.closed:
             where = "its path" if self.keeps else ""
             raise StateError("this context store is closed", hint=f"make another: ContextStore({where})")

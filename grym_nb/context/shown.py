@@ -9,7 +9,7 @@ from grym_nb.clock import Clock
 from grym_nb.context.query import wanted_of
 from grym_nb.context.shelf import Shelf, has_expired
 from grym_nb.context.stats import Stats, table_of
-from grym_nb.context.storage import Storage
+from grym_nb.context.storage import ELSEWHERE, Storage
 from grym_nb.errors import says_what_it_takes
 from grym_nb.render import Table
 from grym_nb.render import size as in_words
@@ -28,6 +28,11 @@ class Shown:
         """Return what is in the store, and what went through it."""
         return self._shelf.stats(self._storage.stats())
 
+    def held(self) -> dict[str, Any]:
+        """Return the contents that are in memory, by id; nothing is read for it."""
+        found = {entry.item.id: entry.item.content for entry in self._shelf.live(self._clock())}
+        return {id: content for id, content in found.items() if content is not ELSEWHERE}
+
     def uses(self) -> dict[str, int]:
         """Return how often each item was read, by id: what `ranked` calls frequency."""
         return {entry.item.id: entry.reads for entry in self._shelf.live(self._clock())}
@@ -45,6 +50,9 @@ class Shown:
         where = f" in {path}" if (path := getattr(self._storage, "path", None)) else ""
         used, count = in_words(self._shelf.budget.used[0]), len(self)
         return f"<ContextStore{where}: {count} item{'' if count == 1 else 's'}, {used} in memory>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self) if self._shelf.closed else f"{self.table(limit=20).text()}\n{self!r}")
 
     def _repr_html_(self) -> str:
         return self.table().html() if not self._shelf.closed else f"<p>{html.escape(repr(self))}</p>"

@@ -26,6 +26,13 @@ class Went(NamedTuple):
     why: str
     because: str
 
+    @property
+    def told(self) -> str:
+        """What became of it, in words."""
+        return (
+            f"{self.id} has expired" if self.why == "expired" else f"{self.id} was {self.why}: {self.because}"
+        )
+
 
 class Stats(NamedTuple):
     """What is in a store, and what went through it; `file` when it has one."""
@@ -52,7 +59,7 @@ class Stats(NamedTuple):
             ("put, updated, deleted", f"{self.puts}, {self.updates}, {self.deleted}"),
             ("expired, evicted", f"{self.expired}, {self.evicted}"),
         ]
-        rows += [("went last", f"{went.id}: {went.why}, {went.because}") for went in self.went[-3:]]
+        rows += [("went last", went.told) for went in self.went[-3:]]
         if self.file is not None:
             rows += self.file.rows()
         return Table("context store", ("", ""), rows)

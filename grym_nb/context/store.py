@@ -150,6 +150,7 @@ class ContextStore(Shown):
             prepared = self._storage.prepare(copy)
             self._storage.add(item, size, prepared, lambda: shelf.add(item, size))
         elif durable:
+            shelf.refuse_closed()
             told = "a store in memory keeps nothing for longer than its kernel"
             raise ValidationError(told, hint='ContextStore("context.db"), or leave durable out')
         else:
@@ -273,6 +274,7 @@ class ContextStore(Shown):
             watch.listen(self._telling.own)
             self._watches.add(watch)
         other._watches.clear()
+        other._shelf.moved_to = getattr(self._storage, "path", "another store")
         other.close()
 
     # -- reading -----------------------------------------------------------------------------------

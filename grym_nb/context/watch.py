@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 _MOST = 10_000  # events that wait to be read; of more, the oldest are left out
+_AWAKE_SECONDS = 0.25
 _END: Any = object()
 _log = logging.getLogger(__name__)
 
@@ -138,7 +139,8 @@ class Watch:
                         raise StopAsyncIteration
                     found: ItemEvent = event
                     return found
-                await there
+                while not there.done():  # a loop that sleeps for long would not notice Ctrl-C
+                    await asyncio.wait((there,), timeout=_AWAKE_SECONDS)
             finally:
                 with suppress(ValueError):  # who woke it has taken it out
                     self._waiters.remove(waiter)

@@ -22,6 +22,8 @@ __all__ = ["Holder", "Root", "holders_of", "notebook_roots"]
 _TENSORS = ("Tensor", "Parameter", "Buffer")
 _MOST_NAMES = 3
 _MOST_STEPS = 12  # upwards, from what is held to a name that somebody knows
+#: what is reached through these is not the variable's: services', or the context's
+_OURS = ("grym_nb.context.store", "grym_nb.runtime", "grym_nb.services.handle", "grym_nb.services.registry")
 _HIDDEN = ("_oh", "Out", "_", "__", "___", "_ih", "In", "_dh", "get_ipython", "exit", "quit", "open")
 
 
@@ -139,7 +141,7 @@ def _variables(shell: Any) -> Iterator[Root]:
     for name, value in list(shell.user_ns.items()):
         if name in _HIDDEN or (name.startswith("_") and name.lstrip("_i").isdigit()):
             continue
-        if not isinstance(value, ModuleType):
+        if not isinstance(value, ModuleType) and not type(value).__module__.startswith(_OURS):
             yield Root(f"the variable {name}", (value,), None, f"del {name}")
 
 

@@ -150,6 +150,9 @@ class Ledger:
         self.held: tuple[Reservation, ...] = ()  # the oldest first
         self.line: tuple[Reservation, ...] = ()  # that wait for room
         self._changes = 0
+        #: runs a job in a thread that may take its time; None: who is in use stays, budget or not
+        self.later: Callable[[Callable[[], object]], object] | None = None
+        self._over = False  # a budget, for as long as those in use stay
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -321,6 +324,7 @@ class Ledger:
             if (over := self.taken(device) - limit) > 0:
                 nobody = Reservation(self, "the budget", {}, None, "stated")
                 self._evicted(nobody, Shortage(device, 0, over, limit, limit + over, None))
+                self._over = self._over or self.taken(device) > limit  # once those in use are idle
 
     def make_room(self, owner: str, device: str, size: int) -> None:
         """Let idle ones go until so much of a device is free, as far as they are enough: for a call."""
@@ -339,13 +343,13 @@ class Ledger:
                 Decision(self.clock(), owner, "idle", device, size, 0, self._policy_name, (), (), why)
             )
 
-    def free_idle(self, device: str, owner: str) -> tuple[str, ...]:
+    def free_idle(self, device: str, owner: str, why: str = "") -> tuple[str, ...]:
         """Let all go that nobody uses on a device, for an owner that ran out of it; return who went."""
         now = self.clock()
         idle = self._idle(device)
         names = tuple([candidate.name for candidate, _ in idle])
         policy, candidates = self._policy_name, tuple([candidate for candidate, _ in idle])
-        why = f"{owner} ran out of memory on {device}"
+        why = why or f"{owner} ran out of memory on {device}"
         self.decisions.append(Decision(now, owner, "evicted", device, 0, 0, policy, candidates, names, why))
         return tuple([candidate.name for candidate, tenant in idle if tenant.evict(why)])
 
@@ -370,9 +374,10 @@ class Ledger:
                 size = self._size(mine, device)
                 self._evicted(mine, Shortage(device, size, taken - limit, limit, taken, None))
                 if (taken := self.taken(device)) > limit:
+                    self._over = True
                     short = Shortage(device, size, taken - limit, limit, taken, None)
-                    self._note(mine, "over", short, why="nobody knew before how large it is")
-                    told = "%s takes %s, which nobody knew before: %s of the budget of %s are taken"
+                    self._note(mine, "over", short, why=f"expected: {mine.source}")
+                    told = "%s takes %s: %s of the budget of %s are taken"
                     _log.warning(told, mine.owner, *map(in_words, (size, taken, limit)))
 
     def release(self, mine: Reservation) -> None:
@@ -387,6 +392,9 @@ class Ledger:
         if self.line:
             with self.lock:
                 self._changed()
+        if self._over and self.later is not None:
+            self._over = False
+            self.later(self.keep_within)
 
     def changed(self, mine: Reservation) -> bool:
         """Tell whether anything has changed since a reservation was last looked at."""

@@ -331,7 +331,7 @@ class ResourcePool:
         now = self.pressure()
         step = (now.share >= WARNED_FROM) + (now.share >= REFUSED_FROM)
         if step > self.warned:
-            nothing = "; nothing more is loaded" if step == 2 else ""
+            nothing = "; idle services go before any is loaded" if step == 2 else ""
             _log.warning("memory is running out: %s%s; %%grym mem shows who has it", now, nothing)
         if step > self.warned or not step:
             self.warned = step

@@ -18,7 +18,16 @@ from types import (
 )
 from typing import Any, TypeAlias
 
-__all__ = ["Storages", "arrays_in", "is_others", "owner_of", "storages_of", "tensors_in", "total"]
+__all__ = [
+    "Storages",
+    "arrays_in",
+    "is_others",
+    "owner_of",
+    "storages_of",
+    "tensor_of",
+    "tensors_in",
+    "total",
+]
 
 #: bytes by device and address: what two objects share has one entry, whoever is asked
 Storages: TypeAlias = dict[tuple[str, int], int]
@@ -43,8 +52,11 @@ def storages_of(*roots: object) -> Storages:
     for part in _parts(roots):
         if _is_tensor(part):
             found |= _of_tensor(part)
-        elif _is_array(part) and (owner := owner_of(part)) is not None:
-            found["cpu", owner.__array_interface__["data"][0]] = owner.nbytes
+        elif _is_array(part):
+            if (owner := owner_of(part)) is not None:
+                found["cpu", owner.__array_interface__["data"][0]] = owner.nbytes
+            elif (tensor := tensor_of(part)) is not None:
+                found |= _of_tensor(tensor)
     return found
 
 
@@ -215,3 +227,11 @@ def owner_of(array: Any) -> Any:
         if not isinstance(array.base, numpy.ndarray):
             return array if array.base is None or isinstance(array.base, (bytes, bytearray)) else None
         array = array.base
+
+
+def tensor_of(array: Any) -> Any:
+    """Return the tensor whose memory an array looks at (``tensor.numpy()``); None where there is none."""
+    numpy: Any = sys.modules["numpy"]
+    while isinstance(array, numpy.ndarray):
+        array = array.base
+    return array if _is_tensor(array) else None

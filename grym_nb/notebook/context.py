@@ -151,7 +151,8 @@ def _open(asked: _Asked) -> object:
     if len(asked.words) != 1:
         raise asked.refused("which file?" if not asked.words else "one file")
     store = current().open_context(text_of(asked.words[0], asked.shell.user_ns))
-    return Sheet("", (store.table(), repr(store)))
+    told = "grym.current().context is this one from now on: a variable with the one before has to be set anew"
+    return Sheet("", (store.table(), repr(store), told))
 
 
 def _get(asked: _Asked) -> object:

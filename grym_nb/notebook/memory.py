@@ -13,6 +13,7 @@ from grym_nb.hardening.accounts import decisions_table
 from grym_nb.hardening.holders import Root, holders_of, notebook_roots
 from grym_nb.hardening.replay import Use, write
 from grym_nb.hardening.returning import can_trim, give_back
+from grym_nb.hardening.storages import storages_of
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.render import Table, count, seconds, size
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["memory"]
 
 _SHOWN = 20  # decisions
+_WORTH_SHOWING = 1_000_000  # bytes
+_FRAMES = "the frames of the last failure, kept for %grym debug"
 
 
 def memory(runtime: Runtime, given: Namespace) -> Sheet:
@@ -68,7 +71,7 @@ def _books(runtime: Runtime) -> Sheet:
     parts += [learned] if learned.rows else []
     if left.rows:
         parts += [left, "%grym mem --free lets go of what is not yours"]
-    return Sheet(" · ".join((_process(), *_loads(runtime))), tuple(parts))
+    return Sheet(" · ".join((_process(), *_context(runtime), *_loads(runtime))), tuple(parts))
 
 
 def _process() -> str:
@@ -78,6 +81,13 @@ def _process() -> str:
     if held.anonymous is not None:
         told += f", {size(held.anonymous)} of it its own"
     return told if limit is None else f"{told}; {limit.source} lets it have {size(limit.size)}"
+
+
+def _context(runtime: Runtime) -> Iterator[str]:
+    """Say what the context has, which is in nobody's books."""
+    store = runtime._context
+    if store is not None and not store.closed and (held := store.stats().bytes) >= _WORTH_SHOWING:
+        yield f"the context has {size(held)} of it"
 
 
 def _loads(runtime: Runtime) -> Iterator[str]:
@@ -127,18 +137,41 @@ def _left(runtime: Runtime) -> Table:
         for holder in holders_of(remains, _roots(runtime)):
             todo = holder.hint or ("%grym mem --free" if holder.free is not None else "")
             rows.append((remains.owner, size(holder.size), holder.name, todo))
-    return Table("still there of what was unloaded", ("of", "has", "held by", "let go of it with"), rows)
+    title, kept = _kept(runtime)
+    if kept >= _WORTH_SHOWING:
+        rows.append((title, size(kept), _FRAMES, "%grym mem --free"))
+    return Table("still there of what is over", ("of", "has", "held by", "let go of it with"), rows)
+
+
+def _kept(runtime: Runtime) -> tuple[str, int]:
+    """Return what failed last, and how many bytes its frames hold that are in nobody's books."""
+    failures = runtime.registry.ports.failures
+    failure, traceback = failures.failure, failures.traceback
+    if failure is None or traceback is None:
+        return "", 0
+    books = {key for one in runtime.resources.ledger.held for key in one.storages or ()}
+    held = sum(size for key, size in storages_of(traceback).items() if key not in books)
+    return f"{failure.service}.{failure.task}", held
 
 
 def _roots(runtime: Runtime) -> list[Root]:
     failures = runtime.registry.ports.failures
-    ours = Root("the frames kept for %grym debug", (failures.traceback,), failures.clear)
-    return [ours, *notebook_roots()]
+    ours = Root(_FRAMES, (failures.traceback,), failures.clear)
+    store = runtime._context
+    items = {} if store is None or store.closed else store.held()
+    shared = [
+        Root(f"the context ({id})", (content,), None, f"%grym context rm {id}")
+        for id, content in items.items()
+    ]
+    return [ours, *shared, *notebook_roots()]
 
 
 def _let_go(runtime: Runtime) -> list[str]:
     """Let go of what is not the user's; return its names, and nothing that would hold it here."""
     names: dict[str, None] = {}
+    if _kept(runtime)[1] >= _WORTH_SHOWING:
+        runtime.registry.ports.failures.clear()
+        names[_FRAMES] = None
     for remains in runtime.resources.left():
         for holder in holders_of(remains, _roots(runtime)):
             if holder.free is not None:

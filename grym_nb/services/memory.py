@@ -70,7 +70,7 @@ def _refuse_under_pressure(record: ServiceRecord) -> None:
     """Raise where the process itself is about to be killed: nothing more is loaded then."""
     pool = record.ports.resources
     if (now := pool.look()).share >= REFUSED_FROM:
-        gone = pool.ledger.free_idle("cpu", record.name)
+        gone = pool.ledger.free_idle("cpu", record.name, str(now))
         give_back()
         now = pool.pressure()
         if now.share >= REFUSED_FROM:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from grym_nb.clock import Clock, monotonic
@@ -91,6 +92,7 @@ class Ports:
         self.pulse = Pulse(
             self.clock, work_threads=self.settings.work_threads, linger=self.settings.linger_seconds
         )
+        self.resources.ledger.later = partial(self.pulse.work, name="keeping within a budget")
         self.workers = Workers("grym-call", linger=self.settings.linger_seconds)
         self.loop = LoopThread()
         self.failures = LastFailure()

@@ -130,7 +130,7 @@ def test_how_much_is_left_is_looked_at_between_the_loads_too(
             runtime.registry.ports.pulse.step()
             said.append(len(caplog.messages))
         assert said == [1, 1, 2, 2, 2, 2, 3] and json.loads(mine.read_text())["doing"] == ""
-        assert "96 B of 100 B in use (96%, test); nothing more is loaded" in caplog.messages[1]
+        assert "96 B of 100 B in use (96%, test); idle services go before any is loaded" in caplog.messages[1]
         crumbs.end()
 
 

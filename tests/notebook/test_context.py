@@ -690,3 +690,13 @@ def test_the_errors_are_those_of_the_house(shell: InteractiveShell, runtime: Run
         act(shell, ["get"])
     with pytest.raises(ItemNotFound):
         act(shell, ["get", "nothing"])
+
+
+def test_a_cell_that_waits_for_what_happens_can_be_interrupted(ready: Kernel) -> None:
+    waiting = ready.run_async(
+        "watching = ctx.watch()\nprint('waits')\nasync for event in watching:\n    print('heard')"
+    )
+    ready.wait_for("waits")
+    ready.interrupt()
+    assert ready.wait(waiting, timeout=30).error is not None
+    ready.run("ctx.put(1, type='x'); watching.next(5).item.type").checked()

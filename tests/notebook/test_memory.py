@@ -117,7 +117,7 @@ def test_an_error_and_a_display_hold_nothing_of_a_model_or_are_named(kernel: Ker
     kernel.run("big.unload()").checked()
     assert own(kernel) <= 0.05 * 400 * MB
     shown = kernel.run("%grym mem").checked().result_text or ""
-    assert "still there of what was unloaded" in shown
+    assert "still there of what is over" in shown
     assert "Out[" in shown and "the variable kept" in shown and "del kept" in shown
     assert "traceback" not in shown, "its frames were let go of"
     freed = kernel.run("%grym mem --free").checked().result_text or ""
@@ -198,3 +198,50 @@ def test_what_was_freed_is_what_went_back(kernel: Kernel) -> None:
     assert "let go of Out[" in freed and "still there" not in freed
     said = re.search(r"(\d+) MB went back", freed)
     assert said is not None and int(said[1]) >= 380, freed
+
+
+@needs_proc
+def test_what_a_failed_call_made_is_shown_and_let_go_of(kernel: Kernel) -> None:
+    kernel.run(
+        "class Fails(grym.ModelService):\n"
+        "    @grym.task\n"
+        "    def ask(self):\n"
+        "        made = np.ones(100_000_000, np.uint8)\n"
+        "        raise ValueError('after it was made')\n"
+        "fails = grym.register('fails', Fails)"
+    ).checked()
+    assert kernel.run("fails.ask()").error is not None
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert "fails.ask" in shown and "100 MB" in shown and "frames of the last failure" in shown
+    freed = kernel.run("%grym mem --free").checked().result_text or ""
+    assert "let go of the frames of the last failure" in freed and "still there" not in freed
+    assert own(kernel) < 20 * MB
+
+
+def test_an_array_that_looks_at_a_tensor_and_an_item_of_context_are_named(kernel: Kernel) -> None:
+    pytest.importorskip("torch")
+    kernel.run(
+        "import torch\n"
+        "class Net(grym.ModelService):\n"
+        "    def load(self):\n"
+        "        self.weight = torch.ones(20_000_000)\n"
+        "    @grym.task\n"
+        "    def first(self):\n"
+        "        return self.weight[:10].numpy()\n"
+        "net = grym.register('net', Net)\nview = net.first()"
+    ).checked()
+    assert "80.0 MB of net is still held" in kernel.run("net.unload()").checked().stderr
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert "the variable view" in shown and "del view" in shown
+    kernel.run("del view\nctx = grym.current().context\nruntime = grym.current()").checked()
+    kernel.run(
+        "with net.use() as model: kept = ctx.put(model.weight, type='weights').id\ndel model"
+    ).checked()
+    kernel.run("net.unload()").checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    name = (kernel.run("kept").checked().result_text or "").strip("'")
+    assert "the context has 80.0 MB of it" in shown
+    assert f"the context ({name})" in shown and f"%grym context rm {name}" in shown
+    assert "the variable" not in shown
+    kernel.run(f"%grym context rm {name}").checked()
+    assert "still there" not in (kernel.run("%grym mem").checked().result_text or "")

@@ -295,9 +295,7 @@ def test_what_is_larger_than_anybody_knew_is_said_and_stays(
     house.budget(30)
     work = house.registry.register("work", Weights, config={"kb": 50})
     work.ask()
-    assert caplog.messages == [
-        "work takes 50.0 KB, which nobody knew before: 50.0 KB of the budget of 30.0 KB are taken"
-    ]
+    assert caplog.messages == ["work takes 50.0 KB: 50.0 KB of the budget of 30.0 KB are taken"]
     decision = house.pool.decisions[-1]
     assert (decision.owner, decision.what, decision.lacking) == ("work", "over", 20 * KB)
 
@@ -358,6 +356,17 @@ def test_a_smaller_budget_has_the_idle_go_at_once(house: House) -> None:
     house.budget(12)
     assert house.there() == ["two"]
     assert house.pool.budget(None).devices[0].budget is None
+
+
+def test_a_smaller_budget_has_one_in_use_go_once_it_is_idle(house: House) -> None:
+    work = house.make("work")
+    call = busy(house, work)
+    house.pool.budget("5KB")
+    assert work.state == "ready"
+    house.gates.tell("go")
+    call.result(WAIT)
+    until(lambda: work.state == "registered")
+    assert house.pool.decisions[-1].chosen == ("work",)
 
 
 # -- waiting for room ------------------------------------------------------------------------------
