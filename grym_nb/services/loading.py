@@ -110,7 +110,7 @@ def end_load(
             else:
                 record.load_seconds = instance.took
             move, reason = "loaded", ""  # it is there, wherever Ctrl-C came in between
-            if cause is not None:
+            if cause is not None and not cause.inside:  # Ctrl-C may have come after that
                 record.count_in(cause)
         if record.lifecycle.state == "loading":
             step = record.move(move, reason)
