@@ -9,21 +9,26 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "AlertChanged",
     "BreakerChanged",
     "CallEnded",
     "Event",
     "EventBus",
+    "HealthChanged",
     "ItemDeleted",
     "ItemEvent",
     "ItemEvicted",
     "ItemExpired",
     "ItemPut",
     "ItemUpdated",
+    "RecoveryEnded",
+    "RecoveryGaveUp",
     "ServiceChanged",
     "ServiceEvent",
     "ServiceRegistered",
     "ServiceRemoved",
     "StateChanged",
+    "SystemHealthChanged",
 ]
 
 _log = logging.getLogger(__name__)
@@ -84,6 +89,49 @@ class CallEnded(ServiceEvent):
     call: str
     outcome: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged(ServiceEvent):
+    """What is thought of the service changed; `reason` is what speaks against it."""
+
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryEnded(ServiceEvent):
+    """An attempt to mend the service ended: by which step, whether that helped, after how long."""
+
+    step: str
+    helped: bool
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryGaveUp(ServiceEvent):
+    """The service is left as failed: nothing that was tried has mended it."""
+
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemHealthChanged(Event):
+    """What is thought of all services together, and of the kernel, changed."""
+
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChanged(Event):
+    """An alert began to fire, or is over; `alert` is all that is known of it."""
+
+    alert: Any
 
 
 @dataclass(frozen=True, slots=True)

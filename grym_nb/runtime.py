@@ -10,9 +10,11 @@ import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakMethod
 
 from grym_nb.clock import Clock
 from grym_nb.errors import ConfigError, Problem, StateError, StorageError, ValidationError, says_what_it_takes
+from grym_nb.events import StateChanged
 from grym_nb.flow import route
 from grym_nb.render import brief, count
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
@@ -22,12 +24,16 @@ from grym_nb.settings import Settings
 
 if TYPE_CHECKING:
     from grym_nb.context import ContextItem, ContextStore
+    from grym_nb.health import Alerts, HealthMonitor, Recovery
+    from grym_nb.health.oversight import Oversight
+    from grym_nb.metrics.history import History
     from grym_nb.services.frame import Frame
 
 __all__ = ["Runtime", "current", "get", "register", "run", "submit"]
 
 #: services that come with the package, registered unloaded and imported at their first use
 _BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
+_LOOK_SECONDS = 5.0
 _SWEEP_SECONDS = 0.5
 _SWEEP_STEP = 0.01  # seconds between two steps of one sweep, for everything else
 
@@ -52,6 +58,15 @@ class Runtime:
         self.registry = ServiceRegistry(self._ports)
         self._ports.context = self._context_for
         self._ports.store = self._keep_result
+        self._oversight: Oversight | None = None
+        if self.settings.health_seconds:
+            begun = WeakMethod(self._begun)  # one that was forgotten is kept by nobody
+
+            def heard(event: StateChanged) -> None:
+                if (there := begun()) is not None:
+                    there(event)
+
+            self.events.subscribe(heard, StateChanged)
         self._context: ContextStore | None = None
         self._context_path = self.settings.context_path
         self._context_lock = threading.Lock()
@@ -61,6 +76,54 @@ class Runtime:
         self._closed = False
         for name, factory in _BUILT_IN.items():
             self.registry.register(name, factory)
+
+    # -- how they do ---------------------------------------------------------------------------------
+
+    @property
+    def health(self) -> HealthMonitor:
+        """What is thought of each service, and why."""
+        return self._watching().monitor
+
+    @property
+    def recovery(self) -> Recovery:
+        """What is done about services that are unhealthy."""
+        return self._watching().recovery
+
+    @property
+    def alerts(self) -> Alerts:
+        """Who is told of what: rules, silences, channels, and what fires."""
+        return self._watching().alerts
+
+    @property
+    def history(self) -> History:
+        """What the metrics were, over the last day."""
+        return self._watching().history
+
+    def _watching(self) -> Oversight:
+        """Return what watches over the services, made when it is first asked for, or at the first load."""
+        with self._context_lock:
+            if self._oversight is None:
+                if self._closed:
+                    raise StateError("this runtime is closed", hint="grym.current() is the kernel's own")
+                from grym_nb.health.oversight import Oversight
+                from grym_nb.health.recovery import RecoveryPolicy
+
+                settings = self.settings
+                self._oversight = Oversight(
+                    self.registry,
+                    look_seconds=settings.health_seconds or _LOOK_SECONDS,
+                    ping_seconds=settings.ping_seconds,
+                    recovery=RecoveryPolicy.of(settings.recovery),
+                    recoveries={
+                        name: None if given is None else RecoveryPolicy.of(given)
+                        for name, given in settings.recoveries.items()
+                    },
+                )
+            return self._oversight
+
+    def _begun(self, event: StateChanged) -> None:
+        if event.after == "loading" and not self._closed and self._oversight is None:
+            self._watching().begin()
 
     # -- what models share -------------------------------------------------------------------------
 
@@ -203,6 +266,8 @@ class Runtime:
         self._closed = True
         try:
             self.registry.close(timeout)
+            if self._oversight is not None:
+                self._oversight.close()
             if self._context is not None:
                 self._context.close()
         except BaseException:

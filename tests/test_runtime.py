@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -177,9 +178,15 @@ class TestRuntime:
     def test_one_that_was_forgotten_with_a_model_in_it_warns(self) -> None:
         runtime = Runtime()
         runtime.registry.register("echo", Echo).echo("a")
+        there = weakref.ref(runtime)
+
+        def gone() -> bool:
+            gc.collect()
+            return there() is None
+
         with pytest.warns(ResourceWarning, match="forgotten with services in it"):
             del runtime
-            gc.collect()
+            until(gone)  # the pulse may look at the service just then
 
     def test_one_that_never_loaded_anything_goes_silently(self) -> None:
         with warnings.catch_warnings():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from math import ceil, frexp, inf, ldexp
 from sys import float_info
 from typing import ClassVar
 
-__all__ = ["Histogram", "HistogramSnapshot"]
+__all__ = ["Frozen", "Histogram", "HistogramSnapshot"]
 
 _SUB = 32  # linear buckets in each power of two
 _TWICE = 2 * _SUB
@@ -107,11 +110,21 @@ class Histogram:
         """Return the value that `q` percent are at or below (nearest rank), None when there is none."""
         if not 0 <= q <= 100:
             raise ValueError(f"a percentile is between 0 and 100, not {q!r}")
-        return self._copy().percentiles(q)[0]
+        return self.frozen().percentiles(q)[0]
+
+    def cumulative(self, bounds: tuple[float, ...]) -> tuple[tuple[int, ...], float]:
+        """Return how many values are at or below each of the ascending `bounds`, and the sum of all values.
+
+        Never too few: what shares a bound's bucket, and so is above it by 1/32 of it at most, is counted too.
+        """
+        now = self.frozen()
+        buckets = sorted(now.buckets)
+        passed = [0, *accumulate(map(now.buckets.__getitem__, buckets))]
+        return tuple([passed[bisect_right(buckets, last)] for last in _buckets_of(bounds)]), now.total
 
     def merge(self, other: Histogram) -> None:
         """Count everything in `other` here too, as if it had been recorded in both."""
-        added = other._copy()
+        added = other.frozen()
         if not added.count:
             return
         with self._lock:
@@ -124,7 +137,7 @@ class Histogram:
 
     def snapshot(self) -> HistogramSnapshot:
         """Return all of it as of one moment."""
-        now = self._copy()
+        now = self.frozen()
         low, high = (now.low, now.high) if now.count else (None, None)
         return HistogramSnapshot(now.count, now.total, low, high, *now.percentiles(50, 95, 99))
 
@@ -136,21 +149,44 @@ class Histogram:
             f"<Histogram: {now.count} values, p50 {now.p50:.3g}, p95 {now.p95:.3g}, highest {now.high:.3g}>"
         )
 
-    def _copy(self) -> _Frozen:
+    def frozen(self) -> Frozen:
+        """Return the buckets as they are now, and what was counted in them."""
         # Sorting happens on the copy, so that those who record wait for a dict's copy and no more.
         with self._lock:
-            return _Frozen(dict(self._buckets), self._count, self._total, self._low, self._high)
+            return Frozen(dict(self._buckets), self._count, self._total, self._low, self._high)
+
+
+@cache
+def _buckets_of(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(map(_bucket_of, bounds))
+
+
+def _bucket_of(bound: float) -> float:
+    if not 0 < bound < inf:
+        return {0.0: _ZERO, inf: inf}.get(bound, -inf)
+    fraction, exponent = frexp(bound)
+    return exponent * _SUB + int(fraction * _TWICE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Frozen:
+class Frozen:
+    """What a histogram has counted: how many values in each bucket, and the lowest and the highest one."""
+
     buckets: dict[int, int]
     count: int
     total: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, buckets: dict[int, int], total: float) -> Frozen:
+        """Return it for buckets alone: the lowest and the highest value as near as these tell."""
+        if not buckets:
+            return cls({}, 0, 0.0, inf, -inf)
+        return cls(buckets, sum(buckets.values()), total, _middle(min(buckets)), _middle(max(buckets)))
+
     def percentiles(self, *ascending: float) -> list[float | None]:
+        """Return for each percentage, ascending, the value that so many are at or below."""
         if not self.count:
             return [None] * len(ascending)
         found: list[float | None] = []
@@ -170,9 +206,12 @@ class _Frozen:
             return self.low
         if rank == self.count:
             return self.high
-        if bucket == _ZERO:
-            return 0.0
-        # A fraction is in [SUB, 2 SUB) buckets, so an exponent's first bucket is at SUB more.
-        exponent, part = divmod(bucket - _SUB, _SUB)
-        middle = ldexp((_SUB + part + 0.5) / _TWICE, exponent)
-        return min(max(middle, self.low), self.high)
+        return min(max(_middle(bucket), self.low), self.high)
+
+
+def _middle(bucket: int) -> float:
+    if bucket == _ZERO:
+        return 0.0
+    # A fraction is in [SUB, 2 SUB) buckets, so an exponent's first bucket is at SUB more.
+    exponent, part = divmod(bucket - _SUB, _SUB)
+    return ldexp((_SUB + part + 0.5) / _TWICE, exponent)

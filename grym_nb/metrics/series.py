@@ -9,6 +9,7 @@ from typing import Literal, TypeVar, cast
 
 from grym_nb.errors import ConfigError, Problem
 from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
+from grym_nb.metrics.tracking import Track
 
 __all__ = ["Counter", "Gauge", "Metrics", "Sample"]
 
@@ -109,6 +110,13 @@ class Metrics:
         """Count `value` in the histogram of that name and tags."""
         self.histogram(name, **tags).record(value)
 
+    def track(self, operation: str, /, **tags: str) -> Track:
+        """Return a context manager and decorator that counts how long an operation takes, and how it ends.
+
+        Each is counted in the histogram ``operation.seconds`` by `operation`, `outcome` and these tags.
+        """
+        return Track(self, operation, tags)
+
     def snapshot(self) -> tuple[Sample, ...]:
         """Return every series as it is now, by name and then tags."""
         return self._samples(lambda name, tags: True)
@@ -117,6 +125,11 @@ class Metrics:
         """Return the series of that name which have at least these tags."""
         wanted = _sorted(tags)
         return self._samples(lambda known, its: known == name and set(wanted) <= set(its))
+
+    def series(self) -> dict[tuple[str, _Tags], Counter | Gauge | Histogram]:
+        """Return the series themselves, by name and tags."""
+        with self._lock:
+            return dict(self._series)
 
     def drop(self, **tags: str) -> int:
         """Forget all series that have at least these tags; return how many there were."""

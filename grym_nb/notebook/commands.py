@@ -222,6 +222,34 @@ def _define(shell: InteractiveShell, given: Namespace) -> object:
 # -- the table -------------------------------------------------------------------------------------
 
 
+def _health(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.health import health
+    from grym_nb.runtime import current
+
+    return health(current(), given)
+
+
+def _metrics(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.figures import metrics
+    from grym_nb.runtime import current
+
+    return metrics(current(), given)
+
+
+def _alerts(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.health import alerts
+    from grym_nb.runtime import current
+
+    return alerts(current(), given)
+
+
+def _topology(shell: InteractiveShell, given: Namespace) -> object:
+    from grym_nb.notebook.health import topology_of
+    from grym_nb.runtime import current
+
+    return topology_of(current(), given)
+
+
 def _nothing(parser: Parser) -> None:
     return None
 
@@ -231,6 +259,18 @@ def _mem_options(parser: Parser) -> None:
     parser.add_argument("--why", action="store_true")
     parser.add_argument("--free", action="store_true")
     parser.add_argument("--trace", metavar="FILE")
+
+
+def _metrics_options(parser: Parser) -> None:
+    _maybe_service(parser)
+    parser.add_argument("--since", default="5m", metavar="5m")
+    parser.add_argument("--export", nargs="+", metavar="FORMAT")
+
+
+def _alerts_options(parser: Parser) -> None:
+    parser.add_argument("--rules", action="store_true")
+    parser.add_argument("--silence", nargs="+", metavar="RULE")
+    parser.add_argument("--minutes", type=float, default=60.0, metavar="M")
 
 
 def _maybe_service(parser: Parser) -> None:
@@ -357,6 +397,41 @@ COMMANDS: tuple[Command, ...] = (
         ("%grym mem", "%grym mem --why", "%grym mem --free", "%grym mem --budget 4GB"),
         _mem,
         _mem_options,
+    ),
+    Command(
+        "health",
+        "how the services do and why, and what could be better",
+        "[SERVICE]",
+        ("%grym health", "%grym health loudness"),
+        _health,
+        _maybe_service,
+        ("service",),
+    ),
+    Command(
+        "metrics",
+        "how their calls went lately; --export writes all figures to a file",
+        "[SERVICE] [--since 5m] [--export prometheus|openmetrics|json|csv FILE]",
+        ("%grym metrics", "%grym metrics loudness --since 1h", "%grym metrics --export csv figures.csv"),
+        _metrics,
+        _metrics_options,
+        ("service",),
+    ),
+    Command(
+        "alerts",
+        "what fires, and what somebody was told of lately; --silence a rule for a while",
+        "[--rules] [--silence RULE|all] [--minutes M]",
+        ("%grym alerts", "%grym alerts --rules", "%grym alerts --silence failing --minutes 30"),
+        _alerts,
+        _alerts_options,
+    ),
+    Command(
+        "topology",
+        "which service needs and calls which, and what fails if one fails",
+        "[SERVICE]",
+        ("%grym topology", "%grym topology dsp"),
+        _topology,
+        _maybe_service,
+        ("service",),
     ),
     Command(
         "why",

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError
+from grym_nb.events import AlertChanged
 from grym_nb.notebook.breadcrumb import Crumbs, found
 from grym_nb.notebook.completion import matcher_for
 from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
+from grym_nb.notebook.toast import Toasts
 from grym_nb.runtime import current
 from grym_nb.services.progress import on_progress
 
@@ -41,6 +43,7 @@ def install(shell: InteractiveShell) -> None:
         _add_errors(shell, undo)
         undo.callback(end_feeds, shell)  # of `%grym context watch`
         _add_breadcrumb(shell, undo)
+        _add_toasts(shell, undo)
         _installed[shell] = undo.pop_all()
 
 
@@ -80,6 +83,15 @@ def _add_breadcrumb(shell: InteractiveShell, undo: ExitStack) -> None:
     undo.callback(crumbs.end)
     shell.events.register("post_run_cell", crumbs.look)
     undo.callback(shell.events.unregister, "post_run_cell", crumbs.look)
+
+
+def _add_toasts(shell: InteractiveShell, undo: ExitStack) -> None:
+    """Show what alerts say, where somebody looks: under the cells."""
+    toasts = Toasts(lambda bundle: shell.display_pub.publish(dict(bundle)))
+    undo.callback(current().events.subscribe(toasts.hear, AlertChanged))
+    for moment in ("pre_run_cell", "post_run_cell"):
+        shell.events.register(moment, toasts.show)
+        undo.callback(shell.events.unregister, moment, toasts.show)
 
 
 def _add_completion(shell: InteractiveShell, undo: ExitStack) -> None:

@@ -46,6 +46,8 @@ GLOSSARY: tuple[Row, ...] = (
     Row("SystemHardening", "the order of steps", "grym_nb.services.handle"),
     Row("CircuitBreaker", "CircuitBreaker", "grym_nb.hardening.breaker.CircuitBreaker"),
     Row("ResourceManager", "ResourcePool", "grym_nb.hardening.resources.ResourcePool"),
+    Row("HealthMonitor, ServiceHealthMonitor", "HealthMonitor", "grym_nb.health.monitor.HealthMonitor"),
+    Row("RecoveryManager", "Recovery", "grym_nb.health.recovery.Recovery"),
     Row("AudioProcessor", "functions, and the dsp service", "grym_nb.audio.features"),
 )
 

@@ -8,21 +8,33 @@ from dataclasses import dataclass, replace
 
 from grym_nb.render import Table
 
-__all__ = ["Sheet"]
+__all__ = ["Picture", "Sheet"]
 
 _MOST_BYTES = 18_000  # of a repr: it is kept in the notebook's file
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image, as HTML, and what it shows in words."""
+
+    words: str
+    html: str
+
+    def text(self) -> str:
+        """Return the words."""
+        return self.words
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Sheet:
-    """Tables and passages of text under a title.
+    """Tables, pictures and passages of text under a title.
 
     `text()` is everything; the reprs stop at 18 KB and say so. Holds strings only, so that an output that
     is kept for hours keeps nothing else alive.
     """
 
     title: str
-    parts: Sequence[Table | str] = ()
+    parts: Sequence[Table | Picture | str] = ()
 
     def text(self) -> str:
         """Return all of it as text, parts divided by an empty line."""
@@ -54,9 +66,11 @@ def _cut(text: str) -> str:
     return data[:_MOST_BYTES].decode(errors="ignore") + "\n… cut here; .text() of the object has all of it"
 
 
-def _fitting(part: Table | str, room: int) -> str:
+def _fitting(part: Table | Picture | str, room: int) -> str:
     """Return the HTML of a part, of its beginning when there is no room for all of it."""
     shown = _html(part)
+    if isinstance(part, Picture):
+        return shown if len(shown.encode()) <= room else f"<p>{html.escape(part.words)}</p>"
     size = len(part) if isinstance(part, str) else len(part.rows)
     while len(shown.encode()) > room and size:
         size //= 2
@@ -65,5 +79,7 @@ def _fitting(part: Table | str, room: int) -> str:
     return shown
 
 
-def _html(part: Table | str) -> str:
+def _html(part: Table | Picture | str) -> str:
+    if isinstance(part, Picture):
+        return part.html
     return _plain(f"<pre>{html.escape(part)}</pre>" if isinstance(part, str) else part.html())

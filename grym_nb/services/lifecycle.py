@@ -15,7 +15,16 @@ __all__ = ["MOVES", "STATES", "Lifecycle", "Move", "State", "Step"]
 
 State = Literal["registered", "loading", "ready", "draining", "failed", "closed"]
 Move = Literal[
-    "load", "loaded", "load_failed", "load_stopped", "drain", "resume", "unloaded", "reset", "close"
+    "load",
+    "loaded",
+    "load_failed",
+    "load_stopped",
+    "drain",
+    "resume",
+    "unloaded",
+    "reset",
+    "give_up",
+    "close",
 ]
 
 STATES: tuple[State, ...] = get_args(State)
@@ -31,6 +40,8 @@ MOVES: dict[tuple[State, Move], State] = {
     ("draining", "resume"): "ready",
     ("draining", "unloaded"): "registered",
     ("failed", "reset"): "registered",
+    ("registered", "give_up"): "failed",
+    ("failed", "give_up"): "failed",
     ("registered", "close"): "closed",
     ("failed", "close"): "closed",
     ("draining", "close"): "closed",

@@ -6,12 +6,21 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.devices import process_memory
-from grym_nb.errors import ConfigError, GrymError, Interrupted, LoadFailed, ResourceExhausted, ServiceClosed
+from grym_nb.errors import (
+    ConfigError,
+    GrymError,
+    Interrupted,
+    LoadFailed,
+    ResourceExhausted,
+    ServiceClosed,
+    ServiceNotReady,
+)
 from grym_nb.hardening.storages import storages_of
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lifecycle import Move
 from grym_nb.services.memory import OPAQUE, measure, reserved
+from grym_nb.services.mending import prove
 from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
@@ -143,7 +152,7 @@ def _hold(record: ServiceRecord, need: ServiceRecord, holder: Frame) -> bool:
     try:
         need.enter(holder)
         return True
-    except (LoadFailed, ResourceExhausted, ServiceClosed) as error:
+    except (LoadFailed, ResourceExhausted, ServiceClosed, ServiceNotReady) as error:
         if record._family.optional(record, need):
             _log.warning("%s goes on without %s: %s", record.name, need.name, error.message)
             return False
@@ -189,6 +198,8 @@ def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | N
             model = _make(record)
             _wire(record, model)
             read = reads_of(model)
+            if record.proves:
+                prove(model)
             grown = _grown(before)
         instance = Instance(model, record.version, record.ports.clock(), read)
         instance.took, instance.grown = instance.loaded_at - began, grown

@@ -225,6 +225,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
         if waited:
             record.waited(task, waited)
     meter.record(took if took > 0.0 else 0.0)
+    if frame.parent is not None and frame.parent.record is not record:
+        record.called_by(frame.parent.record.name)
     if now - record.last_used > SPELL_SECONDS:
         record.footprint.heat.spell(now)
     record.last_used = now

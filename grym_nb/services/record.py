@@ -15,7 +15,6 @@ from grym_nb.errors import (
     LoadFailed,
     Problem,
     ServiceClosed,
-    ServiceNotReady,
     StateError,
     TaskNotFound,
     ValidationError,
@@ -30,6 +29,7 @@ from grym_nb.services.instance import Attempt, Footprint, Instance
 from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.loading import end_load, load
+from grym_nb.services.mending import refuse_load_within
 from grym_nb.services.model import TaskSpec
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Drain, Retirement, configure, release, retire
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from grym_nb.errors import GrymError
     from grym_nb.hardening import RetryBudget
-    from grym_nb.metrics import Histogram
+    from grym_nb.metrics import Counter, Histogram
     from grym_nb.pulse import Entry
     from grym_nb.services.family import Family
     from grym_nb.services.policy import CallPolicy
@@ -62,6 +62,9 @@ class ServiceRecord:
     retry_budget: RetryBudget | None = None
     fallback: Callable[[Frame, GrymError], Any] | None
     wrapped: bool  # a call may be more than one attempt
+
+    given_up = ""  # why nobody tries to load it any more, unless somebody says so
+    proves = False  # what is loaded now is pinged before any call gets to it
 
     def __init__(self, spec: ServiceSpec, ports: Ports, gate: Gate, family: Family) -> None:
         self.name = spec.name
@@ -103,6 +106,7 @@ class ServiceRecord:
         self._tasks: dict[str, TaskSpec] | None = None
         self.meters: dict[tuple[str, str], Histogram] = {}
         self.waits: dict[str, Histogram] = {}
+        self.flows: dict[str, Counter] = {}  # calls from inside other services, by these
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class ServiceRecord:
                             hint="ask it before it is unloaded, or use the instance's own methods",
                             service=self.name,
                         )
-                    self._refuse_load_within(frame)
+                    refuse_load_within(self, frame)
                     attempt, drain = self._attempt, self.drain
                     if state in ("registered", "failed"):
                         mine = self._attempt = Attempt(self._load_frame(frame))
@@ -290,18 +294,6 @@ class ServiceRecord:
             self.queued -= 1
         return instance
 
-    def _refuse_load_within(self, frame: Frame) -> None:
-        loader = frame.loading()
-        if loader is None or frame.what == "hold":
-            return
-        if loader.record is self:
-            raise StateError(f"{self.name} calls itself inside its own load", service=self.name)
-        raise ServiceNotReady(
-            f"{self.name} is {self.lifecycle.state}, and {loader.record.name} calls it inside its load",
-            hint=f'declare it: needs = ("{self.name}",) in {loader.record.name}; it is then loaded first',
-            service=self.name,
-        )
-
     def _wait_for(self, attempt: Attempt, frame: Frame) -> None:
         """Wait for somebody else's load; raise a copy of its error."""
         frame.refuse_on_loop()
@@ -343,6 +335,7 @@ class ServiceRecord:
     def load(self) -> None:
         """Load now, if it is not loaded yet; raises what the load raises."""
         frame = self.frame("enter")
+        self.given_up = ""
         try:
             try:
                 with resumed(frame.parent):
@@ -424,6 +417,7 @@ class ServiceRecord:
 
     def adopt(self, spec: ServiceSpec) -> None:
         """Make `spec` the one in force (held)."""
+        self.given_up = ""
         what = self.spec.differs(spec)
         self.code_version += "code" in what
         self.config_version += "config" in what
@@ -463,6 +457,14 @@ class ServiceRecord:
             meter = self.metrics.histogram("service.wait.seconds", service=self.name, task=task)
             meter = self.waits.setdefault(task, meter)
         meter.record(seconds)
+
+    def called_by(self, source: str) -> None:
+        """Count a call that came from inside another service."""
+        flow = self.flows.get(source)
+        if flow is None:
+            flow = self.metrics.counter("service.flow.calls", service=self.name, source=source)
+            self.flows[source] = flow
+        flow.add()
 
     def inside(self) -> str:
         """Say which calls are inside, or about to be, for whoever waits for them."""

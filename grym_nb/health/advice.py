@@ -1,0 +1,151 @@
+"""What could be done better, each with the figure that it rests on; nothing is said without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from grym_nb.render import seconds, size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from grym_nb.metrics import HistogramSnapshot
+    from grym_nb.services.registry import ServiceRegistry
+
+__all__ = ["Seen", "Suggestion", "suggested", "suggestions"]
+
+_ENOUGH = 20  # calls before anything is concluded from them
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One thing that could be done, to which service, why, and by what it is known."""
+
+    service: str
+    do: str
+    why: str
+
+    @property
+    def text(self) -> str:
+        """It in one line."""
+        return f"{self.service}: {self.do}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of a service: all that suggestions are made of."""
+
+    name: str
+    calls: int
+    answered: HistogramSnapshot
+    waited: HistogramSnapshot
+    loads: int
+    load_seconds: float | None
+    idle: float  # seconds since it was used
+    memory: int
+    free: int | None  # where its memory is
+    concurrency: int
+    ttl: float | None
+    before: Mapping[str, float] | None = None  # by service: the share of its calls that this one's follow
+
+
+def suggested(seen: Seen) -> tuple[Suggestion, ...]:
+    """Return what could be done better about one service."""
+    return tuple([Suggestion(seen.name, do, why) for look in _LOOKS for do, why in look(seen)])
+
+
+def _waits(seen: Seen) -> Iterator[tuple[str, str]]:
+    waited, took = seen.waited.p50, seen.answered.p50
+    often = seen.waited.count >= max(_ENOUGH, seen.calls // 2)
+    if often and waited is not None and took is not None and waited > took:
+        yield (
+            f"more at a time: concurrency={seen.concurrency + 1}, if its model may be called so",
+            f"half of its calls wait {seconds(waited)} or more, and then take {seconds(took)}",
+        )
+
+
+def _again(seen: Seen) -> Iterator[tuple[str, str]]:
+    if seen.loads >= 3 and seen.load_seconds and seen.load_seconds * (seen.loads - 1) > 5.0:
+        yield (
+            "keep it: a longer ttl=, a higher priority=, or a larger budget (%grym mem --why)",
+            f"it was loaded {seen.loads} times, {seconds(seen.load_seconds)} each",
+        )
+
+
+def _idle(seen: Seen) -> Iterator[tuple[str, str]]:
+    short = seen.free is not None and seen.free < 2 * seen.memory
+    if seen.memory > 100_000_000 and seen.idle > 600.0 and seen.ttl is None and short:
+        yield (
+            "let it go when it idles: ttl=600, or %grym unload",
+            f"it has {size(seen.memory)}, idle for {seconds(seen.idle)}; {size(seen.free)} are free there",
+        )
+
+
+def _uneven(seen: Seen) -> Iterator[tuple[str, str]]:
+    p50, p99 = seen.answered.p50, seen.answered.p99
+    if seen.answered.count >= 5 * _ENOUGH and p50 and p99 and p99 > 10 * p50 and p99 > 0.5:
+        yield (
+            "look at the slow ones: `with grym_nb.metrics.profile(...)`, or give long inputs in parts",
+            f"one call in a hundred takes {seconds(p99)}, the usual one {seconds(p50)}",
+        )
+
+
+def _next(seen: Seen) -> Iterator[tuple[str, str]]:
+    for other, share in (seen.before or {}).items():
+        if share > 0.8 and seen.load_seconds and seen.load_seconds > 1.0 and seen.loads > 1:
+            yield (
+                f"load it while {other} computes: grym.get({seen.name!r}).load()",
+                f"{share:.0%} of what comes after {other} is this; it loads for {seconds(seen.load_seconds)}",
+            )
+
+
+_LOOKS = (_waits, _again, _idle, _uneven, _next)
+
+
+def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
+    """Return what could be done better about the services of a registry, by what was seen of them."""
+    now = registry.ports.clock()
+    free = {memory.device: memory.free for memory in registry.ports.resources.memory().devices}
+    follows = _follows(registry)
+    found: list[Suggestion] = []
+    for handle in registry.handles():
+        record, figures = handle._record, handle.metrics()
+        held = handle.status().holds
+        found += suggested(
+            Seen(
+                *(
+                    record.name,
+                    figures.calls,
+                    figures.seconds,
+                    figures.waits,
+                    record.loads,
+                    record.load_seconds,
+                ),
+                idle=now - record.last_used if held else 0.0,
+                memory=sum(held.values()),
+                free=min((left for device in held if (left := free.get(device)) is not None), default=None),
+                concurrency=record.spec.concurrency,
+                ttl=record.spec.ttl,
+                before=follows.get(record.name),
+            )
+        )
+    return tuple(found)
+
+
+def _follows(registry: ServiceRegistry) -> dict[str, dict[str, float]]:
+    """Return for each service after which others its calls came next, as shares of the others' calls."""
+    calls = sorted(registry.calls(), key=lambda call: call.at)
+    pairs: dict[str, dict[str, float]] = {}
+    counts: dict[str, int] = {}
+    for one, after in pairwise(calls):
+        if one.service != after.service:
+            counts[one.service] = counts.get(one.service, 0) + 1
+            found = pairs.setdefault(after.service, {})
+            found[one.service] = found.get(one.service, 0.0) + 1.0
+    return {
+        name: {other: n / counts[other] for other, n in found.items() if counts[other] >= _ENOUGH}
+        for name, found in pairs.items()
+    }

@@ -1,0 +1,143 @@
+"""What is measured of services and of the kernel besides their calls, written at each look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grym_nb.devices import process_memory
+from grym_nb.health.rules import Rule
+from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign
+from grym_nb.health.vitals import FAILURES, parted
+
+if TYPE_CHECKING:
+    from grym_nb.hardening import ResourcePool
+    from grym_nb.metrics import Metrics
+    from grym_nb.metrics.history import History
+    from grym_nb.services.registry import ServiceRegistry
+
+__all__ = ["DEFAULT_RULES", "KernelMemory", "write_gauges"]
+
+_LEVELS = {"unknown": 0, "healthy": 0, "degraded": DEGRADED, "unhealthy": UNHEALTHY}
+_ENOUGH = 5  # calls before a share says anything
+_TREND_SECONDS = 600.0
+_AHEAD_SECONDS = 900.0  # within which a limit is worth a word
+
+
+def write_gauges(registry: ServiceRegistry, metrics: Metrics) -> None:
+    """Set the gauges of every service that was ever loaded: health, memory, calls, loads."""
+    for handle in registry.handles():
+        record = handle._record
+        if not record.loads:
+            continue
+        instance = record.instance
+        reservation = None if instance is None else instance.reservation
+        held = 0 if reservation is None else reservation.size
+        for name, value in (
+            ("service.health", _LEVELS[record.health]),
+            ("service.memory.bytes", held),
+            ("service.running", len(record.lane.frames())),
+            ("service.waiting", record.lane.waiting),
+            ("service.loads", record.loads),
+        ):
+            metrics.gauge(name, service=record.name).set(value)
+
+
+class KernelMemory:
+    """How the kernel's own memory stands: two gauges, and signs as it comes near its limit."""
+
+    def __init__(self, resources: ResourcePool, history: History, metrics: Metrics) -> None:
+        self._resources = resources
+        self._history = history
+        self._bytes = metrics.gauge("kernel.memory.bytes")
+        self._share = metrics.gauge("kernel.memory.share")
+
+    def __call__(self, now: float) -> tuple[Sign, ...]:
+        """Measure, and return what speaks against the kernel."""
+        from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM
+        from grym_nb.metrics.forecast import time_to
+
+        pressure = self._resources.pressure()
+        self._bytes.set(process_memory().rss)
+        self._share.set(pressure.share)
+        if pressure.share >= WARNED_FROM:
+            level = UNHEALTHY if pressure.share >= REFUSED_FROM else DEGRADED
+            return (Sign("memory", level, f"memory: {pressure}", certain=True),)
+        points = self._history.points("kernel.memory.share", _TREND_SECONDS)
+        reach = time_to(points, REFUSED_FROM) if len(points) >= 10 else None
+        if reach is not None and reach.likely <= _AHEAD_SECONDS:
+            return (Sign("memory", DEGRADED, f"memory limit {reach.told}: {pressure}"),)
+        return ()
+
+
+def _failing(history: History, now: float) -> dict[tuple[tuple[str, str], ...], float]:
+    """Return the share of each service's calls of the last minute that failed, where there were enough."""
+    found: dict[tuple[tuple[str, str], ...], float] = {}
+    for name, whole in parted(history.stretch("service.call.seconds", 60.0), "service").items():
+        counts = {outcome: its.window("").count for outcome, its in parted(whole, "outcome").items()}
+        failed = sum(count for outcome, count in counts.items() if outcome in FAILURES)
+        calls = failed + counts.get("ok", 0)
+        if calls >= _ENOUGH:
+            found[("service", name),] = failed / calls
+    return found
+
+
+#: what anybody wants to know of
+DEFAULT_RULES = (
+    Rule(
+        *("unhealthy", "service.health"),
+        above=1.5,
+        by=("service",),
+        severity="critical",
+        clear_seconds=10.0,
+        suggest="%grym health says why",
+        words="a service is unhealthy",
+    ),
+    Rule(
+        *("failing", _failing),
+        above=0.2,
+        clear=0.1,
+        for_seconds=20.0,
+        clear_seconds=20.0,
+        severity="warning",
+        inhibited_by=("unhealthy",),
+        suggest="%grym why shows the last error",
+        words="more than a fifth of a service's calls fail",
+    ),
+    Rule(
+        *("waiting", "service.waiting"),
+        above=20,
+        clear=5,
+        for_seconds=30.0,
+        by=("service",),
+        suggest="more at a time (concurrency=), or max_waiting=, so that callers are told",
+        words="more than 20 calls wait in line for a service",
+    ),
+    Rule(
+        *("memory", "kernel.memory.share"),
+        above=0.85,
+        clear=0.8,
+        severity="warning",
+        inhibited_by=("memory limit",),
+        suggest="%grym mem shows who has it",
+        words="85 % of the memory is in use",
+    ),
+    Rule(
+        *("memory limit", "kernel.memory.share"),
+        above=0.95,
+        clear=0.9,
+        severity="critical",
+        suggest="%grym unload what is not needed, now: at 100 % the kernel is killed",
+        words="95 % of the memory is in use",
+    ),
+    Rule(
+        *("memory ahead", "kernel.memory.share"),
+        above=0.95,
+        within=_AHEAD_SECONDS,
+        window=_TREND_SECONDS,
+        for_seconds=10.0,
+        clear_seconds=60.0,
+        inhibited_by=("memory", "memory limit"),
+        suggest="look for what grows: %grym mem",
+        words="the memory's limit is reached in 15 minutes",
+    ),
+)

@@ -1,0 +1,135 @@
+"""Which services there are, what they need, who calls whom, and what fails if one fails: as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from grym_nb.errors import ServiceNotFound, closest
+from grym_nb.render import Table, size
+from grym_nb.services.guards import breaker_of
+
+if TYPE_CHECKING:
+    from grym_nb.services.registry import ServiceRegistry
+
+__all__ = ["Edge", "Impact", "Node", "Topology", "topology"]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One service, as it stands."""
+
+    name: str
+    state: str
+    health: str
+    reason: str
+    breaker: str
+    memory: int
+    running: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """From a service to another: it needs it (maybe optionally), or has called it so often."""
+
+    source: str
+    target: str
+    kind: Literal["needs", "optional", "calls"]
+    calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """What a failure of one service means to others."""
+
+    fails: tuple[str, ...]  # cannot be loaded, or answer
+    suffers: tuple[str, ...]  # goes on without it, or calls it at times
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Topology:
+    """The services and what is between them, at one moment."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+    def impact(self, name: str) -> Impact:
+        """Return what fails, and what suffers, if a service fails: directly or through others."""
+        known = {node.name for node in self.nodes}
+        if name not in known:
+            raise ServiceNotFound(f"there is no service {name!r}.{closest(name, known)}", service=name)
+        fails = _upwards({name}, [edge for edge in self.edges if edge.kind == "needs"])
+        touched = _upwards({name, *fails}, self.edges)
+        return Impact(tuple(sorted(fails)), tuple(sorted(touched - fails - {name})))
+
+    def table(self) -> Table:
+        """Return the services with what they need and call, as a table."""
+        rows = []
+        for node in self.nodes:
+            impact = self.impact(node.name)
+            fails = [*impact.fails, *(f"({one})" for one in impact.suffers)]
+            rows.append(
+                (
+                    *(node.name, node.state, node.health, node.breaker or "-"),
+                    *(
+                        size(node.memory) if node.memory else "-",
+                        self._beside(node.name),
+                        ", ".join(fails) or "-",
+                    ),
+                )
+            )
+        columns = ("service", "state", "health", "breaker", "has", "needs and calls", "fails with it")
+        return Table("topology", columns, rows, empty="nothing is registered")
+
+    def _beside(self, name: str) -> str:
+        told = []
+        for edge in self.edges:
+            if edge.source == name:
+                told.append(
+                    f"{edge.target} ({edge.calls} calls)"
+                    if edge.kind == "calls"
+                    else edge.target + ("?" if edge.kind == "optional" else "")
+                )
+        return ", ".join(told) or "-"
+
+    def __repr__(self) -> str:
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+def _upwards(reached: set[str], edges: Iterable[Edge]) -> set[str]:
+    """Return who leads to one of these by edges, without themselves."""
+    found: set[str] = set()
+    known = set(edges)
+    grown = True
+    while grown:
+        more = {edge.source for edge in known if edge.target in reached | found} - found - reached
+        found |= more
+        grown = bool(more)
+    return found
+
+
+def topology(registry: ServiceRegistry) -> Topology:
+    """Return the services of a registry, what they need, and who has called whom."""
+    nodes, edges = [], []
+    for handle in registry.handles():
+        record = handle._record
+        nodes.append(
+            Node(
+                *(record.name, record.lifecycle.state, record.health, record.health_reason),
+                breaker_of(record),
+                sum(handle.status().holds.values()),
+                len(record.lane.frames()),
+                sum(meter.count for meter in record.meters.copy().values()),
+            )
+        )
+        needed = [(need.rstrip("?"), need.endswith("?")) for need in record.spec.needs]
+        edges += [Edge(record.name, name, "optional" if may else "needs") for name, may in needed]
+        flows = sorted(record.flows.copy().items())
+        edges += [Edge(source, record.name, "calls", int(flow.value)) for source, flow in flows]
+    names = {node.name for node in nodes}
+    return Topology(tuple(nodes), tuple([edge for edge in edges if {edge.source, edge.target} <= names]))

@@ -1,0 +1,302 @@
+"""Health: every service judged by what it shows, written on its record, and said when it changes.
+
+It looks at figures that are there anyway, at events as they come, and pings what nobody uses. A look is
+quick, on the pulse; pings run on work threads with a deadline, and never load, warm or count anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import ServiceNotFound, closest
+from grym_nb.events import BreakerChanged, HealthChanged, ServiceRemoved, StateChanged, SystemHealthChanged
+from grym_nb.health.judge import Health, Judge, Limits, Verdict
+from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, signs_of
+from grym_nb.health.vitals import Lately, Watched, vitals_of
+from grym_nb.metrics.history import History
+from grym_nb.priority import CRITICAL
+from grym_nb.render import Table, seconds
+from grym_nb.services.status import ping
+
+if TYPE_CHECKING:
+    from grym_nb.pulse import Entry
+    from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.registry import ServiceRegistry
+
+__all__ = ["HealthMonitor", "SystemHealth"]
+
+_STORY_LENGTH = 200  # changes kept for each service
+_RANK: Mapping[str, int] = {"unknown": 0, "healthy": 0, "degraded": DEGRADED, "unhealthy": UNHEALTHY}
+_SYSTEM = ""  # the name under which the kernel itself is judged
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SystemHealth:
+    """What is thought of all services together: the verdict, the reasons, and each service's own."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    services: Mapping[str, tuple[Health, str]]
+
+    def _table(self) -> Table:
+        rows = [(name, health.verdict, told) for name, (health, told) in self.services.items()]
+        return Table(
+            f"health: {self.verdict}", ("service", "health", "reasons"), rows, "nothing is loaded yet"
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join([self._table().text(), *self.reasons])
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+
+class HealthMonitor:
+    """Judges the services of a registry; `start` has it look by itself, `step` looks once.
+
+    `look_seconds` is the time between two looks, `ping_seconds` between two pings of one that nobody uses;
+    one that does not answer within `ping_timeout` has not answered.
+    """
+
+    def __init__(
+        self,
+        registry: ServiceRegistry,
+        *,
+        history: History | None = None,
+        limits: Limits | None = None,
+        signs: SignLimits | None = None,
+        look_seconds: float = 5.0,
+        ping_seconds: float = 30.0,
+        ping_timeout: float = 5.0,
+        window: float = 60.0,
+    ) -> None:
+        ports = registry.ports
+        self._registry = registry
+        self._clock = ports.clock
+        self._pulse = ports.pulse
+        self._events = ports.events
+        self.history = history or History(ports.metrics, clock=ports.clock)
+        self._limits = limits or Limits(worse_seconds=0.8 * look_seconds)
+        self._signs = signs or SignLimits()
+        self.look_seconds = look_seconds
+        self.ping_seconds = ping_seconds
+        self.ping_timeout = ping_timeout
+        self._window = window
+        self._lock = threading.Lock()
+        self._judges: dict[str, Judge] = {}
+        self._watched: dict[str, Watched] = {}
+        self._pings: dict[str, tuple[float, bool]] = {}  # when the last one began, and whether it still runs
+        self._story: dict[str, deque[HealthChanged]] = {}
+        self._system = Judge(self._limits)
+        self._kernel: tuple[Sign, ...] = ()
+        #: more that speaks against the kernel itself: f(now) -> signs
+        self.looks: list[Callable[[float], tuple[Sign, ...]]] = []
+        self._entries: list[Entry] = []
+        self._ends: list[Callable[[], None]] = []
+
+    # -- when it looks -----------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Look at once, from now on, when a state or a breaker changes."""
+        with self._lock:
+            if not self._ends:
+                self._ends = [
+                    self._events.subscribe(self._changed, StateChanged, BreakerChanged),
+                    self._events.subscribe(self._gone, ServiceRemoved),
+                ]
+
+    def start(self) -> None:
+        """Look by itself from now on: at times, and when something changes; for one that is used alone."""
+        self.listen()
+        if not self._entries:
+            self._entries = [
+                self._pulse.every(1.0, self.history.step, name="history of the metrics"),
+                self._pulse.every(self.look_seconds, self.step, name="health"),
+            ]
+
+    def close(self) -> None:
+        """Look no more. Idempotent."""
+        with self._lock:
+            ends, self._ends = self._ends, []
+        for end in ends:
+            end()
+        for entry in self._entries:
+            entry.cancel()
+        self._entries = []
+
+    def step(self) -> None:
+        """Look at every service once, ping those that are due, and judge all of them together."""
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Iterator[None]:
+        """Do the same a service at a time, so that others get their turn."""
+        now = self._clock()
+        lately = Lately(self.history, self._window)
+        for handle in self._registry.handles():
+            yield
+            self._look(handle._record, lately, now)
+        yield
+        self._judge_system(now)
+
+    def look(self, name: str) -> Health:
+        """Look at one service now; return what is thought of it."""
+        record = self._registry[name]._record
+        self._look(record, Lately(self.history, self._window), self._clock())
+        return self.of(name)
+
+    def stands(self, name: str) -> str:
+        """Return what speaks against a service whatever was before: its state, and calls that hang in it."""
+        record, now = self._registry[name]._record, self._clock()
+        watched = Watched(now, versions=(record.code_version, record.config_version))
+        lately = Lately(self.history, self._window)
+        signs = signs_of(vitals_of(record, lately, watched, now), self._signs)
+        return "; ".join([sign.told for sign in signs if sign.kind in ("state", "stuck")])
+
+    def renew(self, name: str) -> None:
+        """Forget how a service was until now: it was mended, and is judged by what comes."""
+        now = self._clock()
+        with self._lock:
+            self._watched[name] = Watched(now)
+            judge = self._judges.get(name)
+        if judge is not None:
+            before = judge.health
+            judge.forget()
+            self._say(self._registry[name]._record, before, judge.look(now, ()), now)
+
+    # -- what it thinks ----------------------------------------------------------------------------
+
+    def of(self, name: str) -> Health:
+        """Return what is thought of a service; unknown as long as it was never loaded."""
+        judge = self._judges.get(name)
+        if judge is None and name not in self._registry:
+            known = [handle.name for handle in self._registry.handles()]
+            raise ServiceNotFound(f"there is no service {name!r}.{closest(name, known)}", service=name)
+        return Health("unknown", self._clock()) if judge is None else judge.health
+
+    def story(self, name: str) -> tuple[HealthChanged, ...]:
+        """Return how the verdict on a service has changed, oldest first."""
+        return tuple(self._story.get(name, ()))
+
+    def system(self) -> SystemHealth:
+        """Return what is thought of all of them together, the critical ones first."""
+        now = self._clock()
+        health = self._system.health
+        services = {
+            handle.name: (own := self.of(handle.name), own.told(now))
+            for handle in sorted(self._registry.handles(), key=lambda h: (-h._record.spec.priority, h.name))
+            if handle.name in self._judges
+        }
+        told = tuple(sign.told for sign, _ in health.signs)
+        return SystemHealth("unknown" if not services else health.verdict, told, services)
+
+    def __repr__(self) -> str:
+        return f"<HealthMonitor: {self.system().verdict}, {len(self._judges)} services judged>"
+
+    # -- one service -------------------------------------------------------------------------------
+
+    def _look(self, record: ServiceRecord, lately: Lately, now: float) -> None:
+        name, state = record.name, record.lifecycle.state
+        if name not in self._judges and state in ("registered", "loading", "closed"):
+            return  # nothing is known of one that was never there
+        watched = self._watched.setdefault(
+            name, Watched(record.lifecycle.story[0].at if record.lifecycle.story else now)
+        )
+        signs = signs_of(vitals_of(record, lately, watched, now), self._signs)
+        self._ping_if_due(record, watched, now, doubted=any(sign.kind == "errors" for sign in signs))
+        judge = self._judges.setdefault(name, Judge(self._limits))
+        before = judge.health
+        self._say(record, before, judge.look(now, signs), now)
+
+    def _say(self, record: ServiceRecord, before: Health, after: Health, now: float) -> None:
+        told = after.told(now)
+        record.health, record.health_reason = after.verdict, told
+        if after.verdict == before.verdict:
+            return
+        event = HealthChanged(now, record.name, before.verdict, after.verdict, told)
+        self._story.setdefault(record.name, deque(maxlen=_STORY_LENGTH)).append(event)
+        self._events.publish(event)
+
+    def _changed(self, event: Any) -> None:
+        """Look at once at a service whose state, or breaker, has changed: on the pulse, not in its thread."""
+        name = event.service if isinstance(event, StateChanged) else event.name
+        if name in self._registry:
+            self._pulse.after(0.0, partial(self._look_if_there, name), name=f"health of {name}")
+
+    def _look_if_there(self, name: str) -> None:
+        handle = self._registry.get(name, None)
+        if handle is not None:
+            now = self._clock()
+            self._look(handle._record, Lately(self.history, self._window), now)
+            self._judge_system(now)
+
+    def _gone(self, event: ServiceRemoved) -> None:
+        for known in (self._judges, self._watched, self._pings, self._story):
+            known.pop(event.service, None)
+
+    # -- pings -------------------------------------------------------------------------------------
+
+    def _ping_if_due(self, record: ServiceRecord, watched: Watched, now: float, *, doubted: bool) -> None:
+        """Ping a service that is ready and that nobody has used for a while: else its calls say enough.
+
+        One whose calls fail is asked soon, since they may fail for what they are given.
+        """
+        watched.doubted = doubted
+        began, runs = self._pings.get(record.name, (watched.since, False))
+        if runs:
+            if now - began > self.ping_timeout:
+                self._answered(record.name, began, f"no answer within {seconds(self.ping_timeout)}")
+            return
+        asks = doubted or bool(watched.unanswered)
+        quiet = now - (began if asks else max(began, record.last_used))
+        due = quiet >= (self.look_seconds if asks else self.ping_seconds)
+        if due and record.lifecycle.state == "ready" and not record.users:
+            self._pings[record.name] = (now, True)
+            job = partial(self._ping, record, now)
+            self._pulse.work(job, name=f"ping of {record.name}", deadline=now + self.ping_timeout)
+
+    def _ping(self, record: ServiceRecord, began: float) -> None:
+        answer = ping(record)
+        if answer.ok is None:
+            self._pings[record.name] = (began, False)
+        else:
+            self._answered(record.name, began, answer.problem)
+
+    def _answered(self, name: str, began: float, problem: str) -> None:
+        """Take down how a ping went, if it is the last one of that service and was not written off."""
+        watched = self._watched.get(name)
+        if watched is None or self._pings.get(name) != (began, True):
+            return
+        self._pings[name] = (began, False)
+        watched.ping = problem
+        # Where its calls fail as well, it need not be asked twice.
+        watched.unanswered = watched.unanswered + 1 + watched.doubted if problem else 0
+
+    # -- all of them -------------------------------------------------------------------------------
+
+    def _judge_system(self, now: float) -> None:
+        signs = [*self._of_services(now), *(sign for look in self.looks for sign in look(now))]
+        signs.sort(key=lambda sign: -sign.level)
+        before = self._system.health
+        after = self._system.look(now, tuple(signs))
+        if after.verdict != before.verdict:
+            told = after.told(now)
+            self._events.publish(SystemHealthChanged(now, before.verdict, after.verdict, told))
+
+    def _of_services(self, now: float) -> list[Sign]:
+        """Return what the services' own health says of the whole: critical ones count in full."""
+        found = []
+        for handle in self._registry.handles():
+            record = handle._record
+            level = _RANK[record.health]
+            if level:
+                critical = record.spec.priority >= CRITICAL
+                told = f"{record.name} is {record.health}: {record.health_reason}"
+                kind: Any = f"service {record.name}"
+                found.append(Sign(kind, level if critical else DEGRADED, told, certain=True))
+        return found

@@ -1,0 +1,141 @@
+"""All that watches over the services of a registry: begun with the first load, at rest without any."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from weakref import WeakMethod
+
+from grym_nb.clock import monotonic
+from grym_nb.events import StateChanged
+from grym_nb.health.alerts import Alerts
+from grym_nb.health.channels import log
+from grym_nb.health.gauges import DEFAULT_RULES, KernelMemory, write_gauges
+from grym_nb.health.monitor import HealthMonitor
+from grym_nb.health.recovery import Recovery, RecoveryPolicy
+from grym_nb.metrics.history import History
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from grym_nb.pulse import Entry, Pulse
+    from grym_nb.services.registry import ServiceRegistry
+
+__all__ = ["Oversight"]
+
+_HISTORY_SECONDS = 1.0
+_AT_ONCE = 0.002  # seconds of a look
+_PAUSE = 0.005
+_RESTS_AFTER = 60.0  # seconds without anything loaded
+
+
+class Oversight:
+    """The history of the metrics, the monitor, recovery and alerts of a registry, and when they act."""
+
+    def __init__(
+        self,
+        registry: ServiceRegistry,
+        *,
+        look_seconds: float = 5.0,
+        ping_seconds: float = 30.0,
+        recovery: RecoveryPolicy | None = None,
+        recoveries: Mapping[str, RecoveryPolicy | None] | None = None,
+    ) -> None:
+        ports = registry.ports
+        self._registry = registry
+        self._ports = ports
+        self.history = History(ports.metrics, clock=ports.clock)
+        self.monitor = HealthMonitor(
+            registry, history=self.history, look_seconds=look_seconds, ping_seconds=ping_seconds
+        )
+        self.monitor.looks.append(KernelMemory(ports.resources, self.history, ports.metrics))
+        self.recovery = Recovery(self.monitor, registry, policy=recovery, policies=recoveries)
+        self.alerts = Alerts(
+            self.history, DEFAULT_RULES, clock=ports.clock, events=ports.events, channels=[log]
+        )
+        self._lock = threading.Lock()
+        self._entries: tuple[Entry, ...] = ()
+        self._nothing_since: float | None = None
+        self._under_way: Iterator[None] | None = None  # a look that is not over yet
+        self._closed = False
+        self._end: Callable[[], None] = ports.events.subscribe(self._heard, StateChanged)
+        self.monitor.listen()
+        self.recovery.start()
+
+    def step(self) -> None:
+        """Look, judge, and tell once; rest where there has been nothing to look at for a while."""
+        for _ in self._steps():
+            pass
+
+    def _steps(self) -> Iterator[None]:
+        yield from self.monitor.steps()
+        write_gauges(self._registry, self._ports.metrics)
+        yield
+        yield from self.alerts.steps()
+        now = self._ports.clock()
+        if any(handle.state in ("loading", "ready", "draining") for handle in self._registry.handles()):
+            self._nothing_since = None
+        elif self._nothing_since is None:
+            self._nothing_since = now
+        elif now - self._nothing_since > _RESTS_AFTER and not self.alerts.active:
+            self._rest()
+
+    def _look(self) -> None:
+        """Begin to look, unless the look before is not over yet."""
+        if self._under_way is None:
+            self._under_way = self._steps()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Look for a few milliseconds; the rest a little later, so that nobody waits for the pulse."""
+        until = monotonic() + _AT_ONCE
+        for _ in self._under_way or ():
+            if monotonic() >= until:
+                self._ports.pulse.after(_PAUSE, self._go_on, name="health, the rest")
+                return
+        self._under_way = None
+
+    def begin(self) -> None:
+        """Act from now on, at times; does nothing twice."""
+        with self._lock:
+            if self._entries or self._closed:
+                return
+            pulse, self._nothing_since = self._ports.pulse, None
+            self._entries = (
+                _every(pulse, _HISTORY_SECONDS, self.history.step, "history of the metrics"),
+                _every(pulse, self.monitor.look_seconds, self._look, "health"),
+            )
+
+    def close(self) -> None:
+        """Look, mend and tell no more. Idempotent."""
+        self._closed = True
+        self._end()
+        self.recovery.close()
+        self.monitor.close()
+        self._rest()
+
+    def _heard(self, event: StateChanged) -> None:
+        if event.after == "loading" and not self._entries:
+            self.begin()
+
+    def _rest(self) -> None:
+        with self._lock:
+            entries, self._entries = self._entries, ()
+        for entry in entries:
+            entry.cancel()
+
+
+def _every(pulse: Pulse, seconds: float, method: Callable[[], None], name: str) -> Entry:
+    """Call a method at times as long as its object is there: the pulse does not keep it."""
+    weak = WeakMethod(method)
+    made: list[Entry] = []
+
+    def call() -> None:
+        if (there := weak()) is not None:
+            there()
+        else:
+            made[0].cancel()
+
+    made.append(pulse.every(seconds, call, name=name))
+    return made[0]

@@ -1,0 +1,210 @@
+"""When to tell somebody: rules as data, and what each of them finds in the figures.
+
+>>> Rule("slow", "service.call.seconds", figure="p95", above=2.0, by=("service",)).condition
+'p95 of service.call.seconds above 2'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from grym_nb.errors import Problem, says_what_it_takes
+from grym_nb.hardening.policy import Fit, Policy
+from grym_nb.render import seconds as in_words
+
+if TYPE_CHECKING:
+    from grym_nb.metrics.history import History
+    from grym_nb.metrics.window import Figure
+
+__all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by"]
+
+Severity = Literal["info", "warning", "critical"]
+Tags = tuple[tuple[str, str], ...]
+#: f(history, now) -> the figure of each group, by its tags
+Figures = Callable[["History", float], Mapping[Tags, float]]
+_FIGURES = ("value", "rate", "count", "mean", "low", "high", "p50", "p95", "p99")
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
+
+
+def _limit(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    )
+
+
+@says_what_it_takes
+@dataclass(frozen=True, slots=True)
+class Rule(Policy):
+    """One thing that somebody wants to know of.
+
+    `figure` of `metric` over the last `window` seconds, for each group of the tags `by`, is compared. It
+    fires when that is `above` or `below` the limit for `for_seconds`, and is over once it is on the good side
+    of `clear` (the limit, if that is not given) for `clear_seconds`. With `absent` it fires when nothing was
+    counted for so many seconds where there was something before; with `within`, when a steady trend reaches
+    the limit in so many seconds. `metric` may be a function: f(history, now) -> figures by tags. While one of
+    `inhibited_by` fires for the same group, or for the kernel, this one is not told of.
+    """
+
+    name: str
+    metric: str | Figures
+    figure: Figure = "value"
+    above: float | None = None
+    below: float | None = None
+    clear: float | None = None
+    absent: float | None = None
+    within: float | None = None
+    window: float = 60.0
+    for_seconds: float = 0.0
+    clear_seconds: float = 0.0
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    by: tuple[str, ...] = ()
+    severity: Severity = "warning"
+    inhibited_by: tuple[str, ...] = ()
+    suggest: str = ""
+    words: str = field(default="", kw_only=True)  # for the condition, where the names say little
+
+    REFUSAL: ClassVar[str] = "this is no rule"
+    FITS: ClassVar[Mapping[str, Fit]] = {
+        "name": Fit("text", lambda value: isinstance(value, str) and bool(value.strip())),
+        "metric": Fit(
+            "a metric's name, or a function", lambda v: callable(v) or (isinstance(v, str) and bool(v))
+        ),
+        "figure": Fit(f"one of {', '.join(_FIGURES)}", lambda value: value in _FIGURES),
+        "above": Fit("a number", _limit),
+        "below": Fit("a number", _limit),
+        "clear": Fit("a number", _limit),
+        "absent": Fit("seconds above 0", lambda v: v is None or (_seconds(v) and v > 0)),
+        "within": Fit("seconds above 0", lambda v: v is None or (_seconds(v) and v > 0)),
+        "window": Fit("seconds above 0", lambda v: _seconds(v) and v > 0),
+        "for_seconds": Fit("seconds from 0", _seconds),
+        "clear_seconds": Fit("seconds from 0", _seconds),
+        "severity": Fit("info, warning or critical", lambda v: v in ("info", "warning", "critical")),
+    }
+
+    def discord(self) -> list[Problem]:
+        """Return what does not go together."""
+        limits = [name for name in ("above", "below") if getattr(self, name) is not None]
+        if self.absent is not None:
+            return [Problem("absent", "with a limit, too", "one of them")] if limits else []
+        if len(limits) != 1:
+            return [Problem("above", ", ".join(limits) or "no limit", "above=, below= or absent=")]
+        if self.clear is not None and self._worse(self.clear, self.limit):
+            return [Problem("clear", f"{self.clear:g}", f"on the other side of the limit {self.limit:g}")]
+        if self.within is not None and callable(self.metric):
+            return [Problem("within", "with a function", "the name of a metric, whose trend is known")]
+        return []
+
+    @property
+    def limit(self) -> float:
+        """The figure beyond which it fires."""
+        found = self.absent if self.above is None and self.below is None else self.above
+        return float(self.below if found is None else found)  # type: ignore[arg-type]  # one of them is there
+
+    def breached(self, figure: float, *, firing: bool) -> bool:
+        """Tell whether a figure is beyond the limit; for one that fires, beyond where it is over."""
+        limit = self.clear if firing and self.clear is not None else self.limit
+        return self._worse(figure, limit)
+
+    def _worse(self, figure: float, limit: float) -> bool:
+        return figure < limit if self.below is not None else figure > limit
+
+    @property
+    def condition(self) -> str:
+        """When it fires, in words."""
+        if self.words:
+            return self.words
+        what = self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "figure")
+        if self.absent is not None:
+            return f"nothing of {what} for {in_words(self.absent)}"
+        side = "below" if self.below is not None else "above"
+        named = what if self.figure == "value" or callable(self.metric) else f"{self.figure} of {what}"
+        ahead = f" within {in_words(self.within)}" if self.within is not None else ""
+        return f"{named} {side} {self.limit:.6g}{ahead}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a rule found for one group: its figure, whether it is beyond the limit, and that in words."""
+
+    figure: float
+    breached: bool
+    told: str
+
+
+def found_by(rule: Rule, history: History, now: float, firing: Callable[[Tags], bool]) -> dict[Tags, Found]:
+    """Return what a rule finds now, by the tags of each group."""
+    if callable(rule.metric):
+        figures = rule.metric(history, now)
+        return {tags: _compared(rule, figure, firing(tags)) for tags, figure in figures.items()}
+    if rule.absent is None and rule.within is None and len(rule.by) == 1:
+        return _at_once(rule, history, firing)
+    found = {}
+    for tags in _groups(rule, history):
+        asked = {**rule.tags, **dict(tags)}
+        look = _absent if rule.absent is not None else _ahead if rule.within is not None else _now
+        one = look(rule, history, asked, firing(tags))
+        if one is not None:
+            found[tags] = one
+    return found
+
+
+def _at_once(rule: Rule, history: History, firing: Callable[[Tags], bool]) -> dict[Tags, Found]:
+    """Return what a rule finds now for each value of the one tag that tells its groups apart."""
+    assert isinstance(rule.metric, str)
+    found: dict[Tags, Found] = {}
+    there = {tags[0][1] for tags in _groups(rule, history)}
+    for value, window in history.by(rule.metric, rule.by[0], rule.window, **rule.tags).items():
+        tags = ((rule.by[0], value),)
+        figure = window.last if rule.figure == "value" else getattr(window, rule.figure)
+        if figure is not None and value in there:
+            found[tags] = _compared(rule, float(figure), firing(tags))
+    return found
+
+
+def _groups(rule: Rule, history: History) -> list[Tags]:
+    """Return the groups that there are of a rule's metric, by the tags that tell them apart."""
+    if not rule.by:
+        return [()]
+    assert isinstance(rule.metric, str)
+    return history.groups(rule.metric, rule.by, **rule.tags)
+
+
+def _now(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:
+    assert isinstance(rule.metric, str)
+    window = history.window(rule.metric, rule.window, **asked)
+    figure = window.last if rule.figure == "value" else getattr(window, rule.figure)
+    return None if figure is None else _compared(rule, float(figure), firing)
+
+
+def _compared(rule: Rule, figure: float, firing: bool) -> Found:
+    side = "below" if rule.below is not None else "above"
+    return Found(figure, rule.breached(figure, firing=firing), f"{figure:.4g}, {side} {rule.limit:.4g}")
+
+
+def _absent(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:
+    assert isinstance(rule.metric, str) and rule.absent is not None
+    silent = history.silent(rule.metric, **asked)
+    if silent is None:
+        return None  # there was never anything
+    return Found(silent, silent >= rule.absent, f"nothing for {in_words(silent)}")
+
+
+def _ahead(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:
+    from grym_nb.metrics.forecast import time_to
+
+    assert isinstance(rule.metric, str) and rule.within is not None
+    points = history.points(rule.metric, rule.window, figure=rule.figure, **asked)
+    if not points:
+        return None
+    at = points[-1][1]
+    if rule.breached(at, firing=firing):
+        return Found(at, True, f"{at:.4g} is beyond {rule.limit:.4g} already")
+    reach = time_to(points, rule.limit)
+    if reach is None:
+        return Found(at, False, f"{at:.4g}, and not on its way to {rule.limit:.4g}")
+    return Found(reach.likely, reach.likely <= rule.within, f"{rule.limit:.4g} {reach.told}")

@@ -1,0 +1,135 @@
+"""What speaks for and against a service, read off its figures: pure, and each sign in words.
+
+>>> calm = Vitals(state="ready", calls=20, p95=0.2, usual=0.19)
+>>> signs_of(calm)
+()
+>>> [sign.told for sign in signs_of(Vitals(state="ready", calls=20, failed=12, worst="ValueError"))]
+['12 of 20 calls failed in the last minute, ValueError the most often']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from grym_nb.render import seconds
+
+__all__ = ["DEGRADED", "UNHEALTHY", "Kind", "Sign", "SignLimits", "Stuck", "Vitals", "signs_of"]
+
+Kind = Literal["state", "breaker", "errors", "slow", "stuck", "ping", "queue", "memory", "service"]
+DEGRADED, UNHEALTHY = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One thing that is not as it should be; `certain` where it needs no second look."""
+
+    kind: Kind
+    level: int
+    told: str
+    certain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A call that runs for longer than it may, or than calls of its task ever took."""
+
+    title: str
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What is known of a service at one moment; counts and percentiles are of the last `window` seconds."""
+
+    state: str
+    reason: str = ""  # of the state
+    window: float = 60.0
+    calls: int = 0
+    failed: int = 0
+    worst: str = ""  # the error that came most often
+    p95: float | None = None
+    usual: float | None = None  # the p95 that it has in good times
+    breaker: str = ""  # closed, half open, open; empty: it has none
+    breaker_why: str = ""
+    stuck: tuple[Stuck, ...] = ()
+    slots: int = 1
+    waiting: int = 0
+    unanswered: int = 0  # pings in a row that were not answered well
+    ping: str = ""  # what was wrong with the last one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignLimits:
+    """From where on a figure is a sign: of a degraded service, and of an unhealthy one."""
+
+    failing: tuple[float, float] = (0.1, 0.5)  # share of calls that failed
+    least_calls: int = 5  # before a share says anything
+    slower: tuple[float, float] = (3.0, 10.0)  # times the usual p95
+    least_slower: float = 0.02  # seconds by which it has to be slower at all
+    pings: tuple[int, int] = (1, 2)  # in a row
+    waiting: int = 20  # calls in line for each slot
+
+
+def signs_of(vitals: Vitals, limits: SignLimits | None = None) -> tuple[Sign, ...]:
+    """Return what is not as it should be, the worst first."""
+    found = [sign for look in _LOOKS for sign in look(vitals, limits or SignLimits())]
+    return tuple(sorted(found, key=lambda sign: -sign.level))
+
+
+def _state(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    if vitals.state == "failed":
+        yield Sign("state", UNHEALTHY, vitals.reason or "it could not be loaded", certain=True)
+
+
+def _breaker(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    if vitals.breaker == "open":
+        why = f": {vitals.breaker_why}" if vitals.breaker_why else ""
+        yield Sign("breaker", UNHEALTHY, f"its breaker is open{why}", certain=True)
+    elif vitals.breaker == "half open":
+        yield Sign("breaker", DEGRADED, "its breaker lets probes through only", certain=True)
+
+
+def _errors(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    if vitals.calls < limits.least_calls or not vitals.failed:
+        return
+    level = _level(vitals.failed / vitals.calls, limits.failing)
+    if level:
+        last = "the last minute" if vitals.window == 60.0 else f"the last {seconds(vitals.window)}"
+        most = f", {vitals.worst} the most often" if vitals.worst else ""
+        yield Sign("errors", level, f"{vitals.failed} of {vitals.calls} calls failed in {last}{most}")
+
+
+def _slow(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    now, usual = vitals.p95, vitals.usual
+    if now is None or not usual or vitals.calls < limits.least_calls or now - usual < limits.least_slower:
+        return
+    if level := _level(now / usual, limits.slower):
+        yield Sign("slow", level, f"p95 {seconds(now)}, {now / usual:.1f} times its usual {seconds(usual)}")
+
+
+def _stuck(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    if vitals.stuck:
+        one = vitals.stuck[0]
+        more = f", and {len(vitals.stuck) - 1} more" if len(vitals.stuck) > 1 else ""
+        level = UNHEALTHY if len(vitals.stuck) >= vitals.slots else DEGRADED
+        yield Sign("stuck", level, f"{one.title} runs for {seconds(one.seconds)}, {one.why}{more}")
+
+
+def _ping(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    if level := _level(vitals.unanswered, limits.pings):
+        yield Sign("ping", level, f"ping: {vitals.ping}", certain=True)
+
+
+def _queue(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    if vitals.waiting >= limits.waiting * vitals.slots:
+        yield Sign("queue", DEGRADED, f"{vitals.waiting} calls wait in line")
+
+
+def _level(figure: float, limits: tuple[float, float]) -> int:
+    return (figure >= limits[0]) + (figure >= limits[1])
+
+
+_LOOKS = (_state, _breaker, _errors, _stuck, _ping, _slow, _queue)

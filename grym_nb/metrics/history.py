@@ -1,0 +1,326 @@
+"""What the series of a collector were, over time: windows from a second to a day, in bounded memory.
+
+Each second what has changed is written down. Older slots are wider: a minute by seconds, a day by five
+minutes. A histogram keeps what each of its buckets grew by, so that percentiles are right for any window.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+from math import inf
+from typing import Any, NamedTuple, TypeAlias
+
+from grym_nb.clock import Clock, monotonic
+from grym_nb.errors import ConfigError, Problem
+from grym_nb.metrics.histogram import Frozen, Histogram
+from grym_nb.metrics.series import Counter, Gauge, Metrics
+from grym_nb.metrics.slots import BucketSlots, NumberSlots, Slots, Timeline
+from grym_nb.metrics.window import Figure, Kind, Seen, Stretch, Tags, Window, join
+
+__all__ = ["LADDER", "History", "Wanted", "accepts"]
+
+#: what a tag has to be: this value, one of these, or one that a function says yes to
+Wanted: TypeAlias = "str | Collection[str] | Callable[[str], bool]"
+
+_Key: TypeAlias = tuple[str, Tags]
+_Series: TypeAlias = Counter | Gauge | Histogram
+
+#: the width of a slot in seconds, and how many of them are kept
+LADDER: tuple[tuple[float, int], ...] = ((1.0, 70), (5.0, 72), (30.0, 124), (300.0, 292))
+_FORGOTTEN_AFTER = 3600.0  # seconds after a series was dropped
+_KINDS: Mapping[type, Kind] = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+
+
+class _Track:
+    """One series: what it was when it was last looked at, and its slots of each width."""
+
+    __slots__ = ("begun", "gone", "key", "kind", "last", "moved", "series", "slots")
+
+    def __init__(self, key: _Key, series: _Series, ladder: Iterable[tuple[float, int]], now: float) -> None:
+        self.key = key
+        self.series = series
+        self.kind: Kind = _KINDS[type(series)]
+        self.slots = [_slots(self.kind, most) for _, most in ladder]
+        self.last: Any = None
+        self.begun = now
+        self.moved: float | None = None  # when anything was last counted
+        self.gone: float | None = None  # since when nobody can see it any more
+
+    def look(self) -> Any:
+        """Return what has come since the last look, or a gauge's new value; None for nothing."""
+        series = self.series
+        if isinstance(series, Histogram):
+            return self._of_histogram(series)
+        if isinstance(series, Gauge):
+            return self._of_gauge(series)
+        value = series.value
+        grown, self.last = float(value - (self.last or 0)), value
+        return (grown,) if grown else None
+
+    def _of_gauge(self, series: Gauge) -> Any:
+        value = series.value
+        if value is None:
+            return None
+        try:
+            number = float(value)
+        except Exception:  # of whatever it was set to
+            return None
+        if number == self.last:
+            return None
+        self.last = number
+        return number, number, number
+
+    def _of_histogram(self, series: Histogram) -> Any:
+        before: Frozen = self.last or Frozen({}, 0, 0.0, inf, -inf)
+        if series.count == before.count:
+            return None
+        self.last = now = series.frozen()
+        known = before.buckets
+        return now.total - before.total, {
+            bucket: n - known.get(bucket, 0) for bucket, n in now.buckets.items() if n != known.get(bucket)
+        }
+
+
+class _Taken(NamedTuple):
+    """A copy of what a track has of some slots, made while nothing is written, to be read in peace."""
+
+    track: _Track
+    slots: Slots
+    open: Any
+    held: float | None
+    gone: float
+
+
+class History:
+    """Remembers the series of a `Metrics`; `step` writes down what has changed, once a second or so.
+
+    What was counted before the history began belongs to no time, and is in no window. For any thread: no
+    step waits for a reader longer than a copy takes.
+    """
+
+    def __init__(
+        self, metrics: Metrics, *, clock: Clock = monotonic, ladder: Sequence[tuple[float, int]] = LADDER
+    ) -> None:
+        _check(ladder)
+        self._metrics = metrics
+        self._clock = clock
+        self._ladder = tuple(ladder)
+        self._lock = threading.Lock()
+        self._tracks: dict[_Key, _Track] = {}
+        self._stepped = clock()
+        self._lines = [Timeline(width, most, self._stepped) for width, most in ladder]
+        #: by width: what has come since the slots one narrower were last over
+        self._open: list[dict[_Track, Any]] = [{} for _ in ladder]
+        for key, series in metrics.series().items():
+            track = self._begin(key, series, self._stepped)
+            if track.kind != "gauge":
+                track.look()
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Write down what has changed since the last step."""
+        now = self._clock()
+        with self._lock:
+            self._write(self._metrics.series(), max(now, self._stepped))
+
+    def _write(self, there: Mapping[_Key, _Series], now: float) -> None:
+        self._close_slots(now)
+        self._stepped = now
+        held = self._open[0]
+        for key, series in there.items():
+            track = self._tracks.get(key)
+            if track is None or track.series is not series:
+                track = self._begin(key, series, now)
+            came = track.look()
+            if came is not None:
+                track.moved = now
+                held[track] = join(track.kind, held[track], came) if track in held else came
+        if len(self._tracks) != len(there):
+            self._forget(there, now)
+
+    def _begin(self, key: _Key, series: _Series, now: float) -> _Track:
+        track = self._tracks.get(key)
+        if track is None or type(track.series) is not type(series):
+            track = self._tracks[key] = _Track(key, series, self._ladder, now)
+        else:  # dropped, and made anew: it begins at nothing
+            track.series, track.last, track.gone = series, None, None
+        return track
+
+    def _close_slots(self, now: float) -> None:
+        """End the slots that are over, and hand what is in them on to the wider ones."""
+        for rung, line in enumerate(self._lines):
+            if not line.is_over(self._stepped, now):
+                return
+            wider = self._open[rung + 1] if rung + 1 < len(self._lines) else None
+            over, self._open[rung] = self._open[rung], {}
+            for track, part in over.items():
+                track.slots[rung].add(line.open, part)
+                if wider is not None:
+                    wider[track] = join(track.kind, wider[track], part) if track in wider else part
+            line.close(self._stepped)
+
+    def _forget(self, there: Mapping[_Key, _Series], now: float) -> None:
+        for key in [key for key in self._tracks if key not in there]:
+            track = self._tracks[key]
+            if track.gone is None:
+                track.gone = now
+            elif now - track.gone > _FORGOTTEN_AFTER:
+                del self._tracks[key]
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def window(self, name: str, seconds: float, /, **tags: Wanted) -> Window:
+        """Return all series of that name that have at least these tags, over the last so many seconds.
+
+        A tag's value may be one, several, or a function: ``outcome=lambda one: one != "ok"``.
+        """
+        return self.stretch(name, seconds, **tags).window(name)
+
+    def by(self, name: str, tag: str, seconds: float, /, **tags: Wanted) -> dict[str, Window]:
+        """Return the same for each value of one tag; values of which nothing came are left out."""
+        whole = self.stretch(name, seconds, **tags)
+        parted: dict[str, list[Seen]] = {}
+        for seen in whole.series:
+            value = dict(seen.tags).get(tag)
+            if value is not None:
+                parted.setdefault(value, []).append(seen)
+        found = {value: Stretch(whole.times, series).window(name) for value, series in parted.items()}
+        return {value: window for value, window in found.items() if window.count or window.last is not None}
+
+    def points(
+        self, name: str, seconds: float, /, *, figure: Figure = "value", **tags: Wanted
+    ) -> list[tuple[float, float]]:
+        """Return a figure over time, oldest first: when each slot ended, and what it was in it.
+
+        The slots are the narrowest that reach so far back. "value" is what a gauge was, or what came of all
+        else; where nothing came, a gauge is as it was before.
+        """
+        return self.stretch(name, seconds, **tags).points(figure)
+
+    def stretch(self, name: str, seconds: float, /, **tags: Wanted) -> Stretch:
+        """Return all that is known of these series over the last so many seconds, to be asked or cut."""
+        since = self._clock() - seconds
+        tracks = self._matching(name, tags)
+        with self._lock:
+            rung = self._reaching(since)
+            number, times = self._lines[rung].after(since)
+            taken = self._taken(tracks, rung, number)
+            end = self._stepped
+        return Stretch([*times, end], [_seen(one, number, len(times) - 1) for one in taken])
+
+    def closed(self, rung: int, number: int) -> tuple[int, Sequence[float], list[tuple[str, Seen]]]:
+        """Return the slots of a width (its place in the ladder) from a number on, those that are over.
+
+        First the number to ask for next time, then the times from one slot to the next, then the series by
+        name.
+        """
+        tracks = list(self._tracked())
+        with self._lock:
+            first, times = self._lines[rung].since(number)
+            taken = self._taken(tracks, rung, first)
+        found = [(one.track.key[0], _seen(one._replace(open=None), first, 0)) for one in taken]
+        return first + len(times) - 1, times, found
+
+    def groups(self, name: str, by: Sequence[str], /, **tags: Wanted) -> list[Tags]:
+        """Return the different values that some tags have among the series of a name, each as pairs."""
+        found: dict[Tags, None] = {}
+        for track in self._matching(name, tags):
+            own = dict(track.key[1])
+            if track.gone is None and own.keys() >= set(by):
+                found[tuple((tag, own[tag]) for tag in by)] = None
+        return [*found]
+
+    def series(self) -> list[tuple[str, Kind, Tags]]:
+        """Return the name, the kind and the tags of every series that is there now, by name."""
+        return sorted((t.key[0], t.kind, t.key[1]) for t in self._tracked() if t.gone is None)
+
+    def silent(self, name: str, /, **tags: Wanted) -> float | None:
+        """Return for how many seconds nothing was counted; None where nothing ever was."""
+        moved = [track.moved for track in self._matching(name, tags) if track.moved is not None]
+        return self._clock() - max(moved) if moved else None
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that its times are of."""
+        return self._clock
+
+    @property
+    def ladder(self) -> tuple[tuple[float, int], ...]:
+        """The width of each kind of slot in seconds, and how many of them are kept."""
+        return self._ladder
+
+    def __repr__(self) -> str:
+        return f"<History: {len(self._tracks)} series>"
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _tracked(self) -> Sequence[_Track]:
+        with self._lock:
+            return list(self._tracks.values())
+
+    def _matching(self, name: str, tags: Mapping[str, Wanted]) -> list[_Track]:
+        """Return the tracks that fit, all of one kind: that of those which are still there."""
+        fits = accepts(tags)
+        fit = [track for track in self._tracked() if track.key[0] == name and fits(dict(track.key[1]))]
+        kinds = [track.kind for track in sorted(fit, key=lambda track: track.gone is not None)]
+        return [track for track in fit if track.kind == kinds[0]]
+
+    def _reaching(self, since: float) -> int:
+        """Return the narrowest slots that reach so far back."""
+        reach = [rung for rung, line in enumerate(self._lines) if line.reaches(since)]
+        return reach[0] if reach else len(self._lines) - 1
+
+    def _taken(self, tracks: Iterable[_Track], rung: int, number: int) -> list[_Taken]:
+        found = []
+        for track in tracks:
+            slots, part = track.slots[rung].after(number), self._unclosed(track, rung)
+            held = track.last if track.kind == "gauge" else None
+            found.append(_Taken(track, slots, part, held, inf if track.gone is None else track.gone))
+        return found
+
+    def _unclosed(self, track: _Track, rung: int) -> Any:
+        """Return what has come since the last slot of a width was over."""
+        part = None
+        for held in self._open[rung::-1]:
+            if track in held:
+                part = held[track] if part is None else join(track.kind, part, held[track])
+        return part
+
+
+def _slots(kind: Kind, most: int) -> Slots:
+    return BucketSlots(most) if kind == "histogram" else NumberSlots(most, 3 if kind == "gauge" else 1)
+
+
+def _seen(taken: _Taken, number: int, last: int) -> Seen:
+    """Return what was taken with its slots counted from a number on; the open one is the last."""
+    slots = [(at - number, part) for at, part in taken.slots]
+    if taken.open is not None:
+        slots.append((last, taken.open))
+    track = taken.track
+    held = None if slots else taken.held
+    return Seen(track.kind, track.key[1], slots, held, track.begun, taken.gone)
+
+
+def accepts(tags: Mapping[str, Wanted]) -> Callable[[Mapping[str, str]], bool]:
+    """Return what tells whether a series with some tags has at least these."""
+    checks = [(tag, _check_of(wanted)) for tag, wanted in tags.items()]
+    return lambda own: all(tag in own and check(own[tag]) for tag, check in checks)
+
+
+def _check_of(wanted: Wanted) -> Callable[[str], bool]:
+    if callable(wanted):
+        return wanted
+    allowed = {str(wanted)} if isinstance(wanted, str) or not isinstance(wanted, Collection) else set(wanted)
+    return allowed.__contains__
+
+
+def _check(ladder: Sequence[tuple[float, int]]) -> None:
+    widths = [width for width, _ in ladder]
+    whole = all(wide > fine and not wide % fine for fine, wide in pairwise(widths))
+    if not ladder or not whole or any(width <= 0 or most < 1 for width, most in ladder):
+        told = "pairs of a width in seconds and a number, each width some times the one before"
+        problem = Problem("ladder", repr(ladder), told)
+        raise ConfigError("no history can be kept so", problems=[problem])

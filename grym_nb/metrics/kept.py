@@ -1,0 +1,339 @@
+"""The history of the metrics in a folder, so that it is there after a restart.
+
+The folder has files of lines of JSON, each begun by one kernel and never written by another: what SIGKILL or
+a full disk cuts off is the end of one line, which nobody reads. The oldest file goes when there are too many
+bytes. Times are times of day (UNIX time), since a kernel's own clock begins anew with the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, pairwise
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from grym_nb.clock import Clock
+from grym_nb.errors import ConfigError, Problem
+from grym_nb.metrics.history import History, Wanted, accepts
+from grym_nb.metrics.window import KINDS, Figure, Kind, Seen, Stretch, Tags, Window, join
+from grym_nb.render import size
+from grym_nb.sizes import parse_size
+
+__all__ = ["Kept"]
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[0-9]{16}-[0-9]+\.jsonl")
+_FILES = 8  # into how many the bytes are parted, so that an eighth goes at a time
+_LEAST_BYTES = 100_000
+_JITTER = 1.0  # seconds by which the time of day may be put right between two slots
+
+#: the name, the kind and the tags of a series
+_Key: TypeAlias = tuple[str, Kind, Tags]
+
+
+class _Slot(NamedTuple):
+    """What came between two times of day: flat numbers by series, none for a gauge that went."""
+
+    begin: float
+    end: float
+    parts: dict[_Key, list[float]]
+
+
+class Kept:
+    """Keeps a history in a folder, in at most `max_bytes`; `write` is for a thread that may wait for a disk.
+
+    What is in the folder is asked like a `History`, and is up to `every` seconds old. A disk that is full or
+    a folder that cannot be written is said once in the log; what was not written then is written later, if
+    the history still has it.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        folder: Path | str,
+        *,
+        max_bytes: str | int = "50MB",
+        every: float = 60.0,
+        width: float = 30.0,
+        wall: Clock = time.time,
+    ) -> None:
+        self._most = parse_size(max_bytes)
+        if self._most < _LEAST_BYTES:
+            problem = Problem("max_bytes", str(max_bytes), f"at least {size(_LEAST_BYTES)}")
+            raise ConfigError("a history cannot be kept in so little", problems=[problem])
+        self._history = history
+        self._folder = Path(folder)
+        self._every = every
+        self._wall = wall
+        rungs = [rung for rung, (wide, _) in enumerate(history.ladder) if wide >= width]
+        self._rung = rungs[0] if rungs else len(history.ladder) - 1
+        self._lock = threading.Lock()
+        self._busy = False
+        self._next = 0  # number of the slot that is written next
+        self._written: float | None = None
+        self._file: _File | None = None
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is written at present; empty when it is."""
+        return self._trouble
+
+    def write(self, *, at_once: bool = False) -> int:
+        """Write the slots that are over; return how many. Does nothing before it is time again.
+
+        Never raises for a disk. Takes some milliseconds, or as long as the disk does: not for the pulse.
+        """
+        now = self._history.clock()
+        with self._lock:
+            due = at_once or self._written is None or now - self._written >= self._every
+            if self._busy or not due:
+                return 0
+            self._busy, self._written = True, now
+        try:
+            return self._write()
+        except OSError as error:
+            self._fail(error)
+            return 0
+        finally:
+            self._busy = False
+
+    def close(self) -> None:
+        """Write what is over. Idempotent; no file is open between two writes."""
+        self.write(at_once=True)
+
+    def window(self, name: str, seconds: float, /, **tags: Wanted) -> Window:
+        """Return the series of that name that have these tags, over the last so many seconds of the day."""
+        return self.stretch(name, seconds, **tags).window(name)
+
+    def points(
+        self, name: str, seconds: float, /, *, figure: Figure = "value", **tags: Wanted
+    ) -> list[tuple[float, float]]:
+        """Return a figure over time, oldest first, by time of day; times in which no kernel ran have none."""
+        return self.stretch(name, seconds, **tags).points(figure)
+
+    def stretch(self, name: str, seconds: float, /, **tags: Wanted) -> Stretch:
+        """Return all that the folder has of these series over the last so many seconds."""
+        found = _Reading(name, accepts(tags), self._wall() - seconds)
+        for path in _files(self._folder):
+            found.read(path)
+        return found.stretch()
+
+    def __repr__(self) -> str:
+        trouble = f", not written: {self._trouble}" if self._trouble else ""
+        return f"<Kept: {size(_bytes_of(_files(self._folder)))} in {self._folder}{trouble}>"
+
+    # -- written -----------------------------------------------------------------------------------
+
+    def _write(self) -> int:
+        number, times, series = self._history.closed(self._rung, self._next)
+        shift = self._wall() - self._history.clock()
+        first = number - len(times) + 1
+        for at, slot in enumerate(_slots(times, series, shift)):
+            self._append(slot, at, series)
+            self._next = first + at + 1
+        if self._trouble:
+            _log.warning("the history of the metrics is written to %s again", self._folder)
+            self._trouble = ""
+        return len(times) - 1
+
+    def _append(self, slot: _Slot, at: int, series: list[tuple[str, Seen]]) -> None:
+        """Put a slot into the file, or into the next one where it is full."""
+        data = b"" if self._file is None else self._file.lines(slot)
+        if self._file is None or self._file.bytes + len(data) > self._most // _FILES:
+            self._file = _File(self._folder / f"{round(slot.begin * 1e6):016d}-{os.getpid()}.jsonl")
+            levels = {_key(name, one): _before(one, at) for name, one in series}
+            data = self._file.lines(slot, levels)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = list(_files(self._folder))
+        while files and _bytes_of(files) + len(data) > self._most:
+            files.pop(0).unlink(missing_ok=True)
+        self._file.put(data)
+
+    def _fail(self, error: OSError) -> None:
+        self._file = None  # the next try begins another: this one may end within a line
+        if not self._trouble:
+            _log.warning("the history of the metrics is not written to %s: %s", self._folder, error)
+        self._trouble = str(error)
+
+
+class _File:
+    """A file that is written a slot at a time: each series is named once, and then by a number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = 0
+        self._ids: dict[_Key, int] = {}
+
+    def lines(self, slot: _Slot, levels: Mapping[_Key, float | None] = {}) -> bytes:
+        """Return the lines for a slot; `levels` is what all gauges were before it."""
+        there = [key for key, level in levels.items() if level is not None]
+        rows: list[Any] = []
+        for key in dict.fromkeys([*there, *slot.parts]):
+            if key not in self._ids:
+                self._ids[key] = len(self._ids)
+                name, kind, tags = key
+                named = {"id": self._ids[key], "name": name, "kind": kind, "tags": tags}
+                rows.append({**named, "level": levels.get(key)})
+        parts = [[self._ids[key], *map(_short, part)] for key, part in slot.parts.items()]
+        rows.append([slot.end, slot.begin, parts])
+        return "".join([json.dumps(row, separators=(",", ":")) + "\n" for row in rows]).encode()
+
+    def put(self, data: bytes) -> None:
+        """Append lines, all of them or, where the disk lets us, none."""
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self.bytes else os.O_TRUNC)
+        try:
+            with os.fdopen(os.open(self.path, flags, 0o600), "wb") as file:
+                file.write(data)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, self.bytes)
+            raise
+        self.bytes += len(data)
+
+
+def _slots(times: Sequence[float], series: list[tuple[str, Seen]], shift: float) -> list[_Slot]:
+    """Return what came in each slot, also where nothing did: then a kernel was there, and all was quiet."""
+    day = [round(at + shift, 3) for at in times]
+    slots = [_Slot(begin, end, {}) for begin, end in pairwise(day)]
+    for name, one in series:
+        key = _key(name, one)
+        for at, part in one.slots:
+            if at >= 0:
+                slots[at].parts[key] = _flat(one.kind, part)
+        if one.kind == "gauge" and times[0] < one.gone <= times[-1]:
+            slots[bisect_left(times, one.gone) - 1].parts[key] = []
+    return slots
+
+
+def _key(name: str, one: Seen) -> _Key:
+    return name, one.kind, one.tags
+
+
+def _before(one: Seen, at: int) -> float | None:
+    """Return what a gauge was before a slot."""
+    if one.kind != "gauge":
+        return None
+    known = [part[0] for number, part in one.slots if number < at]
+    return known[-1] if known else one.held
+
+
+def _flat(kind: Kind, part: Any) -> list[float]:
+    if kind != "histogram":
+        return list(part)
+    total, grown = part
+    return [total, *chain.from_iterable(grown.items())]
+
+
+def _part(kind: Kind, flat: list[float]) -> Any:
+    if kind != "histogram":
+        return tuple(flat)
+    total, *pairs = flat
+    return total, dict(zip(pairs[::2], pairs[1::2], strict=True))
+
+
+def _short(number: float) -> float:
+    """Return a number that takes few letters: 10 digits are more than any figure has."""
+    if isinstance(number, int) or not isfinite(number):
+        return number
+    return int(number) if number.is_integer() and abs(number) < 2**53 else float(f"{number:.10g}")
+
+
+# -- read back -----------------------------------------------------------------------------------------
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are ours, the oldest first."""
+    try:
+        return sorted([path for path in folder.iterdir() if _NAME.fullmatch(path.name)])
+    except OSError:
+        return []
+
+
+def _bytes_of(files: Iterable[Path]) -> int:
+    found = 0
+    for path in files:
+        with suppress(OSError):
+            found += path.stat().st_size
+    return found
+
+
+class _Reading:
+    """What files tell of the series of a name that fit, since a time of day."""
+
+    def __init__(self, name: str, fits: Callable[[Mapping[str, str]], bool], since: float) -> None:
+        self._name = name
+        self._fits = fits
+        self._since = since
+        self._rows: list[tuple[float, float, dict[tuple[Kind, Tags], Any]]] = []
+
+    def read(self, path: Path) -> None:
+        """Read a file; lines that are damaged are left out."""
+        known: dict[int, tuple[Kind, Tags]] = {}
+        levels: dict[tuple[Kind, Tags], Any] = {}
+        with suppress(OSError), path.open("rb") as file:
+            for line in file:
+                with suppress(ValueError, TypeError, LookupError):
+                    if line.startswith(b"{"):
+                        self._define(json.loads(line), known, levels)
+                    else:
+                        self._row(line, known, levels)
+
+    def _define(
+        self, told: Any, known: dict[int, tuple[Kind, Tags]], levels: dict[tuple[Kind, Tags], Any]
+    ) -> None:
+        tags = tuple((str(tag), str(value)) for tag, value in told["tags"])
+        if told["name"] == self._name and told["kind"] in KINDS and self._fits(dict(tags)):
+            known[told["id"]] = key = (told["kind"], tags)
+            if told["level"] is not None:
+                levels[key] = (float(told["level"]),) * 3
+
+    def _row(
+        self, line: bytes, known: dict[int, tuple[Kind, Tags]], levels: dict[tuple[Kind, Tags], Any]
+    ) -> None:
+        """Take in a slot. Of those from before, only gauges matter: most lines are never parsed."""
+        gauges = any(kind == "gauge" for kind, _ in known.values())
+        if float(line[1 : line.index(b",")]) <= self._since and not gauges:
+            return
+        end, begin, told = json.loads(line)
+        parts = {known[one]: _part(known[one][0], flat) for one, *flat in told if one in known}
+        self._rows.append((float(end), float(begin), {**levels, **parts}))
+        levels.clear()
+
+    def stretch(self) -> Stretch:
+        """Return what was read, the slots of all files one after another."""
+        times: list[float] = []
+        gaps: set[int] = set()
+        slots: dict[tuple[Kind, Tags], list[tuple[int, Any]]] = {}
+        kind: Kind | None = None
+        for end, begin, parts in sorted(self._rows, key=lambda row: row[0]):
+            if not times or begin > times[-1] + _JITTER:
+                gaps |= {len(times) - 1} if times else set()
+                times.append(begin)
+            if end > times[-1]:
+                times.append(end)
+            for key, part in parts.items():
+                kind = key[0]
+                _put(slots.setdefault(key, []), len(times) - 2, kind, part)
+        whole = Stretch(
+            times, [Seen(*key, its) for key, its in slots.items() if key[0] == kind], frozenset(gaps)
+        )
+        return whole.since(self._since)
+
+
+def _put(slots: list[tuple[int, Any]], at: int, kind: Kind, part: Any) -> None:
+    """Put what came into a slot, which may have something already: two kernels may have written at a time."""
+    if slots and slots[-1][0] == at:
+        before = slots.pop()[1]
+        part = join(kind, before, part) if before and part else part
+    slots.append((at, part))

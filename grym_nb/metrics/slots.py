@@ -1,0 +1,147 @@
+"""What a series was in slots of time: few bytes for a slot, none for one in which nothing came."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+__all__ = ["BucketSlots", "Grown", "NumberSlots", "Numbers", "Slots", "Timeline"]
+
+#: what a counter grew by; or the last, the lowest and the highest value of a gauge
+Numbers: TypeAlias = tuple[float, ...]
+#: what a histogram grew by: the sum, and how many in each bucket
+Grown: TypeAlias = tuple[float, Mapping[int, int]]
+
+_SLACK = 32  # slots beyond those that are wanted, before the oldest go
+
+
+class Timeline:
+    """When the slots of one width began and ended, the same for all series; each slot has a number."""
+
+    __slots__ = ("_first", "_most", "_times", "width")
+
+    def __init__(self, width: float, most: int, begun: float) -> None:
+        self.width = width
+        self._most = most
+        self._first = 0  # number of the oldest that is known
+        self._times = array("d", [begun])
+
+    @property
+    def open(self) -> int:
+        """The number of the slot that is not over yet."""
+        return self._first + len(self._times) - 1
+
+    def is_over(self, before: float, now: float) -> bool:
+        """Tell whether the open slot ended between two times."""
+        return before // self.width != now // self.width and before > self._times[-1]
+
+    def close(self, end: float) -> None:
+        """End the open slot; the next one begins."""
+        self._times.append(end)
+        if len(self._times) > self._most + 1 + _SLACK:
+            del self._times[:_SLACK]
+            self._first += _SLACK
+
+    def reaches(self, time: float) -> bool:
+        """Tell whether all that came since a time is in these slots."""
+        return not self._first or self._times[0] <= time
+
+    def after(self, time: float) -> tuple[int, Sequence[float]]:
+        """Return the number of the first slot that ended after a time, and the times from its begin on."""
+        at = max(bisect_right(self._times, time) - 1, 0)
+        return self._first + at, self._times[at:]
+
+    def since(self, number: int) -> tuple[int, Sequence[float]]:
+        """Return the same from a number on, or from the oldest that is known."""
+        at = min(max(number - self._first, 0), len(self._times) - 1)
+        return self._first + at, self._times[at:]
+
+
+class NumberSlots:
+    """Some numbers for each slot in which they changed."""
+
+    __slots__ = ("_columns", "_most", "_numbers")
+
+    def __init__(self, most: int, columns: int) -> None:
+        self._most = most
+        self._numbers = array("I")
+        self._columns = [array("d") for _ in range(columns)]
+
+    def add(self, number: int, part: Numbers) -> None:
+        """Keep a slot; the oldest goes."""
+        self._numbers.append(number)
+        for column, value in zip(self._columns, part, strict=True):
+            column.append(value)
+        if len(self._numbers) > self._most + _SLACK:
+            del self._numbers[:_SLACK]
+            for column in self._columns:
+                del column[:_SLACK]
+
+    def after(self, number: int) -> NumberSlots:
+        """Return a copy of the slots from a number on, and of the last one before."""
+        at = max(bisect_left(self._numbers, number) - 1, 0)
+        found = NumberSlots(self._most, 0)
+        found._numbers = self._numbers[at:]
+        found._columns = [column[at:] for column in self._columns]
+        return found
+
+    def __iter__(self) -> Iterator[tuple[int, Numbers]]:
+        return zip(self._numbers, zip(*self._columns, strict=True), strict=True)
+
+
+class BucketSlots:
+    """For each slot in which a histogram counted, the sum and the buckets that grew."""
+
+    __slots__ = ("_buckets", "_counts", "_most", "_numbers", "_sizes", "_totals")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._numbers = array("I")
+        self._totals = array("d")
+        self._sizes = array("H")  # how many buckets are of each slot
+        self._buckets = array("h")
+        self._counts = array("B")
+
+    def add(self, number: int, part: Grown) -> None:
+        """Keep a slot; the oldest goes."""
+        total, grown = part
+        self._numbers.append(number)
+        self._totals.append(total)
+        self._sizes = _joined(self._sizes, (len(grown),), "HI")
+        self._buckets = _joined(self._buckets, grown.keys(), "hiq")
+        self._counts = _joined(self._counts, grown.values(), "BHIQ")
+        if len(self._numbers) > self._most + _SLACK:
+            over = sum(self._sizes[:_SLACK])
+            del self._buckets[:over], self._counts[:over]
+            del self._numbers[:_SLACK], self._totals[:_SLACK], self._sizes[:_SLACK]
+
+    def after(self, number: int) -> BucketSlots:
+        """Return a copy of the slots from a number on."""
+        at = bisect_left(self._numbers, number)
+        found = BucketSlots(self._most)
+        found._numbers, found._totals, found._sizes = self._numbers[at:], self._totals[at:], self._sizes[at:]
+        flat = len(self._buckets) - sum(found._sizes)
+        found._buckets, found._counts = self._buckets[flat:], self._counts[flat:]
+        return found
+
+    def __iter__(self) -> Iterator[tuple[int, Grown]]:
+        at = 0
+        for number, total, size in zip(self._numbers, self._totals, self._sizes, strict=True):
+            there = slice(at, at + size)
+            yield number, (total, dict(zip(self._buckets[there], self._counts[there], strict=True)))
+            at += size
+
+
+Slots: TypeAlias = NumberSlots | BucketSlots
+
+
+def _joined(column: array[int], more: Collection[int], codes: str) -> array[int]:
+    """Return a column with more in it: a wider one where a number takes more bytes than any before."""
+    try:
+        column.extend(array(column.typecode, more))
+    except OverflowError:
+        wider = codes[codes.index(column.typecode) + 1]
+        return _joined(array(wider, column), more, codes)
+    return column

@@ -1,0 +1,137 @@
+"""`%grym metrics`: how the calls of the services went lately, as a table with small pictures; or exported."""
+
+from __future__ import annotations
+
+import html
+import re
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grym_nb.errors import CommandError
+from grym_nb.health.vitals import FAILURES
+from grym_nb.metrics import export
+from grym_nb.notebook.pictures import spark, spark_image
+from grym_nb.notebook.sheet import Picture, Sheet
+from grym_nb.render import Table, seconds, size
+
+if TYPE_CHECKING:
+    from grym_nb.metrics import Metrics
+    from grym_nb.runtime import Runtime
+
+__all__ = ["EXPORTS", "metrics", "window_of"]
+
+_SINCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.IGNORECASE)
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_POINTS = 40  # of a small picture
+
+
+def metrics(runtime: Runtime, given: Namespace) -> Sheet:
+    """Return the figures of all services, or of one, over a time; or write all of them to a file."""
+    if given.export is not None:
+        return _export(runtime, given.export)
+    window = window_of(given.since)
+    runtime.history.step()
+    if given.service is not None:
+        return _one(runtime, given.service, window)
+    names = [handle.name for handle in runtime.registry.handles() if handle.metrics().calls]
+    return _table(runtime, names, window)
+
+
+def window_of(words: str) -> float:
+    """Return the seconds of a time as it is typed: ``90``, ``5m``, ``2h``."""
+    match = _SINCE.fullmatch(words.strip())
+    found = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
+    if not 1.0 <= found <= 86_400.0:
+        raise CommandError(
+            f"--since {words}: a time from 1 s to a day was expected", hint="such as 90, 5m or 2h"
+        )
+    return found
+
+
+def _table(runtime: Runtime, names: list[str], window: float) -> Sheet:
+    rows = [_row(runtime, name, window) for name in names]
+    columns = ("service", "calls", "a minute", "failed", "p50", "p95", "p99", "p95 over the time")
+    title = f"the last {seconds(window)}"
+    table = Table(title, columns, [row for row, _ in rows], empty="no service has been called yet")
+    pictures = [picture for _, picture in rows if picture is not None]
+    return Sheet("", (table, *pictures))
+
+
+def _row(runtime: Runtime, name: str, window: float) -> tuple[tuple[str, ...], Picture | None]:
+    by = runtime.history.by("service.call.seconds", "outcome", window, service=name)
+    failed = sum(its.count for outcome, its in by.items() if outcome in FAILURES)
+    calls = sum(its.count for its in by.values())
+    answered = by.get("ok")
+    told = [
+        seconds(value) if value is not None else "-"
+        for value in ((answered.p50, answered.p95, answered.p99) if answered is not None else (None,) * 3)
+    ]
+    rate = sum(its.rate or 0.0 for its in by.values()) * 60.0
+    values = _thinned(runtime, name, window)
+    row = (name, str(calls), f"{rate:.1f}", str(failed) if failed else "", *told, spark(values))
+    if not any(value is not None for value in values):
+        return row, None
+    words = f"{name}: p95 of its calls over {seconds(window)}, now {told[1]}"
+    picture = f"<p>{html.escape(name)} {spark_image(values, words)}</p>"
+    return row, Picture("", picture)
+
+
+def _thinned(runtime: Runtime, name: str, window: float) -> list[float | None]:
+    """Return the p95 over the time as so many points; None where nothing was called."""
+    points = runtime.history.points("service.call.seconds", window, figure="p95", service=name, outcome="ok")
+    now = runtime.registry.ports.clock()
+    values: list[float | None] = [None] * _POINTS
+    for at, value in points:
+        slot = min(_POINTS - 1, max(0, int((at - (now - window)) / window * _POINTS)))
+        before = values[slot]
+        values[slot] = value if before is None else max(before, value)
+    return values
+
+
+def _one(runtime: Runtime, name: str, window: float) -> Sheet:
+    runtime.registry[name]
+    tasks = runtime.history.by("service.call.seconds", "task", window, service=name, outcome="ok")
+    rows = [
+        (
+            task,
+            str(its.count),
+            *(seconds(v) if v is not None else "-" for v in (its.p50, its.p95, its.p99, its.high)),
+        )
+        for task, its in sorted(tasks.items())
+    ]
+    outcomes = runtime.history.by("service.call.seconds", "outcome", window, service=name)
+    ended = ", ".join(f"{its.count} {outcome}" for outcome, its in sorted(outcomes.items())) or "none"
+    columns = ("task", "answers", "p50", "p95", "p99", "max")
+    table = Table(f"{name}, the last {seconds(window)}: {ended}", columns, rows, empty="nothing was answered")
+    whole = _table(runtime, [name], window)
+    return Sheet("", (table, *[part for part in whole.parts if isinstance(part, Picture)]))
+
+
+# -- to a file -------------------------------------------------------------------------------------
+
+
+EXPORTS: Mapping[str, Callable[[Metrics], str]] = {
+    "prometheus": export.prometheus,
+    "openmetrics": export.openmetrics,
+    "json": export.to_json,
+    "csv": export.to_csv,
+}
+
+
+def _export(runtime: Runtime, words: list[str]) -> Sheet:
+    form, *rest = words
+    if form not in EXPORTS or len(rest) > 1:
+        raise CommandError(
+            f"%grym metrics --export {' '.join(words)}", hint=f"one of {', '.join(EXPORTS)}, and a file"
+        )
+    text = EXPORTS[form](runtime.metrics)
+    if not rest:
+        return Sheet("", (text,))
+    path = Path(rest[0]).expanduser()
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"%grym metrics --export: {error.strerror}: {path}") from None
+    return Sheet(f"{len(runtime.metrics)} series as {form} in {path} ({size(len(text.encode()))})")

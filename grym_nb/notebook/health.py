@@ -1,0 +1,122 @@
+"""`%grym health`, `%grym alerts`, `%grym topology`: how the services do, who was told, who needs whom."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from grym_nb.errors import CommandError
+from grym_nb.health import Topology, suggestions, topology
+from grym_nb.notebook.pictures import COLOURS, graph_image
+from grym_nb.notebook.sheet import Picture, Sheet
+from grym_nb.render import Table, seconds
+
+if TYPE_CHECKING:
+    from grym_nb.runtime import Runtime
+
+__all__ = ["alerts", "health", "topology_of"]
+
+_SHOWN = 20  # changes
+
+
+def health(runtime: Runtime, given: Namespace) -> Sheet:
+    """Return what is thought of all services, or of one, and what could be done better."""
+    monitor = runtime.health
+    monitor.step()
+    now = runtime.registry.ports.clock()
+    if given.service is not None:
+        return _one(runtime, given.service, now)
+    system = monitor.system()
+    rows = [
+        (
+            *(name, own.verdict, told, f"{seconds(now - own.since)}"),
+            "; ".join(f"{one.before} → {one.after}" for one in monitor.story(name)[-2:]),
+        )
+        for name, (own, told) in system.services.items()
+    ]
+    columns = ("service", "health", "reasons", "for", "lately")
+    table = Table("services", columns, rows, empty="nothing has been loaded yet, so nobody is judged")
+    return Sheet(f"all together: {system.verdict}{_reasons(system.reasons)}", (table, *_better(runtime)))
+
+
+def _reasons(reasons: tuple[str, ...]) -> str:
+    return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def _better(runtime: Runtime) -> tuple[Table, ...]:
+    rows = [(one.service, one.do, one.why) for one in suggestions(runtime.registry)]
+    return (Table("what could be better", ("service", "do", "since"), rows),) if rows else ()
+
+
+def _one(runtime: Runtime, name: str, now: float) -> Sheet:
+    own = runtime.health.of(name)
+    signs = Table(
+        f"{name}: {own.verdict}",
+        ("sign", "for"),
+        [(sign.told, seconds(now - since)) for sign, since in own.signs],
+        empty="nothing speaks against it" if own.verdict != "unknown" else "it has not been loaded yet",
+    )
+    story = Table(
+        "how that changed",
+        ("when", "from", "to", "since"),
+        [
+            (f"{seconds(now - one.at)} ago", one.before, one.after, one.reason)
+            for one in runtime.health.story(name)[: -_SHOWN - 1 : -1]
+        ],
+        empty="it never did",
+    )
+    return Sheet("", (signs, story))
+
+
+def alerts(runtime: Runtime, given: Namespace) -> Sheet:
+    """Return what fires and what has fired; or silence something."""
+    told = runtime.alerts
+    if given.silence is not None:
+        rule = " ".join(given.silence)
+        known = [one.name for one in told.rules]
+        if rule not in known and rule != "all":
+            raise CommandError(f"there is no rule {rule!r}", hint=f"one of: {', '.join(known)}, or all")
+        told.silence(given.minutes * 60.0, rule=None if rule == "all" else rule, why="%grym alerts --silence")
+        return Sheet(f"nobody is told of {rule} for {seconds(given.minutes * 60.0)}")
+    told.step()
+    now = runtime.registry.ports.clock()
+    story = Table(
+        "told lately",
+        ("when", "what"),
+        [(f"{seconds(now - one.at)} ago", one.text) for one in told.story[: -_SHOWN - 1 : -1]],
+        empty="nobody was told of anything",
+    )
+    parts: list[Table | str] = [told.table(), story]
+    if given.rules:
+        rows = [
+            (one.name, str(one.severity), one.condition, seconds(one.for_seconds), one.suggest)
+            for one in told.rules
+        ]
+        parts.append(Table("rules", ("rule", "severity", "fires when", "for", "what to do"), rows))
+    if silences := told.silences:
+        quiet = [(one.rule or "all", seconds(one.until - now), one.why) for one in silences]
+        parts.append(Table("silenced", ("rule", "for another", "why"), quiet))
+    return Sheet("", tuple(parts))
+
+
+def topology_of(runtime: Runtime, given: Namespace) -> Sheet:
+    """Return the services and what is between them, as a table and a picture; or what fails with one."""
+    seen = topology(runtime.registry)
+    if given.service is not None:
+        impact = seen.impact(given.service)
+        fails, suffers = ", ".join(impact.fails), ", ".join(impact.suffers)
+        told = f"if {given.service} fails: {fails or 'nobody'} fails with it; {suffers or 'nobody'} suffers"
+        return Sheet(told)
+    return Sheet("", (seen.table(), *_picture(seen)))
+
+
+def _picture(seen: Topology) -> tuple[Picture, ...]:
+    linked = {name for edge in seen.edges for name in (edge.source, edge.target)}
+    nodes = {
+        node.name: (f"{node.state}, {node.health}", COLOURS.get(node.health, COLOURS["unknown"]))
+        for node in seen.nodes
+        if node.name in linked or node.state != "registered"
+    }
+    edges = [(edge.source, edge.target, "dashed" if edge.kind == "calls" else "solid") for edge in seen.edges]
+    words = "; ".join(f"{edge.source} {edge.kind} {edge.target}" for edge in seen.edges)
+    return (Picture(words, graph_image(nodes, edges, words)),) if words else ()

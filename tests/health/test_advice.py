@@ -1,0 +1,104 @@
+"""What could be done better is said with its figure, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from grym_nb.health.advice import Seen, suggested, suggestions
+from grym_nb.metrics import HistogramSnapshot
+from grym_nb.services import ModelService, ServiceRegistry, task
+from grym_nb.testing import FakeClock
+
+
+def figures(count: int, p50: float, p99: float | None = None) -> HistogramSnapshot:
+    high = p99 if p99 is not None else p50
+    return HistogramSnapshot(count, count * p50, p50, high, p50, high, high)
+
+
+CALM = Seen(
+    name="asr",
+    calls=200,
+    answered=figures(200, 0.2, 0.4),
+    waited=HistogramSnapshot(0, 0.0, None, None, None, None, None),
+    loads=1,
+    load_seconds=4.0,
+    idle=3.0,
+    memory=2_000_000_000,
+    free=8_000_000_000,
+    concurrency=1,
+    ttl=None,
+)
+
+
+def test_where_all_is_well_nothing_is_said() -> None:
+    assert suggested(CALM) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "do", "why"),
+    [
+        (
+            {"waited": figures(150, 1.5)},
+            "concurrency=2",
+            "half of its calls wait 1.5 s or more, and then take 200 ms",
+        ),
+        ({"loads": 5}, "keep it", "it was loaded 5 times, 4 s each"),
+        (
+            {"idle": 3600.0, "free": 1_000_000_000},
+            "ttl=600",
+            "it has 2.0 GB, idle for 1 h 0 min; 1.0 GB are free there",
+        ),
+        (
+            {"answered": figures(200, 0.2, 4.0)},
+            "slow ones",
+            "one call in a hundred takes 4 s, the usual one 200 ms",
+        ),
+        (
+            {"loads": 2, "before": {"vad": 0.9}, "load_seconds": 2.0},
+            "load it while vad computes",
+            "90% of what comes after vad is this",
+        ),
+    ],
+)
+def test_each_rests_on_its_figure(change: dict[str, object], do: str, why: str) -> None:
+    [one] = suggested(replace(CALM, **change))  # type: ignore[arg-type]
+    assert do in one.do and why in one.why and one.text.startswith("asr: ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"waited": figures(10, 1.5)},  # few of them
+        {"waited": figures(150, 0.1)},  # not for long
+        {"loads": 5, "load_seconds": 0.1},
+        {"idle": 3600.0},  # there is room enough
+        {"idle": 3600.0, "free": 10**9, "ttl": 600.0},  # it goes by itself
+        {"answered": figures(30, 0.2, 4.0)},
+        {"before": {"vad": 0.9}},  # it is there all the time
+    ],
+)
+def test_what_is_no_trouble_is_not_talked_about(change: dict[str, object]) -> None:
+    assert suggested(replace(CALM, **change)) == ()  # type: ignore[arg-type]
+
+
+class One(ModelService):
+    @task
+    def ask(self) -> int:
+        return 1
+
+
+def test_they_are_read_off_a_registry(driven: ServiceRegistry, clock: FakeClock) -> None:
+    class Slow(One):
+        def load(self) -> None:
+            clock.advance(3.0)
+
+    first, second = driven.register("first", One), driven.register("second", Slow)
+    for _ in range(25):
+        first.ask()
+        second.ask()
+    assert suggestions(driven) == ()
+    second.reload()
+    [one] = suggestions(driven)
+    assert one.service == "second" and "load it while first computes" in one.do

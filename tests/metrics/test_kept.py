@@ -1,0 +1,285 @@
+"""A history in a folder is there after a restart, never too large, and does no harm where a disk does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grym_nb.errors import ConfigError
+from grym_nb.metrics import Histogram, Metrics
+from grym_nb.metrics.history import History
+from grym_nb.metrics.kept import Kept
+from grym_nb.testing import FakeClock
+
+EPOCH = 1_700_000_000.0
+
+
+class Kernel:
+    """A kernel whose own clock begins anew, and a time of day that goes on."""
+
+    def __init__(self, folder: Path, at: float = 0.0, **options: str | int) -> None:
+        self.clock = FakeClock(7.0)
+        self.day = EPOCH + at - 7.0
+        self.metrics = Metrics()
+        self.history = History(self.metrics, clock=self.clock, ladder=((1.0, 30), (30.0, 400)))
+        self.kept = Kept(self.history, folder, wall=lambda: self.day + self.clock(), **options)  # type: ignore[arg-type]
+
+    @property
+    def at(self) -> float:
+        return self.day + self.clock() - EPOCH
+
+    def minutes(self, count: int, *, calls: int = 1, width: int = 10) -> None:
+        """Let some minutes pass in which calls are made; all is written at the end of each."""
+        for _ in range(count):
+            for _ in range(60 // width):
+                self.metrics.counter("calls", service="a").add(calls)
+                self.metrics.record("seconds", 0.5, service="a")
+                self.clock.advance(float(width))
+                self.history.step()
+            self.kept.write()
+
+
+def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    first = Kernel(tmp_path / "history")
+    first.minutes(10)
+    first.kept.close()
+    second = Kernel(tmp_path / "history", first.at)
+    points = second.kept.points("calls", 600.0, figure="rate", service="a")
+    assert {rate for _, rate in points} == {0.1} and len(points) >= 18
+    assert all(EPOCH < at <= EPOCH + 600 for at, _ in points)
+    window = second.kept.window("seconds", 600.0)
+    assert window.p50 == pytest.approx(0.5, rel=Histogram.ERROR) and window.rate == pytest.approx(0.1)
+    assert second.kept.points("calls", 600.0, service="b") == []
+    assert second.kept.window("nobody", 600.0).kind is None
+    assert oct((tmp_path / "history").stat().st_mode)[-3:] == "700"
+    assert {oct(path.stat().st_mode)[-3:] for path in (tmp_path / "history").iterdir()} == {"600"}
+
+
+def test_what_is_read_is_what_the_history_has(tmp_path: Path) -> None:
+    kernel, dice = Kernel(tmp_path), random.Random(4)
+    for n in range(600):
+        for service in "abc":
+            for _ in range(dice.randrange(3)):
+                kernel.metrics.record("seconds", dice.lognormvariate(0, 3), service=service)
+        kernel.metrics.gauge("level", service="a").set(dice.choice((1.5, -2.0, 1e12)))
+        kernel.clock.advance(1.0)
+        kernel.history.step()
+        if n % 70 == 0:
+            kernel.kept.write(at_once=True)
+    kernel.kept.close()
+    for figure in ("count", "mean", "p50", "p99", "low", "high", "rate"):
+        there = kernel.history.points("seconds", 570.0, figure=figure, service=("a", "b"))  # type: ignore[arg-type]
+        ours = kernel.kept.points("seconds", 570.0, figure=figure, service=("a", "b"))  # type: ignore[arg-type]
+        assert len(ours) == 19
+        for (at, value), (known, right) in zip(ours, there, strict=False):
+            assert at - kernel.day == pytest.approx(known) and value == pytest.approx(right, rel=1e-6)
+    level = kernel.kept.window("level", 600.0)
+    assert (level.low, level.high) == (-2.0, 1e12)
+
+
+def test_nothing_is_written_more_than_once_a_minute(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    kernel.minutes(1)
+    written = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for _ in range(5):
+        kernel.metrics.counter("calls", service="a").add()
+        kernel.clock.advance(10.0)
+        kernel.history.step()
+        assert kernel.kept.write() == 0
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == written
+    kernel.clock.advance(10.0)
+    kernel.history.step()
+    assert kernel.kept.write() == 2
+
+
+def test_times_without_a_kernel_have_no_points(tmp_path: Path) -> None:
+    first = Kernel(tmp_path)
+    first.metrics.gauge("level").set(5.0)
+    first.metrics.gauge("old").set(1.0)
+    first.minutes(5)
+    second = Kernel(tmp_path, first.at + 3600.0)
+    second.metrics.gauge("level").set(6.0)
+    second.minutes(5)
+    points = second.kept.points("calls", 7200.0, figure="rate")
+    between = [at for at, _ in points if EPOCH + first.at < at < EPOCH + first.at + 3600.0]
+    assert not between and {rate for _, rate in points} == {0.1}
+    assert second.kept.window("calls", 7200.0).rate == pytest.approx(0.1)
+    assert {value for _, value in second.kept.points("level", 7200.0)} == {5.0, 6.0}
+    assert second.kept.window("level", 300.0).mean == 6.0
+    assert max(at for at, _ in second.kept.points("old", 7200.0)) <= EPOCH + first.at
+    assert second.kept.points("old", 240.0) == []
+
+
+def test_a_gauge_that_does_not_change_is_in_every_file(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, max_bytes=100_000)
+    kernel.metrics.gauge("level", service="a").set(3.0)
+    for _ in range(30):
+        for n in range(100):
+            kernel.metrics.counter("calls", service=f"service {n}").add()
+        kernel.minutes(1)
+    assert len(list(tmp_path.iterdir())) > 2
+    assert {value for _, value in kernel.kept.points("level", 1e6)} == {3.0}
+    assert len(kernel.kept.points("level", 600.0)) == 20
+
+
+def test_a_gauge_that_went_ends(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    kernel.metrics.gauge("level", service="a").set(3.0)
+    kernel.minutes(3)
+    kernel.metrics.drop(service="a")
+    gone = kernel.at
+    kernel.minutes(3)
+    points = kernel.kept.points("level", 3600.0)
+    assert points and max(at for at, _ in points) <= EPOCH + gone
+    assert len(kernel.kept.points("calls", 3600.0)) > len(points)
+
+
+def test_the_folder_never_holds_more_than_it_may(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("of somebody else", encoding="utf-8")
+    kernel = Kernel(tmp_path, max_bytes="100 KB")
+    most = 0
+    for minute in range(60):
+        for n in range(50):
+            kernel.metrics.record("seconds", minute + n + 1.0, service=f"service {n}", minute=str(minute % 5))
+        kernel.minutes(1)
+        most = max(most, sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")))
+    assert 70_000 < most <= 100_000
+    assert (tmp_path / "mine.txt").exists()
+    points = kernel.kept.points("calls", 7200.0)
+    assert points[-1][0] == pytest.approx(EPOCH + kernel.at, abs=31.0) and points[0][0] > EPOCH + 600.0
+    assert repr(kernel.kept).startswith("<Kept: ")
+
+
+def test_a_disk_that_is_full_is_said_once_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = Kernel(tmp_path)
+    kernel.minutes(2)
+    real = os.fdopen
+
+    class Full:
+        """A file on a disk that has room for ten more bytes."""
+
+        def __init__(self, number: int, mode: str) -> None:
+            self.file = real(number, mode)
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, data: bytes) -> None:
+            self.file.write(data[:10])
+            self.file.flush()
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+        patched.setattr(os, "fdopen", Full)
+        kernel.minutes(5)
+        assert kernel.kept.trouble and "not written" in repr(kernel.kept)
+        assert len(caplog.records) == 1 and "No space left" in caplog.text
+    with caplog.at_level(logging.WARNING):
+        kernel.minutes(2)
+    assert not kernel.kept.trouble and len(caplog.records) == 2
+    points = kernel.kept.points("calls", 3600.0, figure="rate")
+    assert {rate for _, rate in points} == {0.1} and len(points) >= 17
+    lines = b"".join(path.read_bytes() for path in tmp_path.iterdir()).splitlines()
+    assert all(line[-1:] in b"]}" for line in lines)
+
+
+def test_a_folder_that_cannot_be_written_does_no_harm(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    kernel = Kernel(tmp_path / "file" / "history")
+    with caplog.at_level(logging.WARNING):
+        kernel.minutes(5)
+    assert len(caplog.records) == 1 and kernel.kept.points("calls", 3600.0) == []
+    assert kernel.history.window("calls", 300.0).count == 30
+
+
+def test_lines_that_are_damaged_are_left_out(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    kernel.minutes(5)
+    whole = kernel.kept.points("calls", 3600.0)
+    (path,) = tmp_path.iterdir()
+    lines = path.read_bytes().splitlines(keepends=True)
+    torn = [
+        b"\x00\xff\n",
+        b"[1]\n",
+        b'{"id": 3}\n',
+        b"[1e99, 2, [[0, 1, 2]",
+        b"\n",
+        b"[]\n",
+        *lines,
+        lines[-1][:20],
+    ]
+    path.write_bytes(b"".join(torn))
+    assert kernel.kept.points("calls", 3600.0) == whole
+    (tmp_path / "0000000000000001-1.jsonl").mkdir()
+    assert kernel.kept.points("calls", 3600.0) == whole
+
+
+def test_two_kernels_that_write_at_a_time_lose_nothing(tmp_path: Path) -> None:
+    one, two = Kernel(tmp_path), Kernel(tmp_path / "else", 13.0)
+    two.minutes(5, calls=3)
+    two.kept.close()
+    one.minutes(5)
+    for n, path in enumerate((tmp_path / "else").iterdir()):
+        path.rename(tmp_path / f"{path.name.partition('-')[0]}-{n}.jsonl")
+    (tmp_path / "else").rmdir()
+    sums = sum(count for _, count in one.kept.points("calls", 3600.0, figure="count"))
+    assert sums == pytest.approx(6 * 5 * 4, abs=3 * 4)
+    times = [at for at, _ in one.kept.points("calls", 3600.0)]
+    assert times == sorted(set(times))
+
+
+def test_so_little_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="in so little"):
+        Kernel(tmp_path, max_bytes="1 KB")
+
+
+_WRITES = """
+import itertools, sys
+from pathlib import Path
+from grym_nb.metrics import Metrics
+from grym_nb.metrics.history import History
+from grym_nb.metrics.kept import Kept
+now = [0.0]
+metrics = Metrics()
+history = History(metrics, clock=lambda: now[0])
+kept = Kept(history, Path(sys.argv[1]), wall=lambda: 1.7e9 + now[0], max_bytes="20MB")
+for n in itertools.count():
+    for service in range(20):
+        metrics.record("seconds", n % 100 + 0.5, service=str(service))
+    metrics.counter("calls").add()
+    now[0] += 30.0
+    history.step()
+    kept.write(at_once=True)
+    print(n, flush=True)
+"""
+
+
+def test_a_kernel_that_is_killed_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITES, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        if int(line) >= 300:
+            break
+    writer.send_signal(signal.SIGKILL)
+    last = [int(line) for line in writer.stdout.read().split("\n")[:-1]] or [300]
+    writer.wait(30)
+    writer.stdout.close()
+    kernel = Kernel(tmp_path, 30.0 * last[-1])
+    points = kernel.kept.points("calls", 1e9, figure="count")
+    assert len(points) >= last[-1] - 1 and {count for _, count in points} == {1.0}

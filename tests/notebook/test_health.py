@@ -1,0 +1,132 @@
+"""`%grym health`, `%grym metrics`, `%grym alerts`, `%grym topology` in a real kernel."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import Kernel
+
+SERVICES = """
+%load_ext grym_nb
+import grym_nb as grym
+
+class Base(grym.ModelService):
+    @grym.task
+    def ask(self, x: int = 1) -> int:
+        if x < 0:
+            raise ValueError("not below nought")
+        return x
+
+class Top(grym.ModelService):
+    needs = ("base",)
+    @grym.task
+    def ask(self, x: int = 1) -> int:
+        return self.needs.base.ask(x)
+
+base, top = grym.register("base", Base), grym.register("top", Top)
+"""
+
+
+@pytest.fixture
+def kernel(shared_kernel: Kernel) -> Iterator[Kernel]:
+    shared_kernel.run(SERVICES).checked()
+    yield shared_kernel
+    shared_kernel.run("grym.current().close()\n%unload_ext grym_nb")
+
+
+def shown(kernel: Kernel, line: str) -> str:
+    text = kernel.run(line).checked().result_text
+    assert text is not None
+    return text
+
+
+def test_nothing_is_judged_before_it_is_there_and_then_it_is(kernel: Kernel) -> None:
+    assert "nobody is judged" in shown(kernel, "%grym health")
+    kernel.run("top.ask(3)").checked()
+    text = shown(kernel, "%grym health")
+    assert "all together: healthy" in text and re.search(r"^base +healthy", text, re.MULTILINE)
+    assert "nothing speaks against it" in shown(kernel, "%grym health base")
+    html = kernel.run("%grym health").checked().result["text/html"]
+    assert "<table" in html and "healthy" in html
+    error = kernel.run("%grym health bass").error
+    assert error is not None and "base" in "".join(error.traceback)
+
+
+def test_what_speaks_against_a_service_is_said_in_words(kernel: Kernel) -> None:
+    kernel.run("top.load()").checked()
+    kernel.run(
+        "import contextlib\n"
+        "for _ in range(8):\n"
+        "    with contextlib.suppress(grym.GrymError): base.ask(-1)\n"
+        "grym.current().history.step()"
+    ).checked()
+    text = shown(kernel, "%grym health base")
+    assert "8 of 8 calls failed in the last" in text and "ValueError the most often" in text
+
+
+def test_figures_of_the_calls_as_a_table_and_to_files(kernel: Kernel, tmp_path: Path) -> None:
+    assert "no service has been called yet" in shown(kernel, "%grym metrics")
+    kernel.run("for n in range(20): top.ask(n)").checked()
+    text = shown(kernel, "%grym metrics --since 5m")
+    assert re.search(r"^top +20 ", text, re.MULTILINE) and "the last 5 min 0 s" in text
+    assert re.search(r"^ask +20 ", shown(kernel, "%grym metrics top"), re.MULTILINE)
+    for form, looks in (("prometheus", "# TYPE grym_"), ("openmetrics", "# EOF"), ("csv", "name,kind,tags")):
+        file = tmp_path / f"figures.{form}"
+        assert f"series as {form}" in shown(kernel, f"%grym metrics --export {form} {file}")
+        assert looks in file.read_text()
+    told = json.loads(shown(kernel, "%grym metrics --export json"))
+    assert told
+    for wrong in ("--since 2w", "--since 0", "--export xml f", f"--export csv {tmp_path / 'no' / 'f'}"):
+        assert kernel.run(f"%grym metrics {wrong}").error is not None
+
+
+def test_who_needs_and_calls_whom_is_a_table_and_a_picture(kernel: Kernel) -> None:
+    kernel.run("top.ask(1); top.ask(2)").checked()
+    reply = kernel.run("%grym topology").checked()
+    assert "base, base (2 calls)" in (reply.result_text or "") or "base (2 calls)" in (
+        reply.result_text or ""
+    )
+    html = reply.result["text/html"]
+    [data] = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html)
+    svg = base64.b64decode(data).decode()
+    assert ">base</text>" in svg and ">top</text>" in svg and 'alt="' in html
+    assert shown(kernel, "%grym topology base") == "if base fails: top fails with it; nobody suffers"
+
+
+def test_alerts_fire_are_silenced_and_listed(kernel: Kernel) -> None:
+    text = shown(kernel, "%grym alerts --rules")
+    assert "nothing fires" in text and "a service is unhealthy" in text
+    kernel.run(
+        "from grym_nb.health import Rule\n"
+        "alerts = grym.current().alerts\n"
+        "alerts.add(Rule('many', 'service.call.seconds', figure='count', above=3, suggest='call less'))\n"
+        "for n in range(5): base.ask(n)\n"
+        "grym.current().history.step()"
+    ).checked()
+    text = shown(kernel, "%grym alerts")
+    assert "many" in text and "call less" in text and "5, above 3" in text
+    assert shown(kernel, "%grym alerts --silence many --minutes 5") == "nobody is told of many for 5 min 0 s"
+    assert "silenced" in shown(kernel, "%grym alerts")
+    error = kernel.run("%grym alerts --silence mayn").error
+    assert error is not None and "there is no rule 'mayn'" in "".join(error.traceback)
+
+
+def test_what_fires_is_shown_under_the_cells(kernel: Kernel) -> None:
+    kernel.run(
+        "from grym_nb.health import Rule\n"
+        "alerts = grym.current().alerts\n"
+        "alerts.add(Rule('<many>', 'service.call.seconds', figure='count', above=3, severity='critical'))\n"
+        "for n in range(5): base.ask(n)\n"
+        "grym.current().history.step()"
+    ).checked()
+    reply = kernel.run("alerts.step()\nprint('done')").checked()
+    [display] = reply.displays
+    assert display["text/plain"] == "the kernel: <many> (critical): 5, above 3"
+    assert "&lt;many&gt;" in display["text/html"] and "#c62828" in display["text/html"]
+    assert kernel.run("print('quiet')").checked().displays == []
