@@ -17,14 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_RULES", "KernelMemory", "write_gauges"]
 
-_LEVELS = {"unknown": 0, "healthy": 0, "degraded": DEGRADED, "unhealthy": UNHEALTHY}
 _ENOUGH = 5  # calls before a share says anything
 _TREND_SECONDS = 600.0
 _AHEAD_SECONDS = 900.0  # within which a limit is worth a word
 
 
 def write_gauges(registry: ServiceRegistry, metrics: Metrics) -> None:
-    """Set the gauges of every service that was ever loaded: health, memory, calls, loads."""
+    """Set the gauges of every service that was ever loaded: memory, calls inside and in line, loads."""
     for handle in registry.handles():
         record = handle._record
         if not record.loads:
@@ -33,7 +32,6 @@ def write_gauges(registry: ServiceRegistry, metrics: Metrics) -> None:
         reservation = None if instance is None else instance.reservation
         held = 0 if reservation is None else reservation.size
         for name, value in (
-            ("service.health", _LEVELS[record.health]),
             ("service.memory.bytes", held),
             ("service.running", len(record.lane.frames())),
             ("service.waiting", record.lane.waiting),

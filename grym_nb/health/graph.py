@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from grym_nb.errors import ServiceNotFound, closest
-from grym_nb.render import Table, size
+from grym_nb.render import Table, count, size
 from grym_nb.services.guards import breaker_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Topology:
         for edge in self.edges:
             if edge.source == name:
                 told.append(
-                    f"{edge.target} ({edge.calls} calls)"
+                    f"{edge.target} ({count(edge.calls, 'call')})"
                     if edge.kind == "calls"
                     else edge.target + ("?" if edge.kind == "optional" else "")
                 )

@@ -94,6 +94,8 @@ class HealthMonitor:
         self._story: dict[str, deque[HealthChanged]] = {}
         self._system = Judge(self._limits)
         self._kernel: tuple[Sign, ...] = ()
+        #: told at each look that finds a service unhealthy: f(name, health), quick
+        self.concerned: list[Callable[[str, Health], object]] = []
         #: more that speaks against the kernel itself: f(now) -> signs
         self.looks: list[Callable[[float], tuple[Sign, ...]]] = []
         self._entries: list[Entry] = []
@@ -216,11 +218,14 @@ class HealthMonitor:
     def _say(self, record: ServiceRecord, before: Health, after: Health, now: float) -> None:
         told = after.told(now)
         record.health, record.health_reason = after.verdict, told
-        if after.verdict == before.verdict:
-            return
-        event = HealthChanged(now, record.name, before.verdict, after.verdict, told)
-        self._story.setdefault(record.name, deque(maxlen=_STORY_LENGTH)).append(event)
-        self._events.publish(event)
+        record.metrics.gauge("service.health", service=record.name).set(_RANK[after.verdict])
+        if after.verdict != before.verdict:
+            event = HealthChanged(now, record.name, before.verdict, after.verdict, told)
+            self._story.setdefault(record.name, deque(maxlen=_STORY_LENGTH)).append(event)
+            self._events.publish(event)
+        if after.verdict == "unhealthy":
+            for concerned in tuple(self.concerned):
+                concerned(record.name, after)
 
     def _changed(self, event: Any) -> None:
         """Look at once at a service whose state, or breaker, has changed: on the pulse, not in its thread."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from grym_nb.errors import GrymError, StateError, says_what_it_takes
-from grym_nb.events import BreakerChanged, HealthChanged, RecoveryEnded, RecoveryGaveUp, ServiceRemoved
+from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, ServiceRemoved
 from grym_nb.hardening.policy import NUMBER, SECONDS, WHOLE, Fit, Policy
 from grym_nb.hardening.returning import give_back
 from grym_nb.health.signs import UNHEALTHY, Kind
@@ -25,6 +25,7 @@ from grym_nb.services.mending import abandon, give_up, load_proven
 from grym_nb.services.status import ping
 
 if TYPE_CHECKING:
+    from grym_nb.health.judge import Health
     from grym_nb.health.monitor import HealthMonitor
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.registry import ServiceRegistry
@@ -53,7 +54,7 @@ class RecoveryPolicy(Policy):
     factor: float = 2.0
     max_pause: float = 30.0
     relapse_seconds: float = 120.0
-    budget: int = 5
+    budget: int = 8
     budget_seconds: float = 600.0
     drain_seconds: float = 5.0
 
@@ -118,8 +119,9 @@ class Recovery:
         """Listen for services that become unhealthy, from now on."""
         if not self._ends:
             events = self._ports.events
+            self._monitor.concerned.append(self._unhealthy)
             self._ends = [
-                events.subscribe(self._unhealthy, HealthChanged),
+                lambda: self._monitor.concerned.remove(self._unhealthy),
                 events.subscribe(self._opened, BreakerChanged),
                 events.subscribe(self._removed, ServiceRemoved),
             ]
@@ -143,6 +145,8 @@ class Recovery:
         handle = self._registry.get(name, None)
         if policy is None or handle is None or handle.state in ("closed", "draining", "loading"):
             return False
+        if handle._record.given_up:
+            return False  # until somebody says so
         now = self._clock()
         with self._lock:
             case = self._cases.setdefault(name, _Case())
@@ -158,13 +162,11 @@ class Recovery:
 
     # -- when --------------------------------------------------------------------------------------
 
-    def _unhealthy(self, event: HealthChanged) -> None:
-        policy = self.policy(event.service)
-        if event.after != "unhealthy" or policy is None:
-            return
-        kinds = {sign.kind for sign, _ in self._monitor.of(event.service).signs if sign.level == UNHEALTHY}
-        if kinds & set(policy.on):
-            self.begin(event.service, event.reason, hangs="stuck" in kinds)
+    def _unhealthy(self, name: str, health: Health) -> None:
+        policy = self.policy(name)
+        kinds = {sign.kind for sign, _ in health.signs if sign.level == UNHEALTHY}
+        if policy is not None and kinds & set(policy.on):
+            self.begin(name, health.told(self._clock()), hangs="stuck" in kinds)
 
     def _opened(self, event: BreakerChanged) -> None:
         policy = self.policy(event.name)

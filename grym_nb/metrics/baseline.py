@@ -26,10 +26,10 @@ from grym_nb.render import Table, brief, seconds
 
 __all__ = ["LEAST_RATIO", "Baseline", "Compared", "Report", "Usual", "compare", "load", "save", "take"]
 
-Verdict = Literal["better", "same", "worse", "new", "gone", "unsure"]
+_Verdict = Literal["better", "same", "worse", "new", "gone", "unsure"]
 _Key: TypeAlias = tuple[str, Tags]
 
-SCHEMA = "grym_nb baseline 1"
+_SCHEMA = "grym_nb baseline 1"
 #: how many times as slow is worse
 LEAST_RATIO = 1.2
 _PIECES = 6
@@ -88,7 +88,7 @@ class Compared:
     name: str
     tags: Tags
     figure: str
-    verdict: Verdict
+    verdict: _Verdict
     before: float | None
     now: float | None
     ratio: float | None
@@ -191,7 +191,7 @@ def compare(before: Baseline, now: Baseline, *, least_ratio: float = LEAST_RATIO
     return Report(tuple(sorted(rows, key=lambda row: (_ORDER[row.verdict], -(row.ratio or 0.0)))))
 
 
-_ORDER: Mapping[Verdict, int] = {"worse": 0, "gone": 1, "new": 2, "better": 3, "same": 4, "unsure": 5}
+_ORDER: Mapping[_Verdict, int] = {"worse": 0, "gone": 1, "new": 2, "better": 3, "same": 4, "unsure": 5}
 
 
 def _by_key(baseline: Baseline) -> dict[_Key, Usual]:
@@ -210,7 +210,7 @@ def _compared(then: Usual | None, now: Usual | None, figure: str, least_ratio: f
     ratio = new / old if old and new is not None else None
     least = None
     if then is None or now is None:
-        verdict: Verdict = "new" if then is None else "gone"
+        verdict: _Verdict = "new" if then is None else "gone"
     elif ratio is None or (noise := _noise(then, now, figure)) is None:
         verdict = "unsure"
     else:
@@ -235,7 +235,7 @@ def _noise(then: Usual, now: Usual, figure: str) -> float | None:
 
 def save(baseline: Baseline, path: Path | str) -> None:
     """Write a baseline to a file, whole or not at all."""
-    told = json.dumps({"schema": SCHEMA, **asdict(baseline)}, indent=1, allow_nan=False)
+    told = json.dumps({"schema": _SCHEMA, **asdict(baseline)}, indent=1, allow_nan=False)
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -257,8 +257,8 @@ def load(path: Path | str) -> Baseline:
             f"{path} cannot be read as a baseline", problems=[problem], hint=_AGAIN
         ) from error
     schema = told.get("schema") if isinstance(told, dict) else None
-    if schema != SCHEMA:
-        problem = Problem("schema", brief(schema), repr(SCHEMA))
+    if schema != _SCHEMA:
+        problem = Problem("schema", brief(schema), repr(_SCHEMA))
         raise ValidationError(f"{path} is no baseline of this version", problems=[problem], hint=_AGAIN)
     return _checked(told, path)
 

@@ -124,9 +124,12 @@ class Kept:
 
     def stretch(self, name: str, seconds: float, /, **tags: Wanted) -> Stretch:
         """Return all that the folder has of these series over the last so many seconds."""
-        found = _Reading(name, accepts(tags), self._wall() - seconds)
+        since = self._wall() - seconds
+        found = _Reading(name, accepts(tags), since)
         for path in _files(self._folder):
-            found.read(path)
+            with suppress(OSError):
+                if path.stat().st_mtime >= since:  # else all in it is from before
+                    found.read(path)
         return found.stretch()
 
     def __repr__(self) -> str:
@@ -281,7 +284,7 @@ class _Reading:
         """Read a file; lines that are damaged are left out."""
         known: dict[int, tuple[Kind, Tags]] = {}
         levels: dict[tuple[Kind, Tags], Any] = {}
-        with suppress(OSError), path.open("rb") as file:
+        with path.open("rb") as file:
             for line in file:
                 with suppress(ValueError, TypeError, LookupError):
                     if line.startswith(b"{"):

@@ -10,46 +10,24 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from grym_nb.errors import StateError
 from grym_nb.metrics.tracking import around
+from grym_nb.metrics.usage import Reading, reading
 from grym_nb.render import Table, seconds, size
 
-__all__ = ["Cost", "Profile", "Reading", "profile", "reading"]
+__all__ = ["Cost", "Profile", "profile"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", int, float)
 
-_PROC = Path("/proc/self")
 _MOST_CHILDREN = 1000
-
-
-class Reading(NamedTuple):
-    """What the system tells of this process at one moment; None where it does not."""
-
-    at: float
-    cpu: float
-    thread: int
-    thread_cpu: float | None = None
-    rss: int | None = None
-    rss_peak: int | None = None
-    gpu: int | None = None
-    gpu_peak: int | None = None
-    waits: int | None = None
-    preemptions: int | None = None
-    read: int | None = None
-    written: int | None = None
-    threads: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +63,7 @@ class Profile:
     of the tree that they were begun in. Only one block at a time.
     """
 
-    def __init__(self, name: str, *, read: Callable[[], Reading] | None = None) -> None:
+    def __init__(self, name: str, *, read: Callable[[bool], Reading] | None = None) -> None:
         self.name = name
         self.cost: Cost | None = None
         self.error = ""
@@ -95,7 +73,8 @@ class Profile:
         self._before: Reading | None = None
         self._after: Reading | None = None
         self._token: Token[Profile | None] | None = None
-        self._else_seconds = 0.0
+        self._not_kept_by: Profile | None = None
+        self._else_seconds = 0.0  # what those that are left out took
 
     @property
     def own_seconds(self) -> float | None:
@@ -108,7 +87,7 @@ class Profile:
     def table(self) -> Table:
         """Return the tree, a row for each block; blocks of one name in the same one are a row together."""
         rows = list(_rows([self], 0))
-        shown = [0, 1, *(at for at in range(2, len(_COLUMNS)) if any(row[at] for row in rows))]
+        shown = [at for at in range(len(_COLUMNS)) if any(row[at] not in _NOTHING for row in rows)]
         cells = [[row[at] for at in shown] for row in rows]
         return Table(f"profile of {self.name}", tuple(_COLUMNS[at] for at in shown), cells)
 
@@ -119,22 +98,20 @@ class Profile:
         if parent is not None and parent._after is None:
             parent._adopt(self)
         self._token = _current.set(self)
-        self._before = self._read()
+        self._before = self._read(True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._after = after = self._read()
-        if kind is not None:
-            self.error = kind.__name__
         assert self._token is not None and self._before is not None
-        parent = self._token.old_value
-        with suppress(ValueError):  # a generator or a task may be closed from another context
+        self._after = self._read(False)
+        self.cost = _cost(self._before, self._after)
+        self.error = "" if kind is None else kind.__name__
+        if self._not_kept_by is not None:
+            self._not_kept_by._else_seconds += self.cost.seconds
+        with suppress(ValueError):  # a coroutine may be closed from another context
             _current.reset(self._token)
-        self.cost = _cost(self._before, after)
-        if isinstance(parent, Profile) and parent.left_out and self not in parent.children:
-            parent._else_seconds += self.cost.seconds
 
     def __call__(self, function: F, /) -> F:
         """Return the function, each call of which is measured."""
@@ -158,6 +135,7 @@ class Profile:
             self.children.append(child)
         else:
             self.left_out += 1
+            child._not_kept_by = self
 
     def _spans(self, until: float) -> Iterator[tuple[float, float]]:
         for child in self.children:
@@ -172,3 +150,110 @@ _current: ContextVar[Profile | None] = ContextVar("grym_nb_profile", default=Non
 def profile(name: str) -> Profile:
     """Return a context manager and decorator that measures what a block, or each call, costs."""
     return Profile(name)
+
+
+# -- what came of it -----------------------------------------------------------------------------------
+
+
+def _cost(before: Reading, after: Reading) -> Cost:
+    # Before torch has begun with its cards it has nothing there.
+    had = before if before.gpu is not None or after.gpu is None else before._replace(gpu=0, gpu_peak=0)
+    same = before.thread == after.thread
+    return Cost(
+        seconds=after.at - before.at,
+        cpu_seconds=after.cpu - before.cpu,
+        thread_seconds=_more(before.thread_cpu, after.thread_cpu) if same else None,
+        memory_bytes=_more(before.rss, after.rss),
+        memory_peak_bytes=_peak(before.rss, before.rss_peak, after.rss_peak),
+        gpu_bytes=_more(had.gpu, after.gpu),
+        gpu_peak_bytes=_peak(had.gpu, had.gpu_peak, after.gpu_peak),
+        read_bytes=_more(before.read, after.read),
+        written_bytes=_more(before.written, after.written),
+        waits=_more(before.waits, after.waits),
+        preemptions=_more(before.preemptions, after.preemptions),
+        threads=None
+        if before.threads is None or after.threads is None
+        else len(after.threads - before.threads),
+    )
+
+
+def _more(before: N | None, after: N | None) -> N | None:
+    return None if before is None or after is None else after - before
+
+
+def _peak(there: int | None, before: int | None, after: int | None) -> int | None:
+    """Return how much more there was at a time than before; None where it had been as high earlier."""
+    if there is None or before is None or after is None or after <= before:
+        return None
+    return after - there
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return spans of time without overlaps: what runs at the same time counts once."""
+    found: list[tuple[float, float]] = []
+    for begin, end in sorted(spans):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((begin, end))
+    return found
+
+
+# -- shown ---------------------------------------------------------------------------------------------
+
+
+def _signed(value: int) -> str:
+    return f"+{size(value)}" if value > 0 else size(value)
+
+
+#: what is shown of a cost: the field, the head of its column, and how it is written
+_SHOWN: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("seconds", "took", seconds),
+    ("cpu_seconds", "cpu", seconds),
+    ("thread_seconds", "cpu of the thread", seconds),
+    ("memory_bytes", "memory", _signed),
+    ("memory_peak_bytes", "peak", _signed),
+    ("gpu_bytes", "gpu", _signed),
+    ("gpu_peak_bytes", "gpu peak", _signed),
+    ("read_bytes", "read", size),
+    ("written_bytes", "written", size),
+    ("waits", "waits", str),
+    ("preemptions", "preempted", str),
+    ("threads", "threads", str),
+)
+_COLUMNS = ("block", "own", *(head for _, head, _ in _SHOWN), "error")
+_NOTHING = ("-", "0", "0 B", "")
+
+
+def _rows(group: Sequence[Profile], depth: int) -> Iterator[tuple[str, ...]]:
+    """Yield a row for blocks of one name, and below it those inside of them."""
+    times = f" x {len(group)}" if len(group) > 1 else ""
+    costs = [one.cost for one in group]
+    own = _sum([one.own_seconds for one in group])
+    errors = ", ".join(dict.fromkeys(one.error for one in group if one.error))
+    name = f"{'· ' * depth}{group[0].name}{times}"
+    yield (name, "running" if own is None else seconds(own), *_cells(costs), errors)
+    inside: dict[str, list[Profile]] = {}
+    for one in group:
+        for child in one.children:
+            inside.setdefault(child.name, []).append(child)
+    for children in inside.values():
+        yield from _rows(children, depth + 1)
+    if beyond := sum(one.left_out for one in group):
+        rest = sum(one._else_seconds for one in group)
+        blank = [""] * (len(_COLUMNS) - 3)
+        yield (f"{'· ' * (depth + 1)}{beyond} more", "", seconds(rest), *blank)
+
+
+def _cells(costs: Sequence[Cost | None]) -> Iterator[str]:
+    for field, _, write in _SHOWN:
+        values = [None if cost is None else getattr(cost, field) for cost in costs]
+        if field.endswith("peak_bytes"):
+            value = max([value for value in values if value is not None], default=None)
+        else:
+            value = _sum(values)
+        yield "-" if value is None else write(value)
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    return None if any(value is None for value in values) else sum(values)

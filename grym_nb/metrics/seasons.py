@@ -44,7 +44,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """Return at most `most` points: the medians of spans of equal length. What is no number, or huge, is left out.
+    """Return at most `most` points, medians of equal spans; what is no number, or huge, is left out.
 
     >>> thinned([(0.0, 1.0), (1.0, 1.0), (2.0, 9.0), (3.0, 2.0), (4.0, 2.0), (5.0, 2.0)], 2)
     [(1.0, 1.0), (4.0, 2.0)]

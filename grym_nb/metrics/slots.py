@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 __all__ = ["BucketSlots", "Grown", "NumberSlots", "Numbers", "Slots", "Timeline"]
@@ -94,14 +95,15 @@ class NumberSlots:
 class BucketSlots:
     """For each slot in which a histogram counted, the sum and the buckets that grew."""
 
-    __slots__ = ("_buckets", "_counts", "_most", "_numbers", "_sizes", "_totals")
+    __slots__ = ("_counts", "_firsts", "_most", "_numbers", "_sizes", "_steps", "_totals")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._numbers = array("I")
         self._totals = array("d")
         self._sizes = array("H")  # how many buckets are of each slot
-        self._buckets = array("h")
+        self._firsts = array("h")
+        self._steps = array("B")  # from one bucket to the next: most are neighbours, and take a byte
         self._counts = array("B")
 
     def add(self, number: int, part: Grown) -> None:
@@ -109,12 +111,16 @@ class BucketSlots:
         total, grown = part
         self._numbers.append(number)
         self._totals.append(total)
-        self._sizes = _joined(self._sizes, (len(grown),), "HI")
-        self._buckets = _joined(self._buckets, grown.keys(), "hiq")
-        self._counts = _joined(self._counts, grown.values(), "BHIQ")
+        buckets = sorted(grown)
+        first = buckets[0] if buckets else 0
+        self._sizes = _joined(self._sizes, (len(buckets),), "HI")
+        self._firsts = _joined(self._firsts, (first,), "hiq")
+        steps = [bucket - before for before, bucket in zip([first, *buckets], buckets, strict=False)]
+        self._steps = _joined(self._steps, steps, "BHIQ")
+        self._counts = _joined(self._counts, [grown[bucket] for bucket in buckets], "BHIQ")
         if len(self._numbers) > self._most + _SLACK:
             over = sum(self._sizes[:_SLACK])
-            del self._buckets[:over], self._counts[:over]
+            del self._steps[:over], self._counts[:over], self._firsts[:_SLACK]
             del self._numbers[:_SLACK], self._totals[:_SLACK], self._sizes[:_SLACK]
 
     def after(self, number: int) -> BucketSlots:
@@ -122,16 +128,23 @@ class BucketSlots:
         at = bisect_left(self._numbers, number)
         found = BucketSlots(self._most)
         found._numbers, found._totals, found._sizes = self._numbers[at:], self._totals[at:], self._sizes[at:]
-        flat = len(self._buckets) - sum(found._sizes)
-        found._buckets, found._counts = self._buckets[flat:], self._counts[flat:]
+        flat = len(self._steps) - sum(found._sizes)
+        found._firsts, found._steps, found._counts = (
+            self._firsts[at:],
+            self._steps[flat:],
+            self._counts[flat:],
+        )
         return found
 
     def __iter__(self) -> Iterator[tuple[int, Grown]]:
         at = 0
-        for number, total, size in zip(self._numbers, self._totals, self._sizes, strict=True):
-            there = slice(at, at + size)
-            yield number, (total, dict(zip(self._buckets[there], self._counts[there], strict=True)))
-            at += size
+        for number, total, size, first in zip(
+            self._numbers, self._totals, self._sizes, self._firsts, strict=True
+        ):
+            end = at + size
+            buckets = accumulate((first, *self._steps[at + 1 : end])) if size else ()
+            yield number, (total, dict(zip(buckets, self._counts[at:end], strict=True)))
+            at = end
 
 
 Slots: TypeAlias = NumberSlots | BucketSlots

@@ -1,4 +1,4 @@
-"""Remembering what the metrics were: a step each second, a look back, and what a day takes."""
+"""Remembering what the metrics were: a step each second, a look back, what a day takes; timing a block."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from grym_nb.metrics import Metrics
 from grym_nb.metrics.history import History
 from grym_nb.testing import FakeClock
 
-from .frame import Effort, Row, Work, benchmark, side_by_side
+from .frame import Effort, Row, Work, benchmark, installed, missing, side_by_side
 
 PEER = "-"
+CLIENT = "prometheus_client"
 _NONE = "no peer keeps one in the process"
 _SERIES = 600
 _ACTIVE = 20  # of them, in a second
-_SERVICES, _FEW = 100, 5
+_SERVICES = 100
+_MEASURED, _FEW = 10, 2  # of them: each takes as much as the others
 _HISTOGRAMS, _COUNTERS, _GAUGES = 3, 3, 2
 
 
@@ -46,10 +48,27 @@ def history(effort: Effort) -> Iterator[Row]:
         ("points", "p95 over a day, one service", ""),
     ):
         yield Row(work, figures[name], PEER, None, "ms", aim, _NONE)
-    services = _SERVICES if effort.slow_rounds > 1 else _FEW
-    taken = _bytes_of_a_day(services)
-    told = f"a day of {services} services, all busy"
-    yield Row(told, taken * _SERVICES / services, PEER, None, "B", "<= 4e+07 B for 100", _NONE)
+    services = _MEASURED if effort.slow_rounds > 1 else _FEW
+    taken = _bytes_of_a_day(services) * _SERVICES / services
+    yield Row(f"a day of {_SERVICES} services, all busy", taken, PEER, None, "B", "<= 4e+07 B", _NONE)
+
+
+@benchmark
+def tracking(effort: Effort) -> Iterator[Row]:
+    """A block that is counted by how long it took."""
+    ours = Metrics()
+    works: dict[str, Work] = {"track": ("with track('x'): pass", {"track": ours.track})}
+    if installed(CLIENT):
+        import prometheus_client as there
+
+        histogram = there.Histogram("seconds", "seconds", ["operation"], registry=there.CollectorRegistry())
+        works["there"] = ("with labels('x').time(): pass", {"labels": histogram.labels})
+    figures = side_by_side(works, rounds=effort.rounds, seconds=effort.seconds)
+    work = "count a block by its time"
+    if "there" in figures:
+        yield Row(work, figures["track"], CLIENT, figures["there"], "us", "<= 2 us")
+    else:
+        yield missing(work, figures["track"], CLIENT, "us", "<= 2 us")
 
 
 class _House:

@@ -246,6 +246,26 @@ def test_the_authors_errors_are_nothing_that_another_try_would_cure(house: House
     assert net.health == "unhealthy" and recovery._cases == {}
 
 
+def test_a_ping_that_raises_after_the_verdict_is_heard_too(house: House) -> None:
+    """First its calls fail, which may be for what they are given; then its ping says that it is not."""
+    recovery = house.recovery()
+    net = house.net(way="call").load()
+    net._record.instance.model.ill = True  # type: ignore[union-attr]
+    for _ in range(8):
+        with pytest.raises(GrymError):
+            net.ask()
+    for _ in range(3):
+        house.look()
+        until(lambda: not any(runs for _, runs in house.monitor._pings.values()))
+    assert net.health == "unhealthy" and recovery._cases == {}
+    net._record.instance.model.way = "ping"  # type: ignore[union-attr]
+    for _ in range(3):
+        house.look()
+        until(lambda: not any(runs for _, runs in house.monitor._pings.values()))
+    house.until_over(recovery)
+    assert house.steps()[-1] == ("reload", True)
+
+
 def test_one_that_is_not_to_be_mended_is_left_alone(house: House) -> None:
     recovery = house.recovery(policies={"net": None})
     house.net().load()

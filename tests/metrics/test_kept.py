@@ -226,10 +226,13 @@ def test_lines_that_are_damaged_are_left_out(tmp_path: Path) -> None:
     assert kernel.kept.points("calls", 3600.0) == whole
     (tmp_path / "0000000000000001-1.jsonl").mkdir()
     assert kernel.kept.points("calls", 3600.0) == whole
+    os.utime(path, (EPOCH - 3601.0, EPOCH + kernel.at - 3601.0))
+    assert kernel.kept.points("calls", 3600.0) == []
 
 
-def test_two_kernels_that_write_at_a_time_lose_nothing(tmp_path: Path) -> None:
-    one, two = Kernel(tmp_path), Kernel(tmp_path / "else", 13.0)
+@pytest.mark.parametrize("apart", [0.0, 13.0])
+def test_two_kernels_that_write_at_a_time_lose_nothing(tmp_path: Path, apart: float) -> None:
+    one, two = Kernel(tmp_path), Kernel(tmp_path / "else", apart)
     two.minutes(5, calls=3)
     two.kept.close()
     one.minutes(5)

@@ -27,7 +27,8 @@ def test_a_slot_of_few_values_takes_few_bytes() -> None:
     slots = BucketSlots(1000)
     for at in range(1000):
         slots.add(at, (1.0, dict.fromkeys(range(30), 1)))
-    assert slots._buckets.itemsize * len(slots._buckets) + len(slots._counts) == 1000 * 30 * 3
+    columns = (slots._numbers, slots._totals, slots._sizes, slots._firsts, slots._steps, slots._counts)
+    assert sum(column.itemsize * len(column) for column in columns) == 1000 * (16 + 30 * 2)
 
 
 def test_the_oldest_slots_go() -> None:

