@@ -14,6 +14,7 @@ __all__ = ["Sizes", "large_size", "parse_size", "sizes_of"]
 Sizes: TypeAlias = "str | int | Mapping[str, str | int | None] | None"
 
 _SMALL = 10_000
+_MOST = 10**18  # bytes: a million terabytes
 _SIZE = re.compile(r"([0-9]+)(\.[0-9]+)?\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 
 
@@ -23,13 +24,15 @@ def parse_size(value: str | int) -> int:
     KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024; the case does not matter, nor the B
     after a letter. Text without a unit is refused: "200" may have meant megabytes.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
         return value
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+    if isinstance(value, str) and len(value) < 40 and (match := _SIZE.fullmatch(value.strip())):
         whole, fraction, unit, binary = match.groups()
         if unit or (not binary and value.strip()[-1] in "bB"):
             scale = int((1024 if binary else 1000) ** " kmgtp".index(unit.lower() or " "))
-            return int(whole) * scale + (round(float(fraction) * scale) if fraction else 0)
+            size = int(whole) * scale + (round(float(fraction) * scale) if fraction else 0)
+            if size <= _MOST:
+                return size
     problem = Problem(
         "size", repr(value), "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
     )

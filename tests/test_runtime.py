@@ -148,7 +148,7 @@ class TestRuntime:
                 super().wait(condition, deadline)
 
         clock, gates = Interrupting(), Gates()
-        runtime = Runtime(clock=clock)
+        runtime = Runtime(Settings(health_seconds=0), clock=clock)
         echo = runtime.registry.register("echo", Echo)
         call = start(echo.gated, gates)
         gates.wait("inside")

@@ -147,7 +147,7 @@ _STRATEGIES: dict[type, Any] = {
         {},
         optional={
             **{name: _STRATEGIES[type(default)] for name, default in DEFAULTS.items()},
-            "memory": st.dictionaries(st.text(), st.integers(10_000)),
+            "memory": st.dictionaries(st.text(), st.integers(10_000, 10**18)),
         },
     )
 )

@@ -102,13 +102,14 @@ class Accounts:
 
 def accounts_of(ledger: Ledger, found: Mapping[str, Device]) -> Accounts:
     """Return what the books say now; the largest holder of each device first."""
-    taken = {device for one in ledger.held for device in one.sizes}
+    held = ledger.held  # as of one moment
+    taken = {device for one in held for device in one.sizes}
     names = [*found, *sorted(taken - found.keys())]
     devices = [_memory(ledger, name, found.get(name)) for name in names]
     if (budget := ledger.budgets.get("total")) is not None:
         devices.append(Memory("total", None, budget, ledger.taken(), None))
-    owners = Counter(key for one in ledger.held for key in one.storages or ())
-    holders = [account for one in ledger.held for account in _accounts(one, owners)]
+    owners = Counter(key for one in held for key in one.storages or ())
+    holders = [account for one in held for account in _accounts(one, owners) if account.device in names]
     holders.sort(key=lambda account: (names.index(account.device), -account.size, account.owner))
     return Accounts(tuple(devices), tuple(holders), tuple(_in_line(one) for one in ledger.line))
 

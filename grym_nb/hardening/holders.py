@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.storages import Storages, is_others, storages_of
 
-__all__ = ["Holder", "Root", "holders_of", "notebook_roots"]
+__all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey"]
 
 _TENSORS = ("Tensor", "Parameter", "Buffer")
 _MOST_NAMES = 3
@@ -50,13 +50,18 @@ class Holder:
         return self.name
 
 
-def holders_of(remains: Remains, roots: list[Root]) -> list[Holder]:
+def survey(roots: Iterable[Root]) -> list[tuple[Root, Storages]]:
+    """Return what hangs at each root: looked up once, whoever is asked for afterwards."""
+    return [(root, storages_of(*root.values)) for root in roots]
+
+
+def holders_of(remains: Remains, roots: list[tuple[Root, Storages]]) -> list[Holder]:
     """Return who holds what is left: the roots from which it can be reached, else what refers to it."""
     wanted = remains.alive()
     found: list[Holder] = []
     explained: set[tuple[str, int]] = set()
-    for root in roots:
-        there = storages_of(*root.values).keys() & wanted.keys()
+    for root, storages in roots:
+        there = storages.keys() & wanted.keys()
         if there:
             explained |= there
             found.append(Holder(root.name, sum(wanted[key] for key in there), root.free, root.hint))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self
 
 from grym_nb.clock import Clock, monotonic
@@ -18,6 +18,7 @@ from grym_nb.devices import Device
 from grym_nb.errors import ResourceExhausted
 from grym_nb.hardening.eviction import Candidate, Policy, choose, cost_rate
 from grym_nb.hardening.storages import Storages, total
+from grym_nb.priority import CRITICAL
 from grym_nb.render import size as in_words
 
 __all__ = ["TOTAL", "Decision", "Ledger", "Reservation", "Shortage", "Tenant"]
@@ -86,7 +87,7 @@ class Decision:
 class Reservation:
     """Bytes that are their owner's, by device, until released; a context manager."""
 
-    __slots__ = ("_ledger", "asked", "owner", "seen", "source", "storages", "tenant")
+    __slots__ = ("_ledger", "asked", "beside", "owner", "seen", "source", "storages", "tenant")
 
     def __init__(
         self, ledger: Ledger, owner: str, asked: Mapping[str, int], tenant: Tenant | None, source: str
@@ -97,6 +98,7 @@ class Reservation:
         self.source = source  # how it was known: stated, files, measured before, ...
         self.tenant = tenant
         self.storages: Storages | None = None  # once it is there
+        self.beside: Collection[str] = ()  # owners of what is held for this one
         self.seen = 0  # which of the ledger's changes its owner knows
 
     @property
@@ -164,15 +166,17 @@ class Ledger:
         wait: Callable[[Reservation, Shortage], None],
         tenant: Tenant | None = None,
         source: str = "stated",
+        beside: Collection[str] = (),
     ) -> Reservation:
         """Return the reservation, once there is room: `wait` lets others end, or raises to end the wait.
 
         What could never fit, or not as long as others stay, is refused at once with the figures.
         """
         mine = Reservation(self, owner, asked, tenant, source)
-        with self.lock:
-            self.line += (mine,)
+        mine.beside = beside  # whose models are held for this one: they cannot go for it
         try:
+            with self.lock:
+                self.line += (mine,)
             emptied = noted = False
             while (short := self._taken(mine)) is not None:
                 if not emptied and short.free is not None and short.asked > short.free:
@@ -195,10 +199,13 @@ class Ledger:
         mine = Reservation(self, owner, asked, tenant, "measured")
         with self.lock:
             self.line += (mine,)
-        if self._taken(mine) is None:
-            return mine
-        self.release(mine)
-        return None
+        taken = False
+        try:
+            taken = self._taken(mine) is None
+        finally:
+            if not taken:
+                self.release(mine)
+        return mine if taken else None
 
     def _taken(self, mine: Reservation) -> Shortage | None:
         """Take what was asked for; else return what is lacking."""
@@ -273,50 +280,88 @@ class Ledger:
 
     def others(self, device: str) -> tuple[Reservation, ...]:
         """Return the reservations on a device."""
-        return tuple([one for one in self.held if device == TOTAL or one.sizes.get(device)])
+        return tuple([one for one in self.held if self._size(one, device)])
 
     def _refuse_hopeless(self, mine: Reservation, short: Shortage) -> None:
         """Raise when not even those that are in use now would free enough by going."""
         if short.limit is not None and short.asked > short.limit:
             bound = "the budget" if short.device in self.budgets else "all there is"
             raise self._refusal(mine, short, f"it can never fit: {in_words(short.limit)} is {bound}")
-        could = 0
-        for one in self.others(short.device):
-            tenant, size = one.tenant, self._size(one, short.device)
-            if tenant is not None and not tenant.stays():
-                could += size
         there = self.others(short.device)
+        go = [one for one in there if one.owner not in mine.beside]
+        go = [one for one in go if one.tenant is not None and not one.tenant.stays()]
+        could = self._frees(go, short.device)
         loading = any(one.storages is None and one.tenant is not None for one in there)  # it may fail
         if could < short.lacking and not loading and not self.before(mine):
             stay = [one.owner for one in there if one.tenant is None or one.tenant.stays()]
             names = ", ".join(dict.fromkeys(stay))
             why = f"{names} cannot go (critical, or reserved by hand)" if names else "so much is not free"
+            if needed := [one.owner for one in there if one.owner in mine.beside]:
+                why = f"it needs {', '.join(needed)}, which cannot go for it"
             raise self._refusal(mine, short, why)
 
     def could(self, mine: Reservation) -> bool:
         """Tell whether there is room for one that waits, or would be if those went that nobody uses."""
         short = self._shortage(mine, self._look())
-        return short is None or sum(one.bytes for one, _ in self._idle(short.device)) >= short.lacking
+        if short is None:
+            return True
+        return sum(one.bytes for one, _ in self._idle(short.device, mine.owner)) >= short.lacking
 
-    def _idle(self, device: str) -> list[tuple[Candidate, Tenant]]:
-        """Return who could go from a device now."""
-        found = [(one, one.tenant) for one in self.others(device)]
-        asked = [(t.candidate(device, self._size(one, device)), t) for one, t in found if t is not None]
-        return [(candidate, tenant) for candidate, tenant in asked if candidate is not None]
+    def _frees(self, gone: Sequence[Reservation], device: str) -> int:
+        """Return how many bytes of a device are free once these have gone: not what others have, too."""
+        stay: Storages = {}
+        for one in self.held:
+            if one not in gone:
+                stay |= one.storages or {}
+        freed: Storages = {}
+        for one in gone:
+            freed |= {key: size for key, size in (one.storages or {}).items() if key not in stay}
+        asked = sum(self._size(one, device) for one in gone if one.storages is None)
+        return asked + (sum(freed.values()) if device == TOTAL else total(freed).get(device, 0))
 
-    def _evicted(self, mine: Reservation, short: Shortage) -> bool:
-        """Let go of who nobody uses, as many as are needed; tell whether anybody went."""
+    def _idle(self, device: str, owner: str = "") -> list[tuple[Candidate, Tenant]]:
+        """Return who could go from a device now, for an owner; what several share counts a part for each."""
+        owners = Counter(key for one in self.held for key in one.storages or ())
+        found = []
+        for one in self.others(device):
+            if one.tenant is None:
+                continue
+            size = self._size(one, device)
+            if one.storages is not None:
+                parts = {key: held // owners[key] for key, held in one.storages.items()}
+                size = sum(parts.values()) if device == TOTAL else total(parts).get(device, 0)
+            candidate = one.tenant.candidate(device, size) if size else None
+            if candidate is not None and one.owner == owner:
+                candidate = replace(candidate, priority=CRITICAL)  # its own parked copy goes last
+            if candidate is not None:
+                found.append((candidate, one.tenant))
+        return found
+
+    def _evicted(self, mine: Reservation, short: Shortage, *, enough: bool = False) -> bool:
+        """Let go of who nobody uses, as many as are needed; tell whether anybody went.
+
+        With `enough`, nobody goes where all of them would not be.
+        """
         now = self.clock()
-        idle = {candidate.name: (candidate, tenant) for candidate, tenant in self._idle(short.device)}
+        idle = {c.name: (c, tenant) for c, tenant in self._idle(short.device, mine.owner)}
         candidates = tuple([candidate for candidate, _ in idle.values()])
         # Where all of them are too few, others in use have to go as well once they end: then these first.
-        going = choose(self.policy, candidates, need=short.lacking, now=now) or candidates
+        going = self._chosen(candidates, short.lacking, now) or (() if enough else candidates)
         if not going:
             return False
         names = tuple([one.name for one in going])
         self._note(mine, "evicted", short, candidates, names, str(short))
         gone = [idle[name][1].evict(f"room for {mine.owner}") for name in names]
         return any(gone)
+
+    def _chosen(self, candidates: tuple[Candidate, ...], need: int, now: float) -> tuple[Candidate, ...]:
+        """Return whom the policy lets go; where it raises, our own decides."""
+        try:
+            return choose(self.policy, candidates, need=need, now=now)
+        except Exception as error:
+            told = "the policy %s raised %s: %s; cost-rate decides instead"
+            _log.warning(told, self._policy_name, type(error).__name__, error)
+            return choose(cost_rate, candidates, need=need, now=now)
 
     def keep_within(self) -> None:
         """Let idle ones go until every budget is kept, as far as they are enough."""
@@ -334,7 +379,7 @@ class Ledger:
             self._give_back(device)
             short = self._shortage(mine, self._look())
         if short is not None:
-            self._evicted(mine, short)
+            self._evicted(mine, short, enough=True)
 
     def note_idle(self, owner: str, sizes: Mapping[str, int], why: str) -> None:
         """Take down that one went because nobody had used it for as long as it may idle."""
@@ -346,7 +391,7 @@ class Ledger:
     def free_idle(self, device: str, owner: str, why: str = "") -> tuple[str, ...]:
         """Let all go that nobody uses on a device, for an owner that ran out of it; return who went."""
         now = self.clock()
-        idle = self._idle(device)
+        idle = self._idle(device, owner)
         names = tuple([candidate.name for candidate, _ in idle])
         policy, candidates = self._policy_name, tuple([candidate for candidate, _ in idle])
         why = why or f"{owner} ran out of memory on {device}"

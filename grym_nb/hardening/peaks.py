@@ -23,6 +23,7 @@ from grym_nb.render import count, size
 __all__ = ["Measure", "Peaks", "work_in"]
 
 _MUCH = 1_000_000  # bytes
+_LONGEST = 1e9  # seconds of sound: longer is none
 _KEPT = 64  # observations
 _OF_EACH_SIZE = 3  # of those between one power of two and the next: then it is known
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -132,17 +133,20 @@ def _work(value: Any) -> float | None:
     seconds = _seconds(value)
     if seconds is not None:
         return seconds
-    if isinstance(value, (list, tuple)) and value:
+    if isinstance(value, (list, tuple)) and value and _seconds(value[0]) is not None:
         each = [one for one in map(_seconds, value) if one is not None]
         return max(each) * len(each) if each else None
     return None
 
 
 def _seconds(value: Any) -> float | None:
-    if hasattr(value, "rate") and hasattr(value, "samples"):  # a clip, whoever's
-        seconds = getattr(value, "seconds", None)
-        return float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None
-    return None
+    try:
+        if not (hasattr(value, "rate") and hasattr(value, "samples")):
+            return None
+        seconds = value.seconds  # of a clip, whoever's
+        return float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < _LONGEST else None
+    except Exception:  # a stranger that does not like to be asked
+        return None
 
 
 # -- what it took ----------------------------------------------------------------------------------

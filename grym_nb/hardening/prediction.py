@@ -6,6 +6,7 @@ transformers the model is made without memory, on torch's "meta" device.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import struct
@@ -43,7 +44,11 @@ def predicted(config: Mapping[str, Any]) -> Prediction | None:
     width = next((w for name in _DTYPES if (w := _width(config.get(name))) is not None), None)
     size, named = 0, []
     for name, value in config.items():
-        if isinstance(value, (str, os.PathLike)) and (found := size_of_files(value, width=width)):
+        if (
+            isinstance(value, (str, os.PathLike))
+            and value != ""
+            and (found := size_of_files(value, width=width))
+        ):
             size += found
             named.append(f"the files of {name}")
         elif found := _size_of_config(value, width):
@@ -60,18 +65,26 @@ def _size_of_config(value: Any, width: int | None) -> int:
     try:
         import torch
 
-        config: Any = value
+        width = width or _width(getattr(value, "dtype", None))
+        config: Any = copy.deepcopy(value)
+        config.dtype = None  # else torch's own default is changed meanwhile, for all threads
         named = [getattr(transformers, name, None) for name in config.architectures or ()]
         with torch.device("meta"):
             model = named[0](config) if named and named[0] else transformers.AutoModel.from_config(config)
         weights = {id(one): one for one in (*model.parameters(), *model.buffers())}.values()
-        return sum(one.numel() * (width or one.element_size()) for one in weights)
+        return sum(
+            one.numel() * (width if width and one.is_floating_point() else one.element_size())
+            for one in weights
+        )
     except Exception:  # a kind that cannot be made so: then it is measured
         return 0
 
 
 def _width(dtype: object) -> int | None:
-    return None if dtype is None else _WIDTHS.get(str(dtype).removeprefix("torch."))
+    try:
+        return None if dtype is None else _WIDTHS.get(str(dtype).removeprefix("torch."))
+    except Exception:  # a stranger, under the name of a dtype
+        return None
 
 
 def size_of_files(path: str | os.PathLike[str], *, width: int | None = None) -> int:
@@ -88,7 +101,7 @@ def size_of_files(path: str | os.PathLike[str], *, width: int | None = None) -> 
             return 0
         folders = [at, *(inner for inner in sorted(at.iterdir()) if inner.is_dir() and _is_part(inner))]
         return sum(_size_of(file, width) for folder in folders for file in _weights_in(folder))
-    except (OSError, ValueError, KeyError, TypeError):  # no path, no such file, or not what its name says
+    except Exception:  # no path, no such file, or not what its name says
         return 0
 
 
@@ -126,6 +139,8 @@ def _sizes_in(file: Path, width: int | None) -> Iterator[int]:
         header = json.loads(opened.read(length))
     for name, told in header.items():
         if name != "__metadata__":
-            begin, end = told["data_offsets"]
+            begin, end = map(int, told["data_offsets"])
+            if not 0 <= begin <= end:
+                raise ValueError(f"{file} has a tensor that ends before it begins")
             stored = _FLOATS.get(told["dtype"])
             yield (end - begin) // stored * width if stored and width else end - begin

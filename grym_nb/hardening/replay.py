@@ -43,14 +43,24 @@ class Use:
 def read(path: Path) -> list[Use]:
     """Return the trace in a file; a line that is none is told by its number."""
     uses = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if line.strip():
             try:
-                uses.append(Use(**json.loads(line)))
-            except (ValueError, TypeError) as error:
+                uses.append(_checked(Use(**json.loads(line))))
+            except (ValueError, TypeError, RecursionError) as error:
                 problem = Problem(f"line {number}", brief(line), "at, service, bytes and load_seconds")
                 raise ConfigError(f"{path} is no trace: {error}", problems=[problem]) from None
     return sorted(uses, key=lambda use: use.at)
+
+
+def _checked(use: Use) -> Use:
+    """Return a use whose fields are what they should be."""
+    numbers = (use.at, use.bytes, use.load_seconds)
+    if not all(type(one) in (int, float) and -1e15 < one < 1e18 for one in numbers):
+        raise ValueError("times and sizes are numbers")
+    if not isinstance(use.service, str) or use.bytes <= 0 or use.load_seconds < 0:
+        raise ValueError("a service is named, and has a size")
+    return use
 
 
 def write(path: Path, uses: Sequence[Use]) -> None:

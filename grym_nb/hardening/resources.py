@@ -121,7 +121,7 @@ class ResourcePool:
         self._places: dict[str, Place] = {}
         #: who has taken what of their memory
         self.ledger = Ledger(look=self._memories, give_back=give_back, clock=self._clock, policy=policy)
-        self.ledger.budgets = sizes_of(memory)
+        self.ledger.budgets = {canonical(device): size for device, size in sizes_of(memory).items()}
         self._remains: tuple[Remains, ...] = ()
         #: how near the process is to what it may have, and whether that was said
         self.pressure: Callable[[], Pressure] = pressure
@@ -340,12 +340,16 @@ class ResourcePool:
     def watch_over(self, remains: Remains) -> None:
         """Remember what is left of something that was let go of, until it is gone."""
         if remains.alive():
-            self._remains = (*self.left(), remains)
+            with self._lock:
+                self._remains = (*self._remains, remains)
 
     def left(self) -> tuple[Remains, ...]:
         """Return what is left of what was let go of: somebody holds it."""
-        self._remains = tuple([remains for remains in self._remains if remains.alive()])
-        return self._remains
+        there = self._remains
+        gone = {id(remains) for remains in there if not remains.alive()}
+        with self._lock:
+            self._remains = _without(self._remains, gone)
+        return tuple([remains for remains in there if id(remains) not in gone])
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -364,3 +368,7 @@ class ResourcePool:
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def _without(all: tuple[Remains, ...], gone: set[int]) -> tuple[Remains, ...]:
+    return tuple([remains for remains in all if id(remains) not in gone])

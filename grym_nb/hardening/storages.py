@@ -35,6 +35,7 @@ Storages: TypeAlias = dict[tuple[str, int], int]
 _MOST_PARTS = 1_000_000
 _LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
 _APART = (type, ModuleType, CodeType, FrameType, BuiltinFunctionType)
+_NEVER = (*_LEAVES, *_APART)  # holds nothing, or not its own
 #: what these hold is other services': a handle among a model's attributes does not make theirs its own
 _OTHERS = (
     *("grym_nb.services.", "grym_nb.runtime", "threading", "logging", "asyncio.", "concurrent.futures."),
@@ -88,42 +89,49 @@ def total(storages: Storages) -> dict[str, int]:
 
 def _parts(roots: Iterable[object]) -> Iterator[object]:
     """Yield what can be reached from the roots, each part once; of a huge graph the nearest."""
-    waiting = [*roots]
+    waiting = [root for root in roots if not _is(root, _NEVER)]
     own = {id(root) for root in waiting}
     seen: dict[int, object] = {}  # kept, so that no other object gets the same id meanwhile
     at = 0
     while at < len(waiting) and at < _MOST_PARTS:
         part = waiting[at]
         at += 1
-        if isinstance(part, (*_LEAVES, *_APART)) or id(part) in seen:
+        if id(part) in seen:
             continue
         seen[id(part)] = part
         if is_others(part) and id(part) not in own:
             continue
         yield part
-        waiting += _within(part)
+        waiting += [one for one in _within(part) if not _is(one, _NEVER)]
+
+
+def _is(part: object, kinds: type | tuple[type, ...]) -> bool:
+    """Tell of what kind a part is, by its type: a stranger may raise when it is asked for its class."""
+    return issubclass(type(part), kinds)
 
 
 def _within(part: Any) -> Iterator[object]:
-    if isinstance(part, Mapping):
+    if type(part).__module__.startswith("numpy.lib"):
+        return  # a file of arrays: to look into it is to read it
+    if _is(part, Mapping):
         yield from _copied(part, lambda: part.values())
-    elif isinstance(part, (list, tuple, set, frozenset)) or type(part).__name__ == "deque":
+    elif _is(part, (list, tuple, set, frozenset)) or type(part).__name__ == "deque":
         yield from _copied(part, lambda: part)
-    elif isinstance(part, MethodType):
+    elif _is(part, MethodType):
         yield part.__self__
         yield part.__func__
-    elif isinstance(part, FunctionType):
+    elif _is(part, FunctionType):
         yield from _cells(part)
         return
-    elif isinstance(part, partial):
+    elif _is(part, partial):
         yield from (part.func, part.args, part.keywords)
-    elif isinstance(part, BaseException):
+    elif _is(part, BaseException):
         yield from (part.args, part.__traceback__, part.__cause__, part.__context__)
-    elif isinstance(part, TracebackType):
+    elif _is(part, TracebackType):
         yield from _variables(part.tb_frame)
         yield part.tb_next
-    elif isinstance(part, (GeneratorType, CoroutineType)):
-        frame = part.gi_frame if isinstance(part, GeneratorType) else part.cr_frame
+    elif _is(part, (GeneratorType, CoroutineType)):
+        frame = part.gi_frame if _is(part, GeneratorType) else part.cr_frame
         yield from _variables(frame)
     if _is_tensor(part):
         yield from _of_wrapper(part)

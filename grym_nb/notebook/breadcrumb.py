@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -74,15 +73,22 @@ class Crumbs:
 
 def drop(at: Path, doing: str, asked: int, runtime: Runtime) -> None:
     """Write the file, in one piece; a disk that is full or read-only is nobody's trouble here."""
+    with suppress(OSError):
+        _drop(at, doing, asked, runtime)
+
+
+def _drop(at: Path, doing: str, asked: int, runtime: Runtime) -> None:
     now = pressure()
     there = sorted({one.owner for one in runtime.resources.ledger.held if one.storages is not None})
     told = {"at": time.time(), "folder": os.getcwd(), "doing": doing, "there": there, "asked": asked}
     told |= {"used": now.used, "limit": now.limit, "source": now.source, "kills": kills()}
-    with suppress(OSError):
-        at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=at.parent, suffix=".part", delete=False) as part:
-            json.dump(told, part)
-        os.replace(part.name, at)
+    at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = at.with_suffix(".part")  # of this process alone
+    try:
+        part.write_text(json.dumps(told), encoding="utf-8")
+        os.replace(part, at)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def found(*, folder: Path | None = None) -> Iterator[str]:
@@ -96,7 +102,10 @@ def found(*, folder: Path | None = None) -> Iterator[str]:
                 told = _read(file)
                 with suppress(OSError):
                     file.unlink()
-                if told is not None and (line := _said(told)):
+                line = ""
+                with suppress(Exception):  # written by another version, or by nobody of ours
+                    line = _said(told) if told is not None else ""
+                if line:
                     yield line
 
 
@@ -114,7 +123,7 @@ def _read(file: Path) -> dict[str, Any] | None:
         told = json.loads(file.read_text(encoding="utf-8"))
         recent = time.time() - float(told["at"]) < _KEPT_SECONDS
         return told if recent and told["folder"] == os.getcwd() else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # not ours, or not whole
         return None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from grym_nb.devices import memory_limit, process_memory
 from grym_nb.errors import CommandError
 from grym_nb.hardening.accounts import decisions_table
-from grym_nb.hardening.holders import Root, holders_of, notebook_roots
+from grym_nb.hardening.holders import Root, holders_of, notebook_roots, survey
 from grym_nb.hardening.replay import Use, write
 from grym_nb.hardening.returning import can_trim, give_back
 from grym_nb.hardening.storages import storages_of
@@ -133,8 +133,10 @@ def _learned(runtime: Runtime) -> Table:
 def _left(runtime: Runtime) -> Table:
     """Return what is left of models that were let go of, and who holds it."""
     rows = []
-    for remains in runtime.resources.left():
-        for holder in holders_of(remains, _roots(runtime)):
+    left = runtime.resources.left()
+    roots = survey(_roots(runtime)) if left else []
+    for remains in left:
+        for holder in holders_of(remains, roots):
             todo = holder.hint or ("%grym mem --free" if holder.free is not None else "")
             rows.append((remains.owner, size(holder.size), holder.name, todo))
     title, kept = _kept(runtime)
@@ -172,8 +174,10 @@ def _let_go(runtime: Runtime) -> list[str]:
     if _kept(runtime)[1] >= _WORTH_SHOWING:
         runtime.registry.ports.failures.clear()
         names[_FRAMES] = None
-    for remains in runtime.resources.left():
-        for holder in holders_of(remains, _roots(runtime)):
+    left = runtime.resources.left()
+    roots = survey(_roots(runtime)) if left else []
+    for remains in left:
+        for holder in holders_of(remains, roots):
             if holder.free is not None:
                 holder.free()
                 names[holder.name] = None

@@ -9,8 +9,6 @@ from grym_nb.hardening.peaks import Peaks
 from grym_nb.services.model import tasks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from grym_nb.errors import GrymError
     from grym_nb.hardening.leases import Place
     from grym_nb.hardening.ledger import Reservation
@@ -61,13 +59,13 @@ class Instance:
 class Footprint:
     """What a service takes in memory, as far as that is known; it outlives the instances."""
 
-    __slots__ = ("config", "heat", "parked", "peaks", "sizes", "wake_seconds")
+    __slots__ = ("heat", "parked", "peaks", "sizes", "versions", "wake_seconds")
 
     def __init__(self) -> None:
         self.heat = Heat()
         self.peaks: dict[tuple[str, int, int], Peaks] = {}  # by task and versions of config and code
         self.sizes: dict[str, int] | None = None  # by device, as measured when it was last there
-        self.config: Mapping[str, Any] | None = None  # under which that was
+        self.versions: tuple[object, ...] = ()  # of code, config and device with which that was
         self.parked: Parked | None = None  # beside its accelerator, until it is called again
         self.wake_seconds: float | None = None  # what that took, the last time
 

@@ -51,9 +51,9 @@ def learning(frame: Frame, run: Callable[[Frame], Any]) -> Any:
     if expected is not None and expected >= _WORTH_ROOM:
         record.ports.resources.ledger.make_room(record.name, device, expected)
     alone, number = _running.enter()
-    measure = Measure(device) if alone and peaks.wants(work) else None
-    ended = False
+    measure, ended = None, False
     try:
+        measure = Measure(device) if alone and peaks.wants(work) else None
         value = run(frame)
         ended = True
     finally:
@@ -65,8 +65,13 @@ def learning(frame: Frame, run: Callable[[Frame], Any]) -> Any:
 
 def peaks_of(record: ServiceRecord, task: str) -> Peaks:
     """Return what was learned of a task, under the config that it has now."""
-    footprint, key = record.footprint, (task, record.config_version, record.code_version)
-    return footprint.peaks.setdefault(key, Peaks())
+    peaks, key = record.footprint.peaks, (task, record.config_version, record.code_version)
+    found = peaks.get(key)
+    if found is None:
+        for old in [one for one in peaks.copy() if one[0] == task]:  # a slider makes many configs
+            peaks.pop(old, None)
+        found = peaks.setdefault(key, Peaks())
+    return found
 
 
 def _device(frame: Frame) -> str:

@@ -24,7 +24,7 @@ from grym_nb.services.mending import prove
 from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
-from grym_nb.services.retire import clean_up, release
+from grym_nb.services.retire import clean_up, release_parked
 from grym_nb.services.shortage import exhausted, ran_out, relieve
 from grym_nb.services.tiers import parked_in, take, wake
 from grym_nb.services.turns import locate
@@ -49,6 +49,8 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
     def wind_up() -> None:
         assert record._gate is not None
         record._gate.release(frame)
+        if attempt.instance is not None:  # Ctrl-C may have come before they were handed over
+            record.ports.weights.hand_over(frame, attempt.instance)
         record.ports.weights.release(frame)  # what a load that failed has taken
         frame.end()
         for need, holder in reversed(held):
@@ -68,7 +70,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 admitted = True
                 made = _made(record, frame, reservation)
                 if reservation is not None:
-                    measure(record, made, reservation)
+                    _measured(record, made, reservation)
                 attempt.instance = made  # from here on it is there, wherever Ctrl-C comes
                 record.ports.weights.hand_over(frame, made)
             move, reason = "loaded", ""
@@ -134,6 +136,15 @@ def end_load(
         record.ports.weights.release(instance)
         if instance.reservation is not None:
             instance.reservation.release()
+
+
+def _measured(record: ServiceRecord, made: Instance, reservation: Reservation) -> None:
+    """Put a new instance into the books; one for which that fails is not left behind."""
+    try:
+        measure(record, made, reservation)
+    except Exception:
+        clean_up(record.name, made.model)
+        raise
 
 
 def _import(record: ServiceRecord) -> None:
@@ -243,7 +254,7 @@ def _woken(record: ServiceRecord, reservation: Reservation | None) -> Instance |
     if parked is None or reservation is None:
         return None
     if not fits:
-        release(record, parked.instance)
+        release_parked(record, parked)
         return None
     try:
         return wake(parked, reservation)

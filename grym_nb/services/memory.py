@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from grym_nb.errors import CallTimeout, GrymError, ResourceExhausted
@@ -22,7 +23,7 @@ from grym_nb.render import seconds
 from grym_nb.render import size as in_words
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.progress import Wait, wait_a_while
-from grym_nb.services.retire import Retirement, release, retire
+from grym_nb.services.retire import Retirement, release_parked, retire
 from grym_nb.services.tiers import take
 from grym_nb.services.waits import aside
 
@@ -33,7 +34,17 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.tiers import Parked
 
-__all__ = ["OPAQUE", "Resident", "Room", "Sleeper", "expected", "measure", "reserved", "unload_idle"]
+__all__ = [
+    "OPAQUE",
+    "Resident",
+    "Room",
+    "Sleeper",
+    "end_later",
+    "expected",
+    "measure",
+    "reserved",
+    "unload_idle",
+]
 
 _log = logging.getLogger(__name__)
 _LEARNED_FROM = 1_000_000  # bytes of weights: the calls of smaller models take little
@@ -56,7 +67,8 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
     def wait(mine: Reservation, short: Shortage) -> None:
         _wait(load, Room(ledger, mine, short))
 
-    reservation = ledger.reserve(record.name, asked, wait=wait, tenant=resident, source=source)
+    beside = [need.name for need in load.holds]
+    reservation = ledger.reserve(record.name, asked, wait=wait, tenant=resident, source=source, beside=beside)
     try:
         yield reservation
     except BaseException:
@@ -89,12 +101,17 @@ def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
     """Return what a service will take, by device, and how that is known."""
     spec = record.spec
     device = canonical(record.policy.device or spec.full_config.get("device") or "cpu")
-    if record.footprint.sizes is not None and record.footprint.config == spec.full_config:
+    if record.footprint.sizes is not None and record.footprint.versions == _versions(record):
         return dict(record.footprint.sizes), "measured before"
     if spec.memory is not None:
         return {device: spec.memory}, "stated"
     told = predicted(spec.full_config)
     return ({device: told.size}, told.source) if told is not None else ({}, "not known yet")
+
+
+def _versions(record: ServiceRecord) -> tuple[object, ...]:
+    """Return by what a measured size is judged: other code, config or another device may take another."""
+    return record.code_version, record.config_version, record.policy.device
 
 
 def measure(record: ServiceRecord, instance: Instance, reservation: Reservation) -> None:
@@ -109,7 +126,7 @@ def measure(record: ServiceRecord, instance: Instance, reservation: Reservation)
         storages = {("cpu", -id(instance)): instance.grown}  # it is no tensor, and still is there
     reservation.measured(storages)
     instance.learns = reservation.size >= _LEARNED_FROM
-    record.footprint.sizes, record.footprint.config = total(storages), record.spec.full_config
+    record.footprint.sizes, record.footprint.versions = total(storages), _versions(record)
     _say_if_larger(record, reservation.size)
 
 
@@ -188,7 +205,17 @@ class Resident:
             return False  # it is being loaded, or let go of, by somebody else by now
         except GrymError as error:
             _log.warning("%s could not be let go of for %s: %s", record.name, reason, error.message)
+        if (parked := record.footprint.parked) is not None and parked.instance is instance:
+            end_later(record, parked)
         return record.instance is not instance
+
+
+def end_later(record: ServiceRecord, parked: Parked) -> None:
+    """Let what is parked go once its idle time is over, if it has one."""
+    if (ttl := record.spec.ttl) is not None:
+        name, end = f"end of idle {record.name}", partial(Sleeper(record).end, parked)
+        pulse = record.ports.pulse
+        pulse.after(ttl, partial(pulse.work, end, name=name), name=name)
 
 
 def unload_idle(record: ServiceRecord, seconds: float) -> Parked | None:
@@ -253,7 +280,7 @@ class Sleeper:
         if parked is None:
             return False
         with _of_nobody():
-            release(self._record, parked.instance)
+            release_parked(self._record, parked)
         return True
 
 

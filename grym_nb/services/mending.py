@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["abandon", "give_up", "load_proven", "prove", "refuse_load_within"]
+__all__ = ["abandon", "give_up", "load_proven", "prove", "refuse_load_within", "wake_if_idle"]
 
 
 def abandon(record: ServiceRecord, reason: str, timeout: float) -> None:
@@ -68,3 +68,11 @@ def refuse_load_within(record: ServiceRecord, frame: Frame) -> None:
         hint=f'declare it: needs = ("{record.name}",) in {loader.record.name}; it is then loaded first',
         service=record.name,
     )
+
+
+def wake_if_idle(record: ServiceRecord) -> None:
+    """Let those look again that wait until nobody uses a service (held); does nothing while somebody does."""
+    instance = record.instance
+    if instance is not None and instance.wanted and not record.users:
+        instance.wanted = False
+        record.ports.resources.ledger.wake()

@@ -29,7 +29,7 @@ from grym_nb.services.instance import Attempt, Footprint, Instance
 from grym_nb.services.lane import Lane
 from grym_nb.services.lifecycle import Lifecycle, Move, Step
 from grym_nb.services.loading import end_load, load
-from grym_nb.services.mending import refuse_load_within
+from grym_nb.services.mending import refuse_load_within, wake_if_idle
 from grym_nb.services.model import TaskSpec
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Drain, Retirement, configure, release, retire
@@ -268,9 +268,7 @@ class ServiceRecord:
             return False
         if self.lifecycle.state == "draining":
             self.condition.notify_all()
-        if instance.wanted:
-            instance.wanted = False
-            self.ports.resources.ledger.wake()
+        wake_if_idle(self)
         return instance.retired
 
     def abandon(self, frame: Frame) -> None:
@@ -280,6 +278,7 @@ class ServiceRecord:
                 frame.counted = False
                 self.queued -= 1
                 self.condition.notify_all()
+                wake_if_idle(self)
 
     def count_in(self, frame: Frame) -> Instance:
         """Count a call in (held): from here on nothing unloads the instance."""

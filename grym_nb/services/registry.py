@@ -25,7 +25,7 @@ from grym_nb.metrics import Metrics
 from grym_nb.render import brief, redacted
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
-from grym_nb.services.memory import Sleeper, unload_idle
+from grym_nb.services.memory import end_later, unload_idle
 from grym_nb.services.model import TaskSpec, clashes
 from grym_nb.services.policy import check_layers
 from grym_nb.services.ports import Ended, Ports
@@ -445,10 +445,8 @@ class ServiceRegistry:
         ttl = record.spec.ttl
         parked = None if ttl is None else unload_idle(record, ttl)
         self._arm(record)  # a call came before us: its idle time begins anew
-        if parked is not None and ttl is not None:  # beside its accelerator it has as long again
-            name, end = f"end of idle {record.name}", partial(Sleeper(record).end, parked)
-            pulse = self.ports.pulse
-            pulse.at(self.ports.clock() + ttl, partial(pulse.work, end, name=name), name=name)
+        if parked is not None:  # beside its accelerator it has as long again
+            end_later(record, parked)
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
+    from grym_nb.services.tiers import Parked
 
-__all__ = ["Drain", "Retirement", "clean_up", "configure", "release", "retire"]
+__all__ = ["Drain", "Retirement", "clean_up", "configure", "release", "release_parked", "retire"]
 
 _log = logging.getLogger(__name__)
 _WORTH_SAYING = 10_000_000  # bytes that somebody holds
@@ -105,7 +106,7 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
                 if record.instance is None:
                     record.ports.failures.clear(record.name)  # a failed load left its frames there
                     if why.idle_for is None and (parked := take(record)) is not None:
-                        return release(record, parked.instance)
+                        return release_parked(record, parked)
                 return None
             _wait_until_idle(record, deadline, f"unload of {record.name}")
             trouble = _let_go(record, drain, why)
@@ -232,17 +233,27 @@ def _wait_until_idle(record: ServiceRecord, deadline: float, title: str) -> None
 
 def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
     """Run the instance's unload hook and let go of it; return what the hook raised, told."""
-    model, instance.model = instance.model, None
-    large = instance.reservation is not None and instance.reservation.size >= _WORTH_GIVING_BACK
-    remains = Remains(record.name, model, apart=_of_others(record, instance)) if large else None
-    hook = getattr(model, "unload", None)
-    del model
+    remains, hook = None, None
     try:
+        model, instance.model = instance.model, None
+        if instance.reservation is not None and instance.reservation.size >= _WORTH_GIVING_BACK:
+            remains = Remains(record.name, model, apart=_of_others(record, instance))
+        hook = getattr(model, "unload", None)
+        del model
         return None if hook is None else _run_hook(record, instance, hook)
     finally:
         del hook  # which is the model's
-        record.ports.weights.release(instance)
-        _give_back(record, instance, remains)
+        try:
+            record.ports.weights.release(instance)
+            _give_back(record, remains)
+        finally:
+            _out_of_the_books(instance)  # also where Ctrl-C comes while the collector runs
+
+
+def release_parked(record: ServiceRecord, parked: Parked) -> ServiceError | None:
+    """Let go of what was parked, for good; return what its unload hook raised, told."""
+    parked.moved = {}  # else it would be held by this
+    return release(record, parked.instance)
 
 
 def _of_others(record: ServiceRecord, instance: Instance) -> Storages:
@@ -254,9 +265,16 @@ def _of_others(record: ServiceRecord, instance: Instance) -> Storages:
     return found
 
 
-def _give_back(record: ServiceRecord, instance: Instance, remains: Remains | None) -> None:
-    """Take an instance out of the books, and give its memory back to the system; does nothing twice."""
-    reservation, instance.reservation = instance.reservation, None
+def _out_of_the_books(instance: Instance) -> None:
+    """Give back what was reserved for an instance; does nothing twice."""
+    reservation = instance.reservation
+    if reservation is not None:
+        reservation.release()
+        instance.reservation = None
+
+
+def _give_back(record: ServiceRecord, remains: Remains | None) -> None:
+    """Give memory back to the system, and say what of it somebody still holds."""
     if remains is not None:
         give_back()
         left = sum(remains.alive().values())
@@ -264,8 +282,6 @@ def _give_back(record: ServiceRecord, instance: Instance, remains: Remains | Non
         if left >= _WORTH_SAYING:
             told = "%s of %s is still held by something else: %%grym mem names it"
             _log.warning(told, in_words(left), record.name)
-    if reservation is not None:
-        reservation.release()
 
 
 def _run_hook(record: ServiceRecord, instance: Instance, hook: Callable[[], object]) -> ServiceError | None:

@@ -44,21 +44,30 @@ def park(record: ServiceRecord, instance: Instance, tenant: Tenant) -> Parked | 
     reservation = instance.reservation
     if reservation is None:
         return None
+    ledger = record.ports.resources.ledger
+    others = {key for one in ledger.held if one is not reservation for key in one.storages or ()}
+    if others & (reservation.storages or {}).keys():
+        return None  # what it shares stays where others compute with it
     there = {device: size for device, size in reservation.sizes.items() if device != "cpu"}
     tensors = tensors_in(instance.model)
     moved = {device: found for device in there if (found := movable(tensors, device))}
     if not moved:
         return None
-    room = record.ports.resources.ledger.at_once(record.name, {"cpu": sum(there.values())}, tenant)
+    room = ledger.at_once(record.name, {"cpu": sum(there.values())}, tenant)
     if room is None:
         return None
+    settled = False
     try:
         _move(moved, to="cpu")
+        _settle(instance, room)
+        settled = True
     except Exception as error:  # the system's own memory is short, too
-        room.release()
         _log.warning("%s could not be parked, and is unloaded: %s", record.name, error)
         return None
-    _settle(instance, room)
+    finally:
+        if not settled:
+            instance.reservation = reservation
+            room.release()
     give_back()
     return Parked(record, instance, moved)
 
@@ -89,6 +98,7 @@ def wake(parked: Parked, reservation: Reservation) -> Instance:
         _move(done, to="cpu")
         raise
     _settle(parked.instance, reservation)
+    parked.moved = {}  # who still has this, has no model by it
     return parked.instance
 
 

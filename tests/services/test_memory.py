@@ -714,7 +714,7 @@ def test_what_calls_take_is_learned_and_the_idle_go_before_one_that_needs_more(h
     assert expected is not None and 100_000_000 < expected < 260_000_000
     idle = house.make("idle")
     idle.load()
-    free = iter([10**8, 10**8, 10**12, 10**12])
+    free = iter([expected - 5 * KB, expected - 5 * KB, 10**12, 10**12])
     look = house.ledger._look
     house.ledger._look = lambda: {"cpu": replace(look()["cpu"], free=next(free, 10**12))}
     work.listen(silence(16.0))
