@@ -197,10 +197,10 @@ class Ledger:
     def at_once(self, owner: str, asked: Mapping[str, int], tenant: Tenant | None) -> Reservation | None:
         """Return a reservation where there is room now, nobody goes for it and nobody waits; else None."""
         mine = Reservation(self, owner, asked, tenant, "measured")
-        with self.lock:
-            self.line += (mine,)
         taken = False
         try:
+            with self.lock:
+                self.line += (mine,)
             taken = self._taken(mine) is None
         finally:
             if not taken:

@@ -189,12 +189,12 @@ def _attributes(part: Any) -> Iterator[object]:
 
 def _is_tensor(part: object) -> bool:
     torch: Any = sys.modules.get("torch")
-    return torch is not None and isinstance(part, getattr(torch, "Tensor", ()))
+    return torch is not None and _is(part, getattr(torch, "Tensor", ()))
 
 
 def _is_array(part: object) -> bool:
     numpy: Any = sys.modules.get("numpy")
-    return numpy is not None and isinstance(part, getattr(numpy, "ndarray", ()))
+    return numpy is not None and _is(part, getattr(numpy, "ndarray", ()))
 
 
 def _of_tensor(tensor: Any) -> Storages:

@@ -99,6 +99,7 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
     allowed = record.ports.settings.drain_seconds if why.timeout is None else why.timeout
     drain = Drain(record)
     trouble: ServiceError | None = None
+    parked: Parked | None = None
     try:
         try:
             deadline = clock() + allowed
@@ -114,10 +115,14 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
             _end(record, drain, why)
     except KeyboardInterrupt:
         gone = drain.gone
+        if parked is not None:
+            _out_of_the_books(parked.instance)
         if gone is None:
             raise Interrupted(f"{record.name} still has calls running; it was not unloaded") from None
-        if gone.model is not None and not gone.retired and record.footprint.parked is None:
-            release(record, gone)  # its hook had not begun
+        if not gone.retired and record.footprint.parked is None:
+            if gone.model is not None:
+                release(record, gone)  # its hook had not begun
+            _out_of_the_books(gone)
         raise Interrupted(f"{record.name} was interrupted in its unload; it is unloaded") from None
     finally:
         _end(record, drain, why)  # had Ctrl-C cut the first short

@@ -137,3 +137,22 @@ def test_a_trace_is_read_from_a_file_and_shown_beside_the_others(tmp_path: Path)
         read(file)
     assert main([str(file)], say=said.append) == 2 and "is no trace" in said[-1]
     assert main([str(tmp_path / "none")], say=said.append) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"at": "x", "service": "a", "bytes": 5, "load_seconds": 1}',
+        '{"at": 1, "service": null, "bytes": 5, "load_seconds": 1}',
+        '{"at": 1, "service": "a", "bytes": 0, "load_seconds": 1}',
+        '{"at": 1, "service": "a", "bytes": -5, "load_seconds": 1}',
+        '{"at": 1, "service": "a", "bytes": NaN, "load_seconds": 1}',
+        "[" * 3000,
+        "\udcff",
+    ],
+)
+def test_a_line_that_is_no_use_of_a_model_is_told(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "trace.jsonl"
+    file.write_bytes(line.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match="is no trace"):
+        read(file)

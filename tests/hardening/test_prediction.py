@@ -92,3 +92,35 @@ def test_the_real_library_agrees(tmp_path: Path) -> None:
     save = pytest.importorskip("safetensors.torch").save_file
     save({"a": torch.zeros(7, 3), "b": torch.zeros(5, dtype=torch.int64)}, tmp_path / "m.safetensors")
     assert size_of_files(tmp_path) == 7 * 3 * 4 + 5 * 8
+
+
+@pytest.mark.parametrize(
+    "header", [b"[]", b"5", b"[" * 3000, b'{"a": {"dtype": "F32", "data_offsets": [9, 0]}}', b'{"a": 1}']
+)
+def test_a_header_that_is_none_says_nothing(tmp_path: Path, header: bytes) -> None:
+    file = tmp_path / "odd.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert size_of_files(file) == 0
+
+
+def test_an_empty_value_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "big.pt").write_bytes(b"x" * 100)
+    monkeypatch.chdir(tmp_path)
+    assert predicted({"prefix": ""}) is None and predicted({"prefix": "."}) is not None
+
+
+def test_a_config_is_asked_without_changing_what_other_threads_make() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    config = transformers.Wav2Vec2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    full = predicted({"config": config})
+    seen: list[Any] = []
+    set_default = torch.set_default_dtype
+    try:
+        torch.set_default_dtype = seen.append
+        config.dtype = torch.float16
+        half = predicted({"config": config})
+    finally:
+        torch.set_default_dtype = set_default
+    assert full is not None and half is not None and half.size * 2 == full.size
+    assert all(one == torch.float32 for one in seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -102,3 +103,30 @@ class TestTensors:
     def test_sparse_tensors_count_and_meta_ones_do_not(self, torch: Any) -> None:
         assert held(torch.eye(10).to_sparse()) == 10 * (2 * 8 + 4)
         assert held(torch.nn.Linear(1000, 1000, device="meta")) == 0
+
+
+class Proxy:
+    """Does not like to be asked for its class."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("not yours")
+
+
+class Owner:
+    pass
+
+
+def test_strangers_among_the_attributes_stop_nobody(tmp_path: Path) -> None:
+    np.savez(tmp_path / "many.npz", a=np.ones(1000))
+    owner = Owner()
+    dead = weakref.proxy(owner)
+    del owner
+    with np.load(tmp_path / "many.npz") as file:
+        model = Plain(file=file, dead=dead, proxy=Proxy(), net=np.zeros(500))
+        assert held(model) == 4000, "and the file is not read for it"
+
+
+def test_a_million_words_hide_nothing() -> None:
+    model = Plain(words=[str(n) for n in range(1_000_001)], net=np.zeros(500))
+    assert held(model) == 4000

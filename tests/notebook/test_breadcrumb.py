@@ -94,6 +94,8 @@ def test_other_folders_old_words_and_broken_files_say_nothing(crumb: Any, tmp_pa
     assert crumb(used=99, folder="/elsewhere") == [] and crumb(used=99, at=time.time() - 1e6) == []
     (tmp_path / "999999998.json").write_text("{not json")
     (tmp_path / "noone.json").write_text("[]")
+    told = {"at": time.time(), "folder": os.getcwd()}
+    (tmp_path / "999999997.json").write_text(json.dumps(told))  # of another version
     assert list(found(folder=tmp_path)) == [] and list(tmp_path.glob("*.json")) == []
 
 

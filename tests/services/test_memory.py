@@ -197,6 +197,112 @@ def test_what_a_service_needs_is_not_its_own(house: House) -> None:
 # -- room ------------------------------------------------------------------------------------------
 
 
+def test_a_load_does_not_wait_for_the_room_of_what_it_needs_itself(house: House) -> None:
+    house.budget(100)
+    house.make("need", 80)
+
+    class User(Weights):
+        needs = ("need",)
+
+    user = house.registry.register("user", User, config={"kb": 80}, memory="80KB")
+    error = outcome(start(user.ask))
+    assert isinstance(error, ResourceExhausted) and "it needs need, which cannot go for it" in error.message
+
+
+def test_one_without_weights_goes_for_nobody(house: House) -> None:
+    class Client(ModelService):
+        @task
+        def ask(self) -> int:
+            return 1
+
+    house.ledger.policy = cost_rate
+    house.pool.budget("120KB")
+    house.registry.register("client", Client).ask()
+    one, two = house.make("one", 50), house.make("two", 90)
+    one.ask()
+    two.ask()
+    assert house.there() == ["client", "two"]
+
+
+def test_what_others_share_is_not_freed_by_one_of_them(house: House) -> None:
+    class Sharing(ModelService):
+        def load(self) -> None:
+            self.base = self.shared("base", lambda: np.ones(80 * KB, np.uint8))
+
+        @task
+        def ask(self) -> int:
+            return int(self.base[0])
+
+    house.budget(100)
+    crit = house.registry.register("crit", Sharing, priority="critical")
+    one = house.registry.register("one", Sharing)
+    crit.ask()
+    one.ask()
+    with pytest.raises(ResourceExhausted):
+        house.make("large", 90).load()
+    assert one.state == "ready", "its going would free nothing"
+
+
+def test_an_accepted_call_that_ends_outside_wakes_who_waits_for_the_room(house: House) -> None:
+    gates = Gates()
+
+    def slowly(error: GrymError, *args: Any) -> str:
+        gates.tell("in")
+        gates.wait("go")
+        return "instead"
+
+    house.budget(15)
+    one = house.make("one", fallback=slowly, breaker=True)
+    one.ask()
+    assert one.breaker is not None
+    one.breaker.open()
+    call = one.ask.submit()
+    gates.wait("in")
+    waiting = start(house.make("two").ask)
+    until(lambda: bool(house.ledger.line))
+    gates.tell("go")
+    assert call.result(WAIT) == "instead"
+    assert outcome(waiting) is None
+
+
+def test_a_size_measured_with_other_code_says_nothing(house: House) -> None:
+    house.budget(50)
+    work = house.registry.register("work", Weights, config={"kb": 45}, memory="45KB")
+    work.ask()
+
+    class Smaller(Weights):
+        def load(self) -> None:
+            self.parts, self.there = [np.full(20 * KB, self.kb % 256, np.uint8)], True
+
+    work = house.registry.register("work", Smaller, config={"kb": 45}, memory="20KB")
+    house.budget(30)
+    work.load()
+    [account] = house.pool.memory().holders
+    assert (account.asked, account.source) == (20 * KB, "stated")
+
+
+def test_a_policy_that_raises_is_said_and_another_decides(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(candidate: Any, now: float) -> float:
+        raise KeyError("what")
+
+    house.budget(15)
+    house.ledger.policy = broken
+    one, two = house.make("one"), house.make("two")
+    one.ask()
+    two.ask()
+    assert house.there() == ["two"]
+    assert "the policy broken raised KeyError: 'what'; cost-rate decides instead" in caplog.messages
+
+
+def test_a_call_that_can_never_have_its_room_sends_nobody_away(house: House) -> None:
+    house.pool.budget("1MB")
+    house.make("idle").load()
+    house.ledger.make_room("work", "cpu", 2_000_000)
+    assert house.there() == ["idle"]
+
+
 def test_the_idle_go_for_another_and_are_back_with_their_next_call(house: House) -> None:
     house.budget(35)
     one, two, three, four = (house.make(name) for name in ("one", "two", "three", "four"))
