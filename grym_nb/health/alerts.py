@@ -146,7 +146,7 @@ class Alerts:
             problem = Problem("rule", name, f"a rule that there is.{closest(name, self._rules)}")
             raise ValidationError(f"there is no rule {name!r}", problems=[problem])
         with self._lock:
-            self._rules = {known: rule for known, rule in self._rules.items() if known != name}
+            self._rules = _but(self._rules, name)
         for key in [key for key in self._tracks.copy() if key[0] == name]:
             del self._tracks[key]
 
@@ -327,3 +327,7 @@ class Alerts:
 
 def _without(all: tuple[T, ...], gone: T) -> tuple[T, ...]:
     return tuple([one for one in all if one is not gone])
+
+
+def _but(rules: dict[str, Rule], name: str) -> dict[str, Rule]:
+    return {known: rule for known, rule in rules.items() if known != name}
