@@ -247,14 +247,13 @@ class Ledger:
 
     def taken(self, device: str = TOTAL) -> int:
         """Return how many bytes of a device, or of all, are reserved; what two share counts once."""
-        there: Storages = {}
-        asked = 0
-        for one in self.held:
-            if one.storages is not None:
-                there |= one.storages
-            else:
-                asked += sum(one.asked.values()) if device == TOTAL else one.asked.get(device, 0)
-        return asked + (sum(there.values()) if device == TOTAL else total(there).get(device, 0))
+        held = self.held
+        asked = sum([self._size(one, device) for one in held if one.storages is None])
+        return asked + _on(device, _joined(held))
+
+    def of_others(self, mine: Reservation | None = None) -> Storages:
+        """Return what is in the books, but for one's own: weights that services share are in both."""
+        return _joined([one for one in self.held if one is not mine])
 
     # -- whose turn it is --------------------------------------------------------------------------
 
@@ -309,31 +308,24 @@ class Ledger:
 
     def _frees(self, gone: Sequence[Reservation], device: str) -> int:
         """Return how many bytes of a device are free once these have gone: not what others have, too."""
-        stay: Storages = {}
-        for one in self.held:
-            if one not in gone:
-                stay |= one.storages or {}
-        freed: Storages = {}
-        for one in gone:
-            freed |= {key: size for key, size in (one.storages or {}).items() if key not in stay}
+        stay = _joined([one for one in self.held if one not in gone])
+        freed = {key: size for key, size in _joined(gone).items() if key not in stay}
         asked = sum(self._size(one, device) for one in gone if one.storages is None)
-        return asked + (sum(freed.values()) if device == TOTAL else total(freed).get(device, 0))
+        return asked + _on(device, freed)
 
     def _idle(self, device: str, owner: str = "") -> list[tuple[Candidate, Tenant]]:
         """Return who could go from a device now, for an owner; what several share counts a part for each."""
         owners = Counter(key for one in self.held for key in one.storages or ())
         found = []
         for one in self.others(device):
-            if one.tenant is None:
-                continue
             size = self._size(one, device)
             if one.storages is not None:
                 parts = {key: held // owners[key] for key, held in one.storages.items()}
-                size = sum(parts.values()) if device == TOTAL else total(parts).get(device, 0)
-            candidate = one.tenant.candidate(device, size) if size else None
+                size = _on(device, parts)
+            candidate = one.tenant.candidate(device, size) if size and one.tenant else None
             if candidate is not None and one.owner == owner:
                 candidate = replace(candidate, priority=CRITICAL)  # its own parked copy goes last
-            if candidate is not None:
+            if candidate is not None and one.tenant is not None:
                 found.append((candidate, one.tenant))
         return found
 
@@ -494,3 +486,13 @@ class Ledger:
                 *(self._policy_name, candidates, chosen, why),
             )
         )
+
+
+def _joined(reservations: Sequence[Reservation]) -> Storages:
+    """Return what several have, each storage once."""
+    return {key: size for one in reservations for key, size in (one.storages or {}).items()}
+
+
+def _on(device: str, storages: Storages) -> int:
+    """Return how many bytes of them are on a device, or on all."""
+    return sum(storages.values()) if device == TOTAL else total(storages).get(device, 0)

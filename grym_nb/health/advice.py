@@ -88,7 +88,7 @@ def _uneven(seen: Seen) -> Iterator[tuple[str, str]]:
     p50, p99 = seen.answered.p50, seen.answered.p99
     if seen.answered.count >= 5 * _ENOUGH and p50 and p99 and p99 > 10 * p50 and p99 > 0.5:
         yield (
-            "look at the slow ones: `with grym_nb.metrics.profile(...)`, or give long inputs in parts",
+            "look at the slow ones with grym_nb.metrics.profiling.profile, or give long inputs in parts",
             f"one call in a hundred takes {seconds(p99)}, the usual one {seconds(p50)}",
         )
 

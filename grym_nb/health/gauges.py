@@ -114,7 +114,7 @@ DEFAULT_RULES = (
         *("memory", "kernel.memory.share"),
         above=0.85,
         clear=0.8,
-        severity="warning",
+        severity="info",
         inhibited_by=("memory limit",),
         suggest="%grym mem shows who has it",
         words="85 % of the memory is in use",

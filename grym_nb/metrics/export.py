@@ -38,8 +38,11 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
 }
 
 _HELP: Mapping[str, str] = {
+    "kernel.loop.lag.seconds": "How late the kernel's event loop was, the last time.",
+    "kernel.loop.longest.seconds": "How late the kernel's event loop was at most lately.",
     "kernel.memory.bytes": "Resident memory of the kernel's process.",
     "kernel.memory.share": "Share of the memory that the kernel may use which is in use, 0 to 1.",
+    "operation.seconds": "What tracked operations took, by how they ended.",
     "recovery.attempts": "Steps that recovery took for a service, by what came of them.",
     "recovery.given_up": "Times that recovery left a service as failed.",
     "recovery.seconds": "From the first sign of trouble until recovery had mended a service.",

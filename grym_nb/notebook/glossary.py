@@ -48,6 +48,11 @@ GLOSSARY: tuple[Row, ...] = (
     Row("ResourceManager", "ResourcePool", "grym_nb.hardening.resources.ResourcePool"),
     Row("HealthMonitor, ServiceHealthMonitor", "HealthMonitor", "grym_nb.health.monitor.HealthMonitor"),
     Row("RecoveryManager", "Recovery", "grym_nb.health.recovery.Recovery"),
+    Row(
+        "PerformanceMonitor, OperationProfiler",
+        "Metrics.track, profile",
+        "grym_nb.metrics.profiling.profile",
+    ),
     Row("AudioProcessor", "functions, and the dsp service", "grym_nb.audio.features"),
 )
 

@@ -151,7 +151,7 @@ def _kept(runtime: Runtime) -> tuple[str, int]:
     failure, traceback = failures.failure, failures.traceback
     if failure is None or traceback is None:
         return "", 0
-    books = {key for one in runtime.resources.ledger.held for key in one.storages or ()}
+    books = runtime.resources.ledger.of_others()
     held = sum(size for key, size in storages_of(traceback).items() if key not in books)
     return f"{failure.service}.{failure.task}", held
 

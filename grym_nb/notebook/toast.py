@@ -27,8 +27,9 @@ class Toasts:
         self._waiting: deque[Alert] = deque(maxlen=_MOST)
 
     def hear(self, event: AlertChanged) -> None:
-        """Keep an alert to be shown."""
-        self._waiting.append(event.alert)
+        """Keep an alert to be shown, unless it is only for the log."""
+        if event.alert.severity != "info":
+            self._waiting.append(event.alert)
 
     def show(self, *_: object) -> None:
         """Show what has come since the last time, all in one output."""

@@ -268,7 +268,8 @@ class ServiceRecord:
             return False
         if self.lifecycle.state == "draining":
             self.condition.notify_all()
-        wake_if_idle(self)
+        if instance.wanted:
+            wake_if_idle(self)
         return instance.retired
 
     def abandon(self, frame: Frame) -> None:

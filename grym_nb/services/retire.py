@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grym_nb.errors import CallTimeout, Interrupted, ServiceError, StateError
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.returning import give_back
-from grym_nb.hardening.storages import Storages
 from grym_nb.render import seconds
 from grym_nb.render import size as in_words
 from grym_nb.services.failure import describe
@@ -242,7 +241,8 @@ def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
     try:
         model, instance.model = instance.model, None
         if instance.reservation is not None and instance.reservation.size >= _WORTH_GIVING_BACK:
-            remains = Remains(record.name, model, apart=_of_others(record, instance))
+            others = record.ports.resources.ledger.of_others(instance.reservation)
+            remains = Remains(record.name, model, apart=others)
         hook = getattr(model, "unload", None)
         del model
         return None if hook is None else _run_hook(record, instance, hook)
@@ -259,15 +259,6 @@ def release_parked(record: ServiceRecord, parked: Parked) -> ServiceError | None
     """Let go of what was parked, for good; return what its unload hook raised, told."""
     parked.moved = {}  # else it would be held by this
     return release(record, parked.instance)
-
-
-def _of_others(record: ServiceRecord, instance: Instance) -> Storages:
-    """Return what is in the books of others: weights that services share."""
-    found: Storages = {}
-    for one in record.ports.resources.ledger.held:
-        if one is not instance.reservation:
-            found |= one.storages or {}
-    return found
 
 
 def _out_of_the_books(instance: Instance) -> None:

@@ -45,8 +45,7 @@ def park(record: ServiceRecord, instance: Instance, tenant: Tenant) -> Parked | 
     if reservation is None:
         return None
     ledger = record.ports.resources.ledger
-    others = {key for one in ledger.held if one is not reservation for key in one.storages or ()}
-    if others & (reservation.storages or {}).keys():
+    if ledger.of_others(reservation).keys() & (reservation.storages or {}).keys():
         return None  # what it shares stays where others compute with it
     there = {device: size for device, size in reservation.sizes.items() if device != "cpu"}
     tensors = tensors_in(instance.model)

@@ -307,7 +307,9 @@ def test_what_cannot_be_delivered_is_logged_and_no_more(
     webhook("http://127.0.0.1:1/none", work=at_once, timeout=1.0)(notice)
     command(["/no/such/program"], work=at_once)(notice)
     command([sys.executable, "-c", "import sys; sys.exit('not today')"], work=at_once)(notice)
-    command([sys.executable, "-c", "import time; time.sleep(60)"], work=at_once, timeout=0.2)(notice)
+    command([sys.executable, "-c", "import threading; threading.Event().wait()"], work=at_once, timeout=0.2)(
+        notice
+    )
     told = "\n".join(caplog.messages)
     assert len(caplog.messages) == 5
     for word in ("500", "127.0.0.1", "/no/such/program", "not today", "timed out"):

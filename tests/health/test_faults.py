@@ -43,8 +43,7 @@ class Model(ModelService):
             raise RuntimeError(self.fault)
         if self.fault == "hangs":
             assert self.gates is not None
-            self.gates.tell("in")
-            self.gates.wait("go")
+            self.gates.hold()
         if self.fault == "leaks":
             self.kept.append(np.ones(1000))
         return n

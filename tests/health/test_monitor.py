@@ -12,7 +12,7 @@ from grym_nb.events import HealthChanged, SystemHealthChanged
 from grym_nb.health.monitor import HealthMonitor
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
-from tests.services.crowd import WAIT, Gates, outcome, start, until
+from tests.services.crowd import WAIT, Gates, outcome, until
 
 
 class Net(ModelService):
@@ -138,11 +138,7 @@ def test_a_call_past_its_deadline_is_stuck(house: House) -> None:
     net = house.net()
     net.ask()
 
-    def hang() -> None:
-        gates.tell("in")
-        gates.wait("go")
-
-    call = net.ask.with_(timeout=10.0).submit(hang)
+    call = net.ask.with_(timeout=10.0).submit(gates.hold)
     gates.wait("in")
     house.look()
     house.look(6)
@@ -161,11 +157,7 @@ def test_a_call_that_takes_far_longer_than_any_before_hangs_unless_it_makes_prog
     net = house.net()
     net.ask(lambda: house.clock.advance(1.0))
 
-    def hang() -> None:
-        gates.tell("in")
-        gates.wait("go")
-
-    call = net.ask.submit(hang)
+    call = net.ask.submit(gates.hold)
     gates.wait("in")
     house.look(20)
     assert net.health == "healthy", net._record.health_reason
@@ -291,4 +283,4 @@ def test_it_looks_by_itself_once_it_is_started(registry: ServiceRegistry) -> Non
     until(lambda: net.health == "healthy")
     monitor.close()
     monitor.close()
-    outcome(start(lambda: None))
+    assert monitor.of("net").verdict == "healthy"

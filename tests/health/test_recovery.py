@@ -72,6 +72,7 @@ class House:
             self.clock.advance(1.0)
             self.monitor.history.step()
         self.monitor.step()
+        until(lambda: not any(runs for _, runs in self.monitor._pings.values()))
 
     def steps(self) -> list[tuple[str, bool]]:
         return [(one.step, one.helped) for one in self.ended]
@@ -158,11 +159,7 @@ def test_a_call_that_hangs_is_left_behind_and_the_next_ones_are_answered(house: 
     net = house.net()
     net.ask()
 
-    def hang() -> None:
-        gates.tell("in")
-        gates.wait("go")
-
-    call = net.ask.with_(timeout=10.0).submit(hang)
+    call = net.ask.with_(timeout=10.0).submit(gates.hold)
     gates.wait("in")
     house.look(11)
     assert isinstance(outcome(call), GrymError)
@@ -234,13 +231,19 @@ def test_failed_loads_are_tried_again_where_that_is_wanted(house: House) -> None
     assert house.steps() == [("reset", False), ("reload", True)] and net.state == "ready"
 
 
-def test_the_authors_errors_are_nothing_that_another_try_would_cure(house: House) -> None:
-    recovery = house.recovery()
+def poisoned(house: House) -> ServiceHandle:
+    """Return a service whose calls fail, while its ping answers."""
     net = house.net(way="call").load()
     net._record.instance.model.ill = True  # type: ignore[union-attr]
     for _ in range(8):
         with pytest.raises(GrymError):
             net.ask()
+    return net
+
+
+def test_the_authors_errors_are_nothing_that_another_try_would_cure(house: House) -> None:
+    recovery = house.recovery()
+    net = poisoned(house)
     for _ in range(3):
         house.look()
     assert net.health == "unhealthy" and recovery._cases == {}
@@ -249,19 +252,13 @@ def test_the_authors_errors_are_nothing_that_another_try_would_cure(house: House
 def test_a_ping_that_raises_after_the_verdict_is_heard_too(house: House) -> None:
     """First its calls fail, which may be for what they are given; then its ping says that it is not."""
     recovery = house.recovery()
-    net = house.net(way="call").load()
-    net._record.instance.model.ill = True  # type: ignore[union-attr]
-    for _ in range(8):
-        with pytest.raises(GrymError):
-            net.ask()
+    net = poisoned(house)
     for _ in range(3):
         house.look()
-        until(lambda: not any(runs for _, runs in house.monitor._pings.values()))
     assert net.health == "unhealthy" and recovery._cases == {}
     net._record.instance.model.way = "ping"  # type: ignore[union-attr]
     for _ in range(3):
         house.look()
-        until(lambda: not any(runs for _, runs in house.monitor._pings.values()))
     house.until_over(recovery)
     assert house.steps()[-1] == ("reload", True)
 
@@ -279,11 +276,7 @@ def test_nothing_is_mended_twice_at_a_time_or_in_the_middle_of_a_drain(house: Ho
     recovery = house.recovery(policy=RecoveryPolicy(steps=("reload",)))
     net = house.net().load()
 
-    def hold() -> None:
-        gates.tell("in")
-        gates.wait("go")
-
-    call = net.ask.submit(hold)
+    call = net.ask.submit(gates.hold)
     gates.wait("in")
     assert recovery.begin("net", "as asked")
     until(lambda: net.state == "draining")

@@ -140,6 +140,11 @@ class Gates:
         """Wait until it has."""
         passes(self[name])
 
+    def hold(self) -> None:
+        """Tell "in", and wait for "go": what a task does that is to be found inside."""
+        self.tell("in")
+        self.wait("go")
+
 
 class Overlap:
     """Counts how many are inside at a time, and remembers the most."""
