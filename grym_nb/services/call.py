@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -26,14 +25,13 @@ from grym_nb.errors import (
 )
 from grym_nb.render import Table, brief, redacted, seconds
 from grym_nb.services.frame import CURRENT, Frame, Options, limit_of
-from grym_nb.services.progress import SHOW_EVERY, Wait, show, wait_a_while
+from grym_nb.services.on_loop import ending
+from grym_nb.services.progress import Wait, show, wait_a_while
 from grym_nb.services.relay import hand_over
 from grym_nb.services.turns import in_line, refuse_endless_wait, resumed, resumed_on_loop
 from grym_nb.services.waits import aside, step_aside, step_back, waits_for
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from grym_nb.pulse import Entry
     from grym_nb.services.places import Ticket
 
@@ -311,8 +309,7 @@ class Call(Future[Any]):
     def _wait_here(self, me: Frame | None, until: float | None) -> None:
         with Wait(f"{self.service}.{self.task}") as waits:
             while not self.done():
-                if me is not None:
-                    me.check()  # the call that waits may be cancelled, or late
+                self._refuse_in_vain(me)
                 if (frame := self._frame) is not None and (turn := in_line(frame)) is not None:
                     refuse_endless_wait(frame, turn)
                 if until is not None and time.monotonic() >= until:
@@ -403,31 +400,38 @@ class Call(Future[Any]):
         async with resumed_on_loop(frame):
             left = step_aside(frame, on)
             try:
-                return await self._ended()
+                return await self._ended(frame)
             finally:
                 await step_back(left, on)
 
-    async def _ended(self) -> Any:
+    async def _ended(self, me: Frame | None = None) -> Any:
         """Return the result on this event loop, with progress shown meanwhile; cancelled, it cancels."""
-        import asyncio
-
-        ended, loop = asyncio.wrap_future(self), asyncio.get_running_loop()
-        ticks = _here.ticks
-        if ticks is None or ticks.loop is not loop:
-            ticks = _here.ticks = _Ticks(loop)
         with Wait(f"{self.service}.{self.task}") as waits:
-            ticks.add(ended, partial(self._tell, waits))
             try:
-                return await ended
+                self._refuse_in_vain(me)
+                await ending(self, partial(self._look, me, waits))
             except BaseException as error:
-                self.cancel()
-                with suppress(RuntimeError):  # the loop was closed under it
-                    ended.cancel()
-                if isinstance(error, asyncio.CancelledError):
+                if not isinstance(error, GrymError):
+                    self.cancel()
+                if type(error).__name__ == "CancelledError":
                     shown_as(error, self._given_up())
                 raise
-            finally:
-                ticks.awaited.pop(ended, None)
+        return self.result()
+
+    def _look(self, me: Frame | None, waits: Wait) -> None:
+        self._refuse_in_vain(me)
+        self._tell(waits)
+
+    def _refuse_in_vain(self, me: Frame | None) -> None:
+        """Raise when the call that waits was cancelled, or is late: what it asked for ends with it."""
+        if me is None:
+            return
+        try:
+            me.check()
+        except GrymError:
+            if (frame := self._frame) is not None and me in frame.chain():
+                self.cancel()
+            raise
 
     def __repr__(self) -> str:
         if not self.done():
@@ -449,38 +453,6 @@ def _expire_above(frame: Frame, on_pulse: bool) -> None:
             if above.deadline <= frame.record.ports.clock():
                 call.expire(on_pulse=on_pulse)  # and those above it
             return
-
-
-class _Ticks:
-    """Wakes an event loop a few times a second while calls are awaited on it, and shows their progress.
-
-    Also where nothing is shown: a loop that only waits does not see Ctrl-C.
-    """
-
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self.loop = loop
-        self.awaited: dict[Any, Callable[[], None]] = {}
-        self._armed = False
-
-    def add(self, ended: Any, tell: Callable[[], None]) -> None:
-        self.awaited[ended] = tell
-        if not self._armed:
-            self._armed = True
-            self.loop.call_later(SHOW_EVERY, self._tick)
-
-    def _tick(self) -> None:
-        self._armed = bool(self.awaited)
-        if self._armed:
-            self.loop.call_later(SHOW_EVERY, self._tick)
-        for tell in tuple(self.awaited.values()):
-            self.loop.call_soon(tell)  # one by one, so that none is in another's way
-
-
-class _Here(threading.local):
-    ticks: _Ticks | None = None  # of the loop that runs in this thread
-
-
-_here = _Here()
 
 
 def _bare_result(id: str, value: Any, error: BaseException | None) -> TaskResult:

@@ -166,10 +166,10 @@ def test_the_books_the_budget_and_why_somebody_went(kernel: Kernel) -> None:
     assert "(0%)" in shown and "of what had been there before" not in shown
     kernel.run("for s in small: s.unload(), s.count()").checked()
     assert "of what had been there before" in (kernel.run("%grym mem").checked().result_text or "")
-    shown = kernel.run("%grym mem --budget cpu=2 GB total=3 GB").checked().result_text or ""
-    assert "2.0 GB" in shown and "3.0 GB" in shown
+    shown = kernel.run("%grym mem --budget cpu=71 TB total=72 TB").checked().result_text or ""
+    assert "71.0 TB" in shown and "72.0 TB" in shown
     shown = kernel.run("%grym mem --budget cpu=none total=1GB").checked().result_text or ""
-    assert "2.0 GB" not in shown
+    assert "71.0 TB" not in shown
     error = kernel.run("%grym mem --budget lots").error
     assert error is not None and "'lots' is not a size" in error.evalue
     assert "nobody had to go" not in why

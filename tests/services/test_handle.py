@@ -23,7 +23,7 @@ from grym_nb.errors import (
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, Task, task
 from grym_nb.services.call import Call, Provenance
 from grym_nb.testing import FakeClock
-from tests.services.crowd import Gates, Overlap, all_at_once, outcome, passes, start, until
+from tests.services.crowd import WAIT, Gates, Overlap, all_at_once, outcome, passes, start, until
 
 
 class Tool(ModelService):
@@ -316,6 +316,37 @@ class TestNested:
 
         answers = outcome(start(a.later, both))
         assert [type(answer) for answer in answers] == [int, int]
+
+    def test_a_cancelled_call_that_awaits_ends_and_takes_along_only_what_it_asked_for(
+        self, pair: tuple[ServiceHandle, ServiceHandle]
+    ) -> None:
+        """On a loop of its own, where nobody else could end its await: before it begins, and within it."""
+        a, b = pair
+        gates = Gates()
+        held = b.count.submit(gates.hold)
+        gates.wait("in")
+
+        def its_own() -> Any:
+            gates.tell("computes")
+            gates.wait("cancelled")
+            return asyncio.run(_gather(b.count.submit()))
+
+        def of_others() -> Any:
+            return asyncio.run(_gather(held))
+
+        call = a.count.submit(its_own)
+        gates.wait("computes")
+        call.cancel()
+        gates.tell("cancelled")
+        until(lambda: a.status().running == () and not b._record.lane.waiting)
+        call = a.count.submit(of_others)
+        until(lambda: any(frame.waits_for for frame in a._record.lane.frames()))
+        call.cancel()
+        until(lambda: a.status().running == ())
+        assert not held.done()
+        gates.tell("go")
+        assert held.result(WAIT) == 1
+        assert self.most(a, b) == 1
 
     def test_a_blocking_call_on_the_loop_that_would_stop_it_is_refused(self, tool: ServiceHandle) -> None:
         with pytest.raises(CallBlocked, match="would stop the event loop") as caught:
