@@ -14,7 +14,8 @@ from grym_nb.render import size as in_words
 
 if TYPE_CHECKING:
     from grym_nb.hardening.eviction import Candidate
-    from grym_nb.hardening.ledger import Decision, Ledger, Reservation
+    from grym_nb.hardening.ledger import Ledger
+    from grym_nb.hardening.reservations import Decision, Reservation
 
 __all__ = ["Account", "Accounts", "Memory", "accounts_of", "decisions_table"]
 
@@ -116,7 +117,7 @@ def accounts_of(ledger: Ledger, found: Mapping[str, Device]) -> Accounts:
 
 def _in_line(one: Reservation) -> tuple[str, str, str]:
     asked = ", ".join(f"{in_words(size)} of {device}" for device, size in one.asked.items())
-    return one.owner, asked, str(getattr(one.tenant, "room", None) or "")
+    return one.owner, asked, str(one.room or "")
 
 
 def _memory(ledger: Ledger, name: str, device: Device | None) -> Memory:

@@ -10,124 +10,26 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Self
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Literal
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.devices import Device
 from grym_nb.errors import ResourceExhausted
 from grym_nb.hardening.eviction import Candidate, Policy, choose, cost_rate
+from grym_nb.hardening.reservations import TOTAL, Decision, Reservation, Shortage, Tenant
 from grym_nb.hardening.storages import Storages, total
 from grym_nb.priority import CRITICAL
 from grym_nb.render import size as in_words
 
-__all__ = ["TOTAL", "Decision", "Ledger", "Reservation", "Shortage", "Tenant"]
+__all__ = ["Ledger"]
 
 _log = logging.getLogger(__name__)
-TOTAL = "total"  # the budget of all devices together
 _DECISIONS_KEPT = 1000
-
-
-class Tenant(Protocol):
-    """Who has a reservation and could go: a service."""
-
-    @property
-    def state(self) -> str:
-        """What it does now, in a few words."""
-
-    def candidate(self, device: str, size: int) -> Candidate | None:
-        """Return what a policy judges it by; None while it is in use, or is to stay."""
-
-    def stays(self) -> bool:
-        """Tell whether it is never to go for others."""
-
-    def busy(self) -> Sequence[Any]:
-        """Return the calls that keep it from going, and end by themselves."""
-
-    def evict(self, reason: str) -> bool:
-        """Let go of what it holds, unless it is in use by now; tell whether it did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """What is lacking for a reservation."""
-
-    device: str
-    asked: int
-    lacking: int
-    limit: int | None  # of the device, or of all; None: nobody set one, and the device does not tell
-    taken: int  # by reservations
-    free: int | None  # of the device, as it tells itself
-
-    def __str__(self) -> str:
-        told = [f"{in_words(self.asked)} of {self.device} asked for"]
-        if self.limit is not None:
-            told.append(f"{in_words(self.taken)} of {in_words(self.limit)} taken")
-        if self.free is not None:
-            told.append(f"{in_words(self.free)} free on it")
-        return ", ".join(told)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One step by which room was made, or not, with all that it was decided by: it can be replayed."""
-
-    at: float
-    owner: str  # for whom
-    what: Literal["admitted", "evicted", "waits", "refused", "over", "idle"]
-    device: str
-    asked: int
-    lacking: int
-    policy: str
-    candidates: tuple[Candidate, ...]
-    chosen: tuple[str, ...]
-    why: str
-
-
-class Reservation:
-    """Bytes that are their owner's, by device, until released; a context manager."""
-
-    __slots__ = ("_ledger", "asked", "beside", "owner", "seen", "source", "storages", "tenant")
-
-    def __init__(
-        self, ledger: Ledger, owner: str, asked: Mapping[str, int], tenant: Tenant | None, source: str
-    ) -> None:
-        self._ledger = ledger
-        self.owner = owner
-        self.asked = dict(asked)  # by device, as predicted
-        self.source = source  # how it was known: stated, files, measured before, ...
-        self.tenant = tenant
-        self.storages: Storages | None = None  # once it is there
-        self.beside: Collection[str] = ()  # owners of what is held for this one
-        self.seen = 0  # which of the ledger's changes its owner knows
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """How many bytes it takes on each device: as measured, else as asked for."""
-        return dict(self.asked) if self.storages is None else total(self.storages)
-
-    @property
-    def size(self) -> int:
-        """How many bytes that is on all devices together."""
-        return sum(self.sizes.values())
-
-    def measured(self, storages: Storages) -> None:
-        """Replace what was asked for by what is really there."""
-        self._ledger.measured(self, storages)
-
-    def release(self) -> None:
-        """Give it back, or leave the line for it; does nothing twice."""
-        self._ledger.release(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def __repr__(self) -> str:
-        sizes = ", ".join(f"{in_words(size)} of {device}" for device, size in self.sizes.items())
-        return f"<Reservation of {self.owner}: {sizes or 'nothing'} ({self.source})>"
+#: for whom somebody goes just now: what its going needs comes first, or neither would ever end
+_GOING_FOR: ContextVar[Reservation | None] = ContextVar("grym_going_for", default=None)
 
 
 class Ledger:
@@ -155,6 +57,9 @@ class Ledger:
         #: runs a job in a thread that may take its time; None: who is in use stays, budget or not
         self.later: Callable[[Callable[[], object]], object] | None = None
         self._over = False  # a budget, for as long as those in use stay
+        #: a block in which whoever reserves by hand waits; may raise instead
+        self.waiting: Callable[[Reservation, Shortage], AbstractContextManager[object]]
+        self.waiting = lambda mine, short: nullcontext()
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -176,9 +81,13 @@ class Ledger:
         mine.beside = beside  # whose models are held for this one: they cannot go for it
         try:
             with self.lock:
-                self.line += (mine,)
-            emptied = noted = False
+                self._stand_in_line(mine)
+            emptied = noted = looked = False
             while (short := self._taken(mine)) is not None:
+                if not looked:
+                    looked = True
+                    self.look_again()
+                    continue
                 if not emptied and short.free is not None and short.asked > short.free:
                     emptied = True
                     self._give_back(short.device)  # what lies in caches is nobody's
@@ -193,6 +102,11 @@ class Ledger:
             self.release(mine)
             raise
         return mine
+
+    def _stand_in_line(self, mine: Reservation) -> None:
+        first = _GOING_FOR.get()
+        at = self.line.index(first) if first in self.line else len(self.line)
+        self.line = (*self.line[:at], mine, *self.line[at:])
 
     def at_once(self, owner: str, asked: Mapping[str, int], tenant: Tenant | None) -> Reservation | None:
         """Return a reservation where there is room now, nobody goes for it and nobody waits; else None."""
@@ -343,7 +257,11 @@ class Ledger:
             return False
         names = tuple([one.name for one in going])
         self._note(mine, "evicted", short, candidates, names, str(short))
-        gone = [idle[name][1].evict(f"room for {mine.owner}") for name in names]
+        token = _GOING_FOR.set(mine)
+        try:
+            gone = [idle[name][1].evict(f"room for {mine.owner}") for name in names]
+        finally:
+            _GOING_FOR.reset(token)
         return any(gone)
 
     def _chosen(self, candidates: tuple[Candidate, ...], need: int, now: float) -> tuple[Candidate, ...]:
@@ -416,6 +334,15 @@ class Ledger:
                     self._note(mine, "over", short, why=f"expected: {mine.source}")
                     told = "%s takes %s: %s of the budget of %s are taken"
                     _log.warning(told, mine.owner, *map(in_words, (size, taken, limit)))
+
+    def look_again(self) -> None:
+        """Take in what those hold by now whom nobody uses: weights may have been replaced since."""
+        for one in self.held:
+            now = one.tenant.holds() if one.storages is not None and one.tenant is not None else None
+            if now is not None and now != one.storages:
+                with self.lock:
+                    one.storages = now
+                    self._changed()
 
     def release(self, mine: Reservation) -> None:
         """Take a reservation out, or out of the line."""

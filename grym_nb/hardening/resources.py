@@ -21,10 +21,11 @@ from grym_nb.errors import CallTimeout, ConfigError, Problem, closest, says_what
 from grym_nb.hardening.accounts import Accounts, accounts_of
 from grym_nb.hardening.eviction import POLICIES, Policy
 from grym_nb.hardening.leases import Lease, Place
-from grym_nb.hardening.ledger import TOTAL, Decision, Ledger, Reservation, Shortage
+from grym_nb.hardening.ledger import Ledger
 from grym_nb.hardening.policy import FLAG, SECONDS, or_none
 from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM, Pressure, pressure
 from grym_nb.hardening.remains import Remains
+from grym_nb.hardening.reservations import TOTAL, Decision, Reservation, Shortage
 from grym_nb.hardening.returning import give_back
 from grym_nb.priority import priority_of
 from grym_nb.render import Table, brief
@@ -316,7 +317,7 @@ class ResourcePool:
                     cause=f"taken: {ledger.holders(short.device)}",
                     hint="wait longer, or unload one of them: %grym mem",
                 )
-            with ledger.lock:
+            with ledger.waiting(mine, short), ledger.lock:
                 if not ledger.changed(mine):
                     wait(self._clock, ledger.condition, deadline)
 
@@ -324,6 +325,7 @@ class ResourcePool:
 
     def memory(self) -> Accounts:
         """Return how much of each device is taken, and by whom."""
+        self.ledger.look_again()
         return accounts_of(self.ledger, self._memories())
 
     def look(self) -> Pressure:

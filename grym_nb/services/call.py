@@ -28,7 +28,7 @@ from grym_nb.services.frame import CURRENT, Frame, Options, limit_of
 from grym_nb.services.on_loop import ending
 from grym_nb.services.progress import Wait, show, wait_a_while
 from grym_nb.services.relay import hand_over
-from grym_nb.services.turns import in_line, refuse_endless_wait, resumed, resumed_on_loop
+from grym_nb.services.turns import resumed, resumed_on_loop
 from grym_nb.services.waits import aside, step_aside, step_back, waits_for
 
 if TYPE_CHECKING:
@@ -310,8 +310,9 @@ class Call(Future[Any]):
         with Wait(f"{self.service}.{self.task}") as waits:
             while not self.done():
                 self._refuse_in_vain(me)
-                if (frame := self._frame) is not None and (turn := in_line(frame)) is not None:
-                    refuse_endless_wait(frame, turn)
+                if (frame := self._frame) is not None:
+                    for what in frame.waits_for:
+                        what.refuse_here()
                 if until is not None and time.monotonic() >= until:
                     raise CallTimeout(
                         f"{self.service}.{self.task} has not ended yet: {self!r}",

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, Problem, ValidationError
 from grym_nb.priority import priority_of
@@ -96,23 +96,30 @@ def stack(frame: Frame | None) -> Iterator[Frame]:
         frame = frame.parent if frame.inline else None
 
 
-class Awaited(Protocol):
-    """Something a call can wait for: another call, a place in line, a slot, the gate, a device."""
+class Awaited:
+    """Something a call can wait for: another call, a place in line, a slot, the gate, a device, room."""
+
+    __slots__ = ()
 
     #: whether any of what it waits for will do, or all of it has to come
-    takes_any: bool
+    takes_any = False
 
     def behind(self) -> Sequence[Awaited] | None:
         """Return what this waits for in turn; None when it does not wait, or its wait ends by itself."""
+        return None
 
     def wake(self) -> None:
         """Let whoever waits for it look again whether that still makes sense."""
 
     def gives_way(self, circle: Sequence[Awaited]) -> bool:
         """Let in those of the circle that wait for it, where it can; tell whether there were any."""
+        return False
+
+    def refuse_here(self) -> None:
+        """Raise where nothing could end the wait for it but what this very thread would do next."""
 
 
-class Frame:
+class Frame(Awaited):
     """One call under way: where it came from, what bounds it, what it holds.
 
     `parent` is the frame that made it, so that nested calls know their chain. `inline` says that it runs
@@ -217,8 +224,6 @@ class Frame:
         """Return the load in which this call is made, if any."""
         return next((f for f in self.chain() if f is not self and f.what == "load"), None)
 
-    takes_any = False
-
     def behind(self) -> Sequence[Awaited] | None:
         """Return what this call waits for; None when it runs, or has a deadline."""
         if self.ended or self.cancelled or self.deadline is not None:
@@ -266,10 +271,6 @@ class Frame:
             what.wake()
         with self.record.lock:
             self.record.condition.notify_all()  # where it waits in its caller's thread
-
-    def gives_way(self, circle: Sequence[Awaited]) -> bool:
-        """Return False: a call ends by itself or not at all."""
-        return False
 
     def check(self) -> None:
         """Raise when the call was cancelled or its deadline has passed."""

@@ -11,7 +11,7 @@ from grym_nb.services.model import tasks_of
 if TYPE_CHECKING:
     from grym_nb.errors import GrymError
     from grym_nb.hardening.leases import Place
-    from grym_nb.hardening.ledger import Reservation
+    from grym_nb.hardening.reservations import Reservation
     from grym_nb.services.frame import Frame
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.tiers import Parked
@@ -59,7 +59,7 @@ class Instance:
 class Footprint:
     """What a service takes in memory, as far as that is known; it outlives the instances."""
 
-    __slots__ = ("heat", "parked", "peaks", "sizes", "versions", "wake_seconds")
+    __slots__ = ("heat", "parked", "peaks", "sizes", "unloading", "versions", "wake_seconds")
 
     def __init__(self) -> None:
         self.heat = Heat()
@@ -67,6 +67,7 @@ class Footprint:
         self.sizes: dict[str, int] | None = None  # by device, as measured when it was last there
         self.versions: tuple[object, ...] = ()  # of code, config and device with which that was
         self.parked: Parked | None = None  # beside its accelerator, until it is called again
+        self.unloading: Frame | None = None  # its unload hook, while that runs
         self.wake_seconds: float | None = None  # what that took, the last time
 
 

@@ -30,7 +30,7 @@ from grym_nb.services.tiers import parked_in, take, wake
 from grym_nb.services.turns import locate
 
 if TYPE_CHECKING:
-    from grym_nb.hardening.ledger import Reservation
+    from grym_nb.hardening.reservations import Reservation
     from grym_nb.services.record import ServiceRecord
 
 __all__ = ["end_load", "load"]

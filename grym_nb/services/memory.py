@@ -6,30 +6,32 @@ Where there is no room, services that nobody uses go; those in use never do, and
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import CallTimeout, GrymError, ResourceExhausted
+from grym_nb.errors import CallBlocked, CallTimeout, GrymError, ResourceExhausted
 from grym_nb.hardening.eviction import Candidate
 from grym_nb.hardening.prediction import predicted
 from grym_nb.hardening.pressure import REFUSED_FROM
 from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
-from grym_nb.hardening.storages import Storages, storages_of, total
+from grym_nb.hardening.storages import Storages, storages_of
 from grym_nb.priority import CRITICAL
 from grym_nb.render import seconds
 from grym_nb.render import size as in_words
-from grym_nb.services.frame import CURRENT, Frame
+from grym_nb.services.frame import CURRENT, Awaited, Frame, current_frame, stack
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Retirement, release_parked, retire
 from grym_nb.services.tiers import take
+from grym_nb.services.turns import resumed
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
-    from grym_nb.hardening.ledger import Ledger, Reservation, Shortage
-    from grym_nb.services.frame import Awaited
+    from grym_nb.hardening.ledger import Ledger
+    from grym_nb.hardening.reservations import Reservation, Shortage
     from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.tiers import Parked
@@ -44,6 +46,7 @@ __all__ = [
     "measure",
     "reserved",
     "unload_idle",
+    "waiting_by_hand",
 ]
 
 _log = logging.getLogger(__name__)
@@ -121,12 +124,9 @@ def measure(record: ServiceRecord, instance: Instance, reservation: Reservation)
     if instance.reservation is reservation:
         return  # it was parked, and is measured already
     instance.reservation = reservation
-    storages = _held_by(instance)
-    if not storages and instance.grown >= OPAQUE:
-        storages = {("cpu", -id(instance)): instance.grown}  # it is no tensor, and still is there
-    reservation.measured(storages)
+    reservation.measured(_held_by(instance))
     instance.learns = reservation.size >= _LEARNED_FROM
-    record.footprint.sizes, record.footprint.versions = total(storages), _versions(record)
+    record.footprint.sizes, record.footprint.versions = reservation.sizes, _versions(record)
     _say_if_larger(record, reservation.size)
 
 
@@ -139,7 +139,10 @@ def _say_if_larger(record: ServiceRecord, size: int) -> None:
 
 def _held_by(instance: Instance) -> Storages:
     """Return the storages of a model, without those of the services it needs."""
-    return {} if instance.model is None else storages_of(instance.model)
+    storages = {} if instance.model is None else storages_of(instance.model)
+    if not storages and instance.grown >= OPAQUE:
+        return {("cpu", -id(instance)): instance.grown}  # it is no tensor, and still is there
+    return storages
 
 
 # -- who may go ------------------------------------------------------------------------------------
@@ -150,7 +153,6 @@ class Resident:
 
     def __init__(self, record: ServiceRecord) -> None:
         self._record = record
-        self.room: Room | None = None  # for which its load waits
         self.instance: Instance | None = None  # once it is there
 
     @property
@@ -190,7 +192,19 @@ class Resident:
         """Return the calls that keep it from going, and end by themselves."""
         record = self._record
         attempt = record._attempt
-        return [attempt.frame] if attempt is not None else record.lane.frames()
+        return [attempt.frame] if attempt is not None else [*record.lane.frames(), *_hook(record)]
+
+    def holds(self) -> Storages | None:
+        """Return what its model holds by now; None while it is in use, or of another instance by now."""
+        record, instance = self._record, self.instance
+        if instance is None or instance.retired or instance is not record.instance or record.users:
+            return None
+        calls = record.last_used
+        try:
+            now = _held_by(instance)
+        except Exception:  # somebody changes it as we look
+            return None
+        return None if record.users or record.last_used != calls else now
 
     def evict(self, reason: str) -> bool:
         """Let the model wait beside its accelerator, or go, unless it is in use by now; tell which."""
@@ -231,6 +245,11 @@ def unload_idle(record: ServiceRecord, seconds: float) -> Parked | None:
     return record.footprint.parked
 
 
+def _hook(record: ServiceRecord) -> list[Frame]:
+    """Return the unload hook of a service, while it runs: what it holds is free once it has ended."""
+    return [] if (frame := record.footprint.unloading) is None else [frame]
+
+
 def _judged(record: ServiceRecord, size: int) -> Candidate:
     heat = record.footprint.heat
     return Candidate(
@@ -266,8 +285,12 @@ class Sleeper:
         return False
 
     def busy(self) -> Sequence[Frame]:
-        """Return no calls."""
-        return ()
+        """Return its unload hook, while that runs."""
+        return _hook(self._record)
+
+    def holds(self) -> Storages | None:
+        """Return None: nobody changes what is parked."""
+        return None
 
     def end(self, parked: Parked) -> None:
         """Let go of this one, unless it was woken meanwhile."""
@@ -300,8 +323,8 @@ def _of_nobody() -> Iterator[None]:
 # -- waiting for room ------------------------------------------------------------------------------
 
 
-class Room:
-    """What a load waits for that has its reservation in line."""
+class Room(Awaited):
+    """What somebody waits for who has a reservation in line."""
 
     def __init__(self, ledger: Ledger, reservation: Reservation, short: Shortage) -> None:
         self.ledger = ledger
@@ -316,8 +339,8 @@ class Room:
         if self.reservation not in ledger.line or ledger.changed(self.reservation):
             return None  # it looks again by itself
         if ahead := ledger.before(self.reservation):
-            first = ahead[0].tenant  # which has to go before any of the others can
-            return [first.room] if isinstance(first, Resident) and first.room is not None else None
+            first = ahead[0].room  # which has to go before any of the others can
+            return [first] if isinstance(first, Room) else None
         others = [one.tenant for one in ledger.others(self.short.device) if one.tenant is not None]
         return [frame for tenant in others if not tenant.stays() for frame in tenant.busy()] or None
 
@@ -337,24 +360,67 @@ class Room:
                 return True
         return False
 
+    def refuse_here(self) -> None:
+        """Raise when all that could make room are streams, or `use()`, that are open in this very thread."""
+        here, busy = threading.get_ident(), self.behind() or ()
+        mine = [one for one in busy if isinstance(one, Frame) and one.suspended == here]
+        if mine and len(mine) == len(busy):
+            raise CallBlocked(
+                f"{self.reservation.owner} would wait for ever: {mine[0].title} is open in this thread",
+                cause=str(self.short),
+                hint=f"{mine[0].how_to_end}; or raise the budget (%grym mem --budget)",
+                service=self.reservation.owner,
+            )
+
     def __str__(self) -> str:
-        busy = [frame.title for frame in self.behind() or () if isinstance(frame, Frame)]
+        others = [one for one in self.behind() or () if isinstance(one, Frame) and self not in one.waits_for]
+        busy = [frame.title for frame in others]
         by = f": {', '.join(dict.fromkeys(busy))} {'runs' if len(busy) == 1 else 'run'}" if busy else ""
         return f"{self.short}{by}"
 
 
 def _wait(load: Frame, room: Room) -> None:
     """Wait until something has changed in the books, or whoever asked for the load wants it no more."""
-    cause, tenant = load.parent, room.reservation.tenant
+    cause = load.parent
     load.refuse_on_loop()
-    assert isinstance(tenant, Resident)
-    tenant.room = room
+    with _known(room), aside(load, room), Wait(load.title) as waits:
+        _look_here(load, room)
+        while not _waited(load, cause, room):
+            waits.on(str(room))
+
+
+@contextmanager
+def _known(room: Room) -> Iterator[None]:
+    """For the time of this block the books tell what a reservation waits for."""
+    room.reservation.room = room
     try:
-        with aside(load, room), Wait(load.title) as waits:
-            while not _waited(load, cause, room):
-                waits.on(str(room))
+        yield
     finally:
-        tenant.room = None
+        room.reservation.room = None
+
+
+def _look_here(frame: Frame, room: Room) -> None:
+    """Raise where only this thread could make room; let those look who wait for this call in theirs."""
+    room.refuse_here()
+    for at in stack(frame):
+        if at.call is not None:
+            at.call.wake()
+
+
+@contextmanager
+def waiting_by_hand(ledger: Ledger, mine: Reservation, short: Shortage) -> Iterator[None]:
+    """A block in which somebody waits who reserves by hand: as any call waits, if it is inside of one."""
+    frame, room = current_frame(), Room(ledger, mine, short)
+    with _known(room), resumed(frame):
+        if frame is None:
+            room.refuse_here()
+            yield
+            return
+        frame.check()
+        frame.refuse_on_loop()
+        with aside(frame, room), Wait(f"room for {mine.owner}"):
+            _look_here(frame, room)
+            yield
 
 
 def _refuse_unwanted(load: Frame, cause: Frame | None) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from grym_nb.services.frame import Awaited
+
 if TYPE_CHECKING:
-    from grym_nb.services.frame import Awaited, Frame
+    from grym_nb.services.frame import Frame
     from grym_nb.services.lane import Lane
 
 __all__ = ["Place", "Ticket"]
 
 
-class Ticket:
+class Ticket(Awaited):
     """Someone in line: `granted` is called, without any lock, once `place` is there.
 
     `rides` is the place of its own chain it waits for, where there is one.
@@ -45,10 +47,6 @@ class Ticket:
         with self.lane.lock:
             self.lane.condition.notify_all()
 
-    def gives_way(self, circle: Sequence[Awaited]) -> bool:
-        """Return False: who waits in line waits for a slot."""
-        return False
-
     def __str__(self) -> str:
         return self.frame.record.held_by()
 
@@ -63,7 +61,7 @@ class Ticket:
         return self.lane.withdraw(self)
 
 
-class Place:
+class Place(Awaited):
     """A slot. Held by one chain: by its `owner`, and `occupant` is the call that computes in it now."""
 
     __slots__ = ("epoch", "frames", "lane", "occupant", "owner", "riders", "streams", "waiting")
@@ -78,16 +76,7 @@ class Place:
         self.riders: Sequence[Frame] = ()  # calls of the chain that ride: they may outlive the owner too
         self.streams: Sequence[Frame] = ()  # generators opened by the chain: they may outlive the owner
 
-    takes_any = False  # it comes back once all who share it have left
-
     def behind(self) -> Sequence[Awaited] | None:
-        """Return the calls that share it; None when it is free."""
+        """Return the calls that share it, all of which have to leave; None when it is free."""
         shared = (self.owner, *self.riders, *self.streams)
         return [frame for frame in shared if frame is not None] or None
-
-    def wake(self) -> None:
-        """Nobody waits for one place: those in line take any."""
-
-    def gives_way(self, circle: Sequence[Awaited]) -> bool:
-        """Return False: a slot is for one call at a time."""
-        return False

@@ -19,6 +19,7 @@ from grym_nb.metrics import Metrics
 from grym_nb.pulse import Pulse, Workers
 from grym_nb.services.engines.loop import LoopThread
 from grym_nb.services.failure import LastFailure
+from grym_nb.services.memory import waiting_by_hand
 from grym_nb.services.weights import SharedWeights
 from grym_nb.settings import Settings
 
@@ -93,6 +94,7 @@ class Ports:
             self.clock, work_threads=self.settings.work_threads, linger=self.settings.linger_seconds
         )
         self.resources.ledger.later = partial(self.pulse.work, name="keeping within a budget")
+        self.resources.ledger.waiting = partial(waiting_by_hand, self.resources.ledger)
         self.workers = Workers("grym-call", linger=self.settings.linger_seconds)
         self.loop = LoopThread()
         self.failures = LastFailure()

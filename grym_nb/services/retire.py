@@ -13,7 +13,7 @@ from grym_nb.hardening.returning import give_back
 from grym_nb.render import seconds
 from grym_nb.render import size as in_words
 from grym_nb.services.failure import describe
-from grym_nb.services.frame import CURRENT, current_frame
+from grym_nb.services.frame import CURRENT, Awaited, current_frame
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.reads import new_values
 from grym_nb.services.tiers import park, take
@@ -21,8 +21,8 @@ from grym_nb.services.turns import resumed
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
-    from grym_nb.hardening.ledger import Tenant
-    from grym_nb.services.frame import Awaited, Frame
+    from grym_nb.hardening.reservations import Tenant
+    from grym_nb.services.frame import Frame
     from grym_nb.services.instance import Instance
     from grym_nb.services.lifecycle import Step
     from grym_nb.services.places import Ticket
@@ -51,10 +51,8 @@ class Retirement:
     park: Tenant | None = None  # beside its accelerator, if it is on one: as whose reservation
 
 
-class Drain:
+class Drain(Awaited):
     """A draining under way: only who began it ends it, and calls that come meanwhile wait for it."""
-
-    takes_any = False  # all who are inside have to leave
 
     def __init__(self, record: ServiceRecord) -> None:
         self.record = record
@@ -281,7 +279,8 @@ def _give_back(record: ServiceRecord, remains: Remains | None) -> None:
 
 
 def _run_hook(record: ServiceRecord, instance: Instance, hook: Callable[[], object]) -> ServiceError | None:
-    token = CURRENT.set(record.frame("unload"))
+    frame = record.footprint.unloading = record.frame("unload")
+    token = CURRENT.set(frame)
     try:
         hook()
     except Exception as error:
@@ -295,6 +294,7 @@ def _run_hook(record: ServiceRecord, instance: Instance, hook: Callable[[], obje
             service=record.name,
         )
     finally:
+        record.footprint.unloading = None
         CURRENT.reset(token)
     return None
 

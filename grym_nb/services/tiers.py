@@ -14,7 +14,7 @@ from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import storages_of, tensors_in
 
 if TYPE_CHECKING:
-    from grym_nb.hardening.ledger import Reservation, Tenant
+    from grym_nb.hardening.reservations import Reservation, Tenant
     from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
 

@@ -10,19 +10,18 @@ What was given back for a wait is taken again when control is back in the code o
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallBlocked
 from grym_nb.hardening import Lease
-from grym_nb.services.frame import Frame, stack
+from grym_nb.services.frame import Awaited, Frame, stack
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.relay import hand_over
 
 if TYPE_CHECKING:
     from grym_nb.hardening.leases import Place
-    from grym_nb.services.frame import Awaited
     from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
 
@@ -34,7 +33,6 @@ __all__ = [
     "in_line",
     "locate",
     "on_device",
-    "refuse_endless_wait",
     "rest",
     "resume",
     "resumed",
@@ -84,27 +82,38 @@ def device_of(record: ServiceRecord) -> str:
 # -- taken, and given back -------------------------------------------------------------------------
 
 
-class Turn:
-    """What a call waits for that is in line for a device."""
+class Turn(Awaited):
+    """What a call waits for that is in line for a device: who holds one waits for nothing, so it ends."""
 
     __slots__ = ("lease",)
 
-    takes_any = False
-
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
-
-    def behind(self) -> Sequence[Awaited] | None:
-        """Return None: who holds a device waits for nothing, so this wait ends by itself."""
-        return None
 
     def wake(self) -> None:
         """Let who waits look again whether that still makes sense."""
         self.lease.place.wake()
 
-    def gives_way(self, circle: Sequence[Awaited]) -> bool:
-        """Return False: who has a device has it until they give it back."""
-        return False
+    def refuse_here(self) -> None:
+        """Raise when the device is held by something that only this very thread could end."""
+        lease, frame = self.lease, self.lease.owner
+        assert isinstance(frame, Frame)
+        for other in lease.place.held:
+            owner = other.owner
+            if isinstance(owner, Frame):
+                mine = owner.suspended == threading.get_ident()
+            else:
+                mine = other.thread is threading.current_thread()
+            if mine and not lease.agrees(other):
+                name, hint = str(owner), "release that lease first, or call from within another thread"
+                if isinstance(owner, Frame):
+                    name, hint = f"{owner.title} is open in this thread, and", owner.how_to_end
+                raise CallBlocked(
+                    f"{frame.title} would wait for ever: {name} has {lease.place.id}",
+                    hint=hint,
+                    service=frame.record.name,
+                    task=frame.task,
+                )
 
     def __str__(self) -> str:
         place = self.lease.place
@@ -174,7 +183,7 @@ def _chain(frame: Frame, place: Place) -> Any:
 def _wait(frame: Frame, turn: Turn) -> None:
     """Wait for a turn in this thread, as long as the call may."""
     frame.refuse_on_loop()
-    refuse_endless_wait(frame, turn)
+    turn.refuse_here()
     hand_over()
     clock, place = frame.record.ports.clock, turn.lease.place
     with frame.waiting(), _waiting(frame, turn), Wait(frame.title) as waits:
@@ -215,27 +224,6 @@ def _waiting(frame: Frame, turn: Turn) -> Iterator[None]:
     finally:
         for at in waiting:
             at.waits_no_more(turn)
-
-
-def refuse_endless_wait(frame: Frame, turn: Turn) -> None:
-    """Raise when the device is held by something that only this very thread could end."""
-    lease = turn.lease
-    for other in lease.place.held:
-        owner = other.owner
-        if isinstance(owner, Frame):
-            mine = owner.suspended == threading.get_ident()
-        else:
-            mine = other.thread is threading.current_thread()
-        if mine and not lease.agrees(other):
-            name, hint = str(owner), "release that lease first, or call from within another thread"
-            if isinstance(owner, Frame):
-                name, hint = f"{owner.title} is open in this thread, and", owner.how_to_end
-            raise CallBlocked(
-                f"{frame.title} would wait for ever: {name} has {lease.place.id}",
-                hint=hint,
-                service=frame.record.name,
-                task=frame.task,
-            )
 
 
 # -- while it waits for something else -------------------------------------------------------------

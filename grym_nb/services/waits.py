@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from grym_nb.clock import monotonic, wait
 from grym_nb.errors import CallBlocked
-from grym_nb.services.frame import Frame, stack
+from grym_nb.services.frame import Awaited, Frame, stack
 from grym_nb.services.relay import hand_over
 from grym_nb.services.turns import carries, rest
 
 if TYPE_CHECKING:
-    from grym_nb.services.frame import Awaited
     from grym_nb.services.places import Place
 
 __all__ = ["Gate", "aside", "step_aside", "step_back", "waits_for"]
@@ -135,10 +134,11 @@ def _taken_back(frame: Frame, gave: bool) -> bool:
     return True
 
 
-class Gate:
-    """Lets one model be constructed at a time; who waits for something inside steps out meanwhile."""
+class Gate(Awaited):
+    """Lets one model be constructed at a time; who waits for something inside steps out meanwhile.
 
-    takes_any = False
+    A load that waits here goes on in any case.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -169,13 +169,6 @@ class Gate:
     def behind(self) -> Sequence[Awaited] | None:
         """Return the load that holds it."""
         return None if self.holder is None else (self.holder,)
-
-    def wake(self) -> None:
-        """Nothing to do: a load that waits here goes on in any case."""
-
-    def gives_way(self, circle: Sequence[Awaited]) -> bool:
-        """Return False: one construction at a time."""
-        return False
 
     def __str__(self) -> str:
         holder = self.holder
@@ -212,8 +205,10 @@ def _refuse_circle(frame: Frame, left: list[Frame], on: Awaited) -> None:
         for at in left:
             at.waits_no_more(on)
     titles = dict.fromkeys(node.title for node in (frame, *stuck) if isinstance(node, Frame))
+    others = f"{', '.join(titles)} wait for one another" if len(titles) > 1 else "for what it holds itself"
     raise CallBlocked(
-        f"{frame.title} would wait for ever: {', '.join(titles)} wait for one another",
+        f"{frame.title} would wait for ever: {others}",
+        cause="" if isinstance(on, Frame) else str(on),
         hint="let one of them finish before it asks the other, or register one with more concurrency",
         service=frame.record.name,
         task=frame.task,

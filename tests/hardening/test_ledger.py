@@ -13,7 +13,8 @@ import pytest
 from grym_nb.devices import Device
 from grym_nb.errors import CallTimeout, ResourceExhausted
 from grym_nb.hardening.eviction import POLICIES, Candidate, choose, lru
-from grym_nb.hardening.ledger import TOTAL, Ledger, Reservation, Shortage
+from grym_nb.hardening.ledger import Ledger
+from grym_nb.hardening.reservations import TOTAL, Reservation, Shortage
 from tests.services.crowd import WAIT, outcome, start, until
 
 
@@ -85,6 +86,9 @@ class Tenant:
 
     def busy(self) -> Sequence[Any]:
         return ["a call"] if self.used else []
+
+    def holds(self) -> None:
+        return None
 
     def evict(self, reason: str) -> bool:
         if self.used or self.reservation is None:

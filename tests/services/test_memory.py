@@ -561,6 +561,144 @@ def test_two_that_would_wait_for_one_anothers_room_are_told(house: House) -> Non
         assert work.ask() is None
 
 
+class Stubborn(Weights):
+    """Its unload hook asks somebody else."""
+
+    asks: Callable[[], Any]
+
+    def unload(self) -> None:
+        type(self).asks()
+        super().unload()
+
+
+@pytest.mark.parametrize("way", ["blocking", "submitted", "from another thread"])
+def test_an_unload_hook_that_asks_another_service_comes_before_whom_it_goes_for(
+    house: House, way: str
+) -> None:
+    house.budget(20)
+    last = house.make("last")
+
+    class Hooked(Stubborn):
+        @staticmethod
+        def asks() -> None:
+            if way == "blocking":
+                last.ask()
+            else:
+                last.ask.submit().result(WAIT)
+
+    house.registry.register("hooked", Hooked, config={"kb": 10}, memory=10 * KB).load()
+    big = house.make("big", 15)
+    if way == "from another thread":
+        assert outcome(start(lambda: big.ask.submit().result(WAIT))) is None
+    else:
+        outcome(start(big.load))
+    assert house.there() == ["big"] and last.status().calls == 1
+
+
+@pytest.mark.parametrize("way", ["blocking", "submitted"])
+def test_an_unload_hook_that_would_need_the_room_of_its_own_model_is_refused(
+    house: House, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.budget(15)
+    last = house.make("last")
+
+    class Hooked(Stubborn):
+        @staticmethod
+        def asks() -> None:
+            last.ask() if way == "blocking" else last.ask.submit().result(WAIT)
+
+    house.registry.register("hooked", Hooked, config={"kb": 10}, memory=10 * KB).load()
+    big = house.make("big", 12)
+    assert outcome(start(big.load)) is big
+    assert house.there() == ["big"]
+    assert any("unload of hooked raised CallBlocked" in told for told in caplog.messages)
+
+
+class Reader(Weights):
+    @task
+    def items(self) -> Iterator[int]:
+        yield from range(3)
+
+
+@pytest.mark.parametrize("way", ["load", "call", "submit", "by hand"])
+def test_who_has_the_room_open_in_the_same_thread_is_told_so(house: House, way: str) -> None:
+    """Nobody else could end the stream: to wait for it would be to wait for ever."""
+    house.budget(15)
+    reader = house.registry.register("reader", Reader, config={"kb": 10}, memory=10 * KB)
+    other = house.make("other")
+    ways: dict[str, Callable[[], Any]] = {
+        "load": other.load,
+        "call": other.ask,
+        "submit": lambda: other.ask.submit().result(WAIT),
+        "by hand": lambda: house.pool.reserve("cpu", 10 * KB, owner="other"),
+    }
+
+    def cell() -> None:
+        stream = reader.items()
+        next(stream)
+        with pytest.raises(CallBlocked, match="is open in this thread") as caught:
+            ways[way]()
+        assert "close() the generator" in caught.value.hint and "10.0 KB of cpu" in caught.value.cause
+        stream.close()
+        ways[way]()
+
+    assert outcome(start(cell)) is None
+
+
+@pytest.mark.parametrize("way", ["a task", "use"])
+def test_what_is_reserved_by_hand_does_not_wait_for_its_own_call(house: House, way: str) -> None:
+    house.budget(15)
+    work = house.make("work")
+
+    def reserve() -> Any:
+        for timeout in (None, 100.0):
+            with pytest.raises(CallBlocked, match="would wait for ever: for what it holds itself") as caught:
+                house.pool.reserve("cpu", 10 * KB, owner="by hand", timeout=timeout)
+            assert "10.0 KB of cpu asked for" in caught.value.cause
+        house.pool.reserve("cpu", 5 * KB, owner="by hand").release()
+
+    def cell() -> None:
+        if way == "a task":
+            work.ask(reserve)
+        else:
+            with work.use():
+                reserve()
+
+    assert outcome(start(cell)) is None
+    assert house.there() == ["work"]
+
+
+def test_a_call_that_waits_for_room_by_hand_lends_its_place_and_can_be_cancelled(house: House) -> None:
+    house.budget(25)
+    busy, work = house.make("busy"), house.make("work")
+    held = busy.ask.submit(house.hold)
+    house.gates.wait("in")
+    call = work.ask.submit(lambda: house.pool.reserve("cpu", 10 * KB, owner="by hand"))
+    until(lambda: house.ledger.line and house.ledger.line[0].room)
+    [told] = house.pool.memory().line
+    assert told[0] == "by hand" and "busy.ask runs" in told[2]
+    call.cancel()
+    until(lambda: not house.ledger.line)
+    assert isinstance(outcome(start(call.result)), CallCancelled)
+    house.gates.tell("go")
+    held.result(WAIT)
+
+
+def test_weights_that_were_replaced_count_as_what_they_are_now(house: House) -> None:
+    house.budget(20)
+    work = house.make("work", 16)
+    with work.use() as model:
+        model.parts = model.parts[:6]
+        [account] = house.pool.memory().holders
+        assert account.size == 16 * KB, "who uses it may be in the middle of something"
+    house.make("other", 12).load()
+    assert house.there() == ["work", "other"]
+    assert [account.size for account in house.pool.memory().holders] == [12 * KB, 6 * KB]
+    work.unload()
+    work.load()  # as it was loaded the first time
+    assert house.there() == ["work"]
+
+
 def test_a_load_inside_a_call_passes_one_that_waits_for_that_very_call(house: House) -> None:
     house.budget(35)
     one, large, small = house.make("one"), house.make("large", 30), house.make("small", 20)
