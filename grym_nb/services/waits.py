@@ -60,13 +60,18 @@ def aside(frame: Frame | None, on: Awaited | None = None) -> Iterator[None]:
             elif gave and (place := waiting.place) is not None:
                 waiting.lent -= 1
                 with place.lane.lock:
-                    _wait_until_free(place)
-                    place.occupant = waiting
+                    _take_back(place, waiting)
 
 
-def _wait_until_free(place: Place) -> None:
-    while place.occupant is not None:
+def _take_back(place: Place, frame: Frame) -> None:
+    """Let a call compute in its place again (held), once its chain's others have left it.
+
+    A call may be over by now, as what it has gathered comes back after it: the place is another's then.
+    """
+    while frame.place is place and place.occupant is not None:
         wait(monotonic, place.lane.condition, None)
+    if frame.place is place:
+        place.occupant = frame
 
 
 def step_aside(frame: Frame | None, on: Awaited | None = None) -> list[tuple[Frame, bool]]:
@@ -128,9 +133,10 @@ def _taken_back(frame: Frame, gave: bool) -> bool:
     if not gave or place is None or frame.lent:
         return True
     with place.lane.lock:
-        if place.occupant is not None:
-            return False
-        place.occupant = frame
+        if frame.place is place:
+            if place.occupant is not None:
+                return False
+            place.occupant = frame
     return True
 
 

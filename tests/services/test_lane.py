@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from grym_nb.services import Call, ModelService, ServiceHandle, ServiceRegistry,
 from grym_nb.services.frame import Frame, Options, current_frame
 from grym_nb.services.lane import Lane
 from grym_nb.services.places import Ticket
-from grym_nb.services.waits import aside
+from grym_nb.services.waits import aside, step_aside, step_back
 from grym_nb.testing import FakeClock
 from tests.services.crowd import WAIT, Gates, Overlap, all_at_once, outcome, passes, start, until
 
@@ -51,6 +52,50 @@ def frame_for(
     if parent is not None and parent.deadline is not None and timeout is None:
         frame.deadline = parent.deadline
     return frame
+
+
+class Late:
+    """The lock of a lane, had only after something else has happened."""
+
+    def __init__(self, lane: Lane, happens: Callable[[], object]) -> None:
+        self.lane, self.happens, self.real = lane, happens, lane.lock
+        lane.lock = self  # type: ignore[assignment]
+
+    def __enter__(self) -> None:
+        if self.lane.lock is self:
+            self.lane.lock = self.real
+            self.happens()
+        self.real.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self.real.release()
+
+
+@pytest.mark.parametrize("way", ["on a thread", "on a loop"])
+def test_who_comes_back_from_a_wait_after_its_call_has_ended_takes_nobodys_place(
+    registry: ServiceRegistry, way: str
+) -> None:
+    """What an async task has gathered may come back later than the task: its place is another's by then."""
+    lane = lane_of(registry)
+    ended, following = frame_for(registry), frame_for(registry)
+    lane.take(ended)
+
+    def happens() -> None:
+        lane.leave(ended)
+        lane.take(following)
+        step_aside(following)
+
+    if way == "on a thread":
+        with aside(ended):
+            Late(lane, happens)
+    else:
+        left = step_aside(ended)
+        Late(lane, happens)
+        asyncio.run(step_back(left, None))
+    [place] = lane.places
+    assert (place.owner, place.occupant) == (following, None)
+    following.lent = 0
+    lane.leave(following)
 
 
 # -- the line --------------------------------------------------------------------------------------
