@@ -23,10 +23,14 @@ from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.settings import Settings
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from grym_nb.context import ContextItem, ContextStore
     from grym_nb.health import Alerts, HealthMonitor, Recovery
     from grym_nb.health.oversight import Oversight
     from grym_nb.metrics.history import History
+    from grym_nb.metrics.kept import Kept
+    from grym_nb.metrics.scrape import Endpoint
     from grym_nb.services.frame import Frame
 
 __all__ = ["Runtime", "current", "get", "register", "run", "submit"]
@@ -59,6 +63,8 @@ class Runtime:
         self._ports.context = self._context_for
         self._ports.store = self._keep_result
         self._oversight: Oversight | None = None
+        self._endpoint: Endpoint | None = None
+        self._loop: AbstractEventLoop | None = None
         if self.settings.health_seconds:
             begun = WeakMethod(self._begun)  # one that was forgotten is kept by nobody
 
@@ -99,6 +105,35 @@ class Runtime:
         """What the metrics were, over the last day."""
         return self._watching().history
 
+    @property
+    def kept(self) -> Kept | None:
+        """The history on disk, also of the kernels before; None without `Settings(metrics_path=...)`."""
+        return self._watching().kept
+
+    @says_what_it_takes
+    def serve_metrics(self, *, port: int = 0, token: str | None = None) -> Endpoint:
+        """Let a Prometheus on this machine scrape the metrics, until `close`; the one there is, if there is.
+
+        On 127.0.0.1, on any free port and with a token of its own unless they are given.
+        """
+        from grym_nb.metrics.scrape import serve
+
+        before = self._endpoint
+        if before is not None and not before.closed:
+            if port in (0, before.port) and token in (None, before.token):
+                return before
+            before.close()
+        if self._closed:
+            raise StateError("this runtime is closed", hint="grym.current() is the kernel's own")
+        self._endpoint = endpoint = serve(self.metrics, port=port, token=token)
+        return endpoint
+
+    def watch_loop(self, loop: AbstractEventLoop | None) -> None:
+        """Measure how late this event loop is, the kernel's own, while anything is loaded; None: no more."""
+        self._loop = loop
+        if self._oversight is not None:
+            self._oversight.watch_loop(loop)
+
     def _watching(self) -> Oversight:
         """Return what watches over the services, made when it is first asked for, or at the first load."""
         with self._context_lock:
@@ -118,7 +153,10 @@ class Runtime:
                         name: None if given is None else RecoveryPolicy.of(given)
                         for name, given in settings.recoveries.items()
                     },
+                    keep=settings.metrics_path,
+                    keep_bytes=settings.metrics_bytes,
                 )
+                self._oversight.watch_loop(self._loop)
             return self._oversight
 
     def _begun(self, event: StateChanged) -> None:
@@ -268,6 +306,8 @@ class Runtime:
             self.registry.close(timeout)
             if self._oversight is not None:
                 self._oversight.close()
+            if self._endpoint is not None:
+                self._endpoint.close()
             if self._context is not None:
                 self._context.close()
         except BaseException:

@@ -80,6 +80,8 @@ class Settings:
     recoveries: Mapping[str, Mapping[str, Any] | None] = _mapping(
         "the same for some services, by name; None: nothing is done"
     )
+    metrics_path: str | None = _path("the folder in which metrics outlive the kernel; None: only in memory")
+    metrics_bytes: int = _number(50_000_000, "how many bytes of it are kept", least=100_000)
     progress_after_seconds: float = _seconds(2.0, "how long a call runs before its progress is shown")
 
     def __post_init__(self) -> None:

@@ -441,6 +441,34 @@ SERVICE = """
 """
 
 
+def test_the_metrics_outlive_the_kernel_where_a_folder_is_given(tmp_path: Path) -> None:
+    settings = Settings(metrics_path=tmp_path / "metrics", metrics_bytes=1_000_000)  # type: ignore[arg-type]
+    clock = FakeClock(1000.0)
+    with Runtime(settings, clock=clock) as first:
+        first.registry.register("echo", Echo).echo()
+        for _ in range(90):
+            clock.advance(1.0)
+            first.history.step()
+        assert first.kept is not None
+    with Runtime(settings, clock=FakeClock(5.0)) as second:
+        assert second.kept is not None
+        assert second.kept.window("service.call.seconds", 3600.0, service="echo").count == 1
+        assert second.history.window("service.call.seconds", 3600.0, service="echo").count == 0
+    with Runtime() as other:
+        assert other.kept is None
+
+
+def test_one_endpoint_is_served_until_another_is_wanted_or_the_runtime_ends() -> None:
+    with Runtime() as runtime:
+        one = runtime.serve_metrics()
+        assert runtime.serve_metrics() is one and runtime.serve_metrics(port=one.port) is one
+        other = runtime.serve_metrics(token="mine")
+        assert one.closed and not other.closed and other.token == "mine"
+    assert other.closed
+    with pytest.raises(StateError, match="closed"):
+        runtime.serve_metrics()
+
+
 def test_the_end_of_the_kernel_ends_its_services() -> None:
     done = run(SERVICE + "    print(grym.register('echo', Echo, ttl=9).submit('echo', 'a').result())\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "a\nunloaded\n", "")

@@ -33,6 +33,8 @@ DEFAULTS: dict[str, Any] = {
     "eviction": "cost-rate",
     "policy": {},
     "policies": {},
+    "metrics_path": None,
+    "metrics_bytes": 50_000_000,
     "progress_after_seconds": 2.0,
 }
 
@@ -148,6 +150,7 @@ _STRATEGIES: dict[type, Any] = {
         optional={
             **{name: _STRATEGIES[type(default)] for name, default in DEFAULTS.items()},
             "memory": st.dictionaries(st.text(), st.integers(10_000, 10**18)),
+            "metrics_bytes": st.integers(100_000, 10**12),
         },
     )
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
 
@@ -15,8 +16,11 @@ from grym_nb.health.gauges import DEFAULT_RULES, KernelMemory, write_gauges
 from grym_nb.health.monitor import HealthMonitor
 from grym_nb.health.recovery import Recovery, RecoveryPolicy
 from grym_nb.metrics.history import History
+from grym_nb.metrics.kept import Kept
+from grym_nb.metrics.lag import LoopLag
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Mapping
 
     from grym_nb.pulse import Entry, Pulse
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Oversight"]
 
 _HISTORY_SECONDS = 1.0
+_KEEP_SECONDS = 60.0
 _AT_ONCE = 0.002  # seconds of a look
 _PAUSE = 0.005
 _RESTS_AFTER = 60.0  # seconds without anything loaded
@@ -41,11 +46,16 @@ class Oversight:
         ping_seconds: float = 30.0,
         recovery: RecoveryPolicy | None = None,
         recoveries: Mapping[str, RecoveryPolicy | None] | None = None,
+        keep: str | None = None,
+        keep_bytes: int = 50_000_000,
     ) -> None:
         ports = registry.ports
         self._registry = registry
         self._ports = ports
         self.history = History(ports.metrics, clock=ports.clock)
+        self.kept = None if keep is None else Kept(self.history, keep, max_bytes=keep_bytes)
+        self.lag = LoopLag(ports.metrics, clock=ports.clock)
+        self._loop: AbstractEventLoop | None = None  # whose lag is measured
         self.monitor = HealthMonitor(
             registry, history=self.history, look_seconds=look_seconds, ping_seconds=ping_seconds
         )
@@ -81,6 +91,27 @@ class Oversight:
         elif now - self._nothing_since > _RESTS_AFTER and not self.alerts.active:
             self._rest()
 
+    def watch_loop(self, loop: AbstractEventLoop | None) -> None:
+        """Measure how late this event loop is, whenever there is anything to watch over."""
+        with self._lock:
+            self._loop, going = loop, bool(self._entries)
+        self._measure_loop(going)
+
+    def _measure_loop(self, going: bool) -> None:
+        loop = self._loop
+        self.lag.stop()
+        if going and loop is not None:
+            with suppress(RuntimeError):  # it was closed
+                self.lag.start(loop)
+
+    def _second(self) -> None:
+        self.lag.step()
+        self.history.step()
+
+    def _keep(self) -> None:
+        if self.kept is not None:
+            self._ports.pulse.work(self.kept.write, name="metrics to disk")
+
     def _look(self) -> None:
         """Begin to look, unless the look before is not over yet."""
         if self._under_way is None:
@@ -103,9 +134,11 @@ class Oversight:
                 return
             pulse, self._nothing_since = self._ports.pulse, None
             self._entries = (
-                _every(pulse, _HISTORY_SECONDS, self.history.step, "history of the metrics"),
+                _every(pulse, _HISTORY_SECONDS, self._second, "history of the metrics"),
                 _every(pulse, self.monitor.look_seconds, self._look, "health"),
+                _every(pulse, _KEEP_SECONDS, self._keep, "metrics to disk"),
             )
+        self._measure_loop(True)
 
     def close(self) -> None:
         """Look, mend and tell no more. Idempotent."""
@@ -114,6 +147,8 @@ class Oversight:
         self.recovery.close()
         self.monitor.close()
         self._rest()
+        if self.kept is not None:
+            self.kept.close()
 
     def _heard(self, event: StateChanged) -> None:
         if event.after == "loading" and not self._entries:
@@ -124,6 +159,7 @@ class Oversight:
             entries, self._entries = self._entries, ()
         for entry in entries:
             entry.cancel()
+        self._measure_loop(False)
 
 
 def _every(pulse: Pulse, seconds: float, method: Callable[[], None], name: str) -> Entry:

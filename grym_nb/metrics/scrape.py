@@ -105,6 +105,7 @@ class Endpoint:
 
     def __init__(self, loop: _Loop, token: str) -> None:
         self.token = token
+        self.port = loop.port
         self.url = f"http://{_HOME}:{loop.port}{_PATH}"
         self._lifeline = loop.lifeline
         self._owner = os.getpid()

@@ -265,6 +265,7 @@ def _metrics_options(parser: Parser) -> None:
     _maybe_service(parser)
     parser.add_argument("--since", default="5m", metavar="5m")
     parser.add_argument("--export", nargs="+", metavar="FORMAT")
+    parser.add_argument("--serve", nargs="?", const="0", metavar="PORT")
 
 
 def _alerts_options(parser: Parser) -> None:
@@ -410,8 +411,12 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "metrics",
         "how their calls went lately; --export writes all figures to a file",
-        "[SERVICE] [--since 5m] [--export prometheus|openmetrics|json|csv FILE]",
-        ("%grym metrics", "%grym metrics loudness --since 1h", "%grym metrics --export csv figures.csv"),
+        "[SERVICE] [--since 5m] [--export prometheus|openmetrics|json|csv FILE] [--serve [PORT|off]]",
+        (
+            "%grym metrics asr --since 1h",
+            "%grym metrics --export csv figures.csv",
+            "%grym metrics --serve",
+        ),
         _metrics,
         _metrics_options,
         ("service",),

@@ -44,6 +44,7 @@ def install(shell: InteractiveShell) -> None:
         undo.callback(end_feeds, shell)  # of `%grym context watch`
         _add_breadcrumb(shell, undo)
         _add_toasts(shell, undo)
+        _add_lag(undo)
         _installed[shell] = undo.pop_all()
 
 
@@ -92,6 +93,18 @@ def _add_toasts(shell: InteractiveShell, undo: ExitStack) -> None:
     for moment in ("pre_run_cell", "post_run_cell"):
         shell.events.register(moment, toasts.show)
         undo.callback(shell.events.unregister, moment, toasts.show)
+
+
+def _add_lag(undo: ExitStack) -> None:
+    """Measure how late the kernel's event loop is: cells are run on it, where they are run on one."""
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    current().watch_loop(loop)
+    undo.callback(lambda: current().watch_loop(None))
 
 
 def _add_completion(shell: InteractiveShell, undo: ExitStack) -> None:

@@ -31,6 +31,8 @@ def metrics(runtime: Runtime, given: Namespace) -> Sheet:
     """Return the figures of all services, or of one, over a time; or write all of them to a file."""
     if given.export is not None:
         return _export(runtime, given.export)
+    if given.serve is not None:
+        return _serve(runtime, given.serve)
     window = window_of(given.since)
     runtime.history.step()
     if given.service is not None:
@@ -135,3 +137,18 @@ def _export(runtime: Runtime, words: list[str]) -> Sheet:
     except OSError as error:
         raise CommandError(f"%grym metrics --export: {error.strerror}: {path}") from None
     return Sheet(f"{len(runtime.metrics)} series as {form} in {path} ({size(len(text.encode()))})")
+
+
+def _serve(runtime: Runtime, port: str) -> Sheet:
+    """Let a Prometheus on this machine scrape the metrics; return what it has to be told."""
+    if port == "off":
+        runtime.serve_metrics().close()
+        return Sheet("nobody can scrape the metrics any more")
+    if not port.isdecimal():
+        raise CommandError(f"%grym metrics --serve {port}", hint="a port such as 9100, none for any, or off")
+    endpoint = runtime.serve_metrics(port=int(port))
+    told = f"""scrape_configs:
+  - job_name: grym_nb
+    static_configs: [{{targets: ["127.0.0.1:{endpoint.port}"]}}]
+    authorization: {{credentials: {endpoint.token}}}"""
+    return Sheet(f"served at {endpoint.url}, until %grym metrics --serve off; for prometheus.yml:", (told,))

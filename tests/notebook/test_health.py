@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,33 @@ def test_figures_of_the_calls_as_a_table_and_to_files(kernel: Kernel, tmp_path: 
     assert told
     for wrong in ("--since 2w", "--since 0", "--export xml f", f"--export csv {tmp_path / 'no' / 'f'}"):
         assert kernel.run(f"%grym metrics {wrong}").error is not None
+
+
+def test_a_prometheus_may_scrape_what_is_served_until_it_is_off(kernel: Kernel) -> None:
+    kernel.run("base.ask()").checked()
+    text = shown(kernel, "%grym metrics --serve")
+    url, token = re.search(r"http://127.0.0.1:\d+/metrics", text), re.search(r"credentials: (\S+)}", text)
+    assert url is not None and token is not None and f'"{url[0][7:-8]}"' in text
+    assert shown(kernel, "%grym metrics --serve") == text, "there is one"
+    request = urllib.request.Request(url[0], headers={"Authorization": f"Bearer {token[1]}"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        assert b"service_call_seconds" in reply.read()
+    assert "nobody can scrape" in shown(kernel, "%grym metrics --serve off")
+    with pytest.raises(OSError):
+        urllib.request.urlopen(request, timeout=10)
+    error = kernel.run("%grym metrics --serve lots").error
+    assert error is not None and "a port such as 9100" in "".join(error.traceback)
+
+
+def test_a_busy_cell_shows_as_the_lag_of_the_kernels_loop(kernel: Kernel) -> None:
+    """The loop on which cells run is silent for as long as one does."""
+    kernel.run("base.ask()\nlag = grym.current()._oversight.lag").checked()
+    kernel.run("pass").checked()
+    kernel.run(
+        "import time\nuntil = time.monotonic() + 1.5\nwhile time.monotonic() < until: pass\nseen = lag.lag()"
+    ).checked()
+    assert float(kernel.run("seen").checked().result_text or 0) > 0.3
+    assert "kernel_loop_longest_seconds" in shown(kernel, "%grym metrics --export prometheus")
 
 
 def test_who_needs_and_calls_whom_is_a_table_and_a_picture(kernel: Kernel) -> None:
