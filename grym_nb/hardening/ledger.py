@@ -86,7 +86,7 @@ class Ledger:
             while (short := self._taken(mine)) is not None:
                 if not looked:
                     looked = True
-                    self.look_again()
+                    self.look_again(handed_out=True)
                     continue
                 if not emptied and short.free is not None and short.asked > short.free:
                     emptied = True
@@ -335,10 +335,11 @@ class Ledger:
                     told = "%s takes %s: %s of the budget of %s are taken"
                     _log.warning(told, mine.owner, *map(in_words, (size, taken, limit)))
 
-    def look_again(self) -> None:
-        """Take in what those hold by now whom nobody uses: weights may have been replaced since."""
+    def look_again(self, *, handed_out: bool = False) -> None:
+        """Take in what those hold by now that nobody uses: weights may have been replaced since."""
         for one in self.held:
-            now = one.tenant.holds() if one.storages is not None and one.tenant is not None else None
+            there = None if one.storages is None else one.tenant
+            now = None if there is None else there.holds(handed_out=handed_out)
             if now is not None and now != one.storages:
                 with self.lock:
                     one.storages = now

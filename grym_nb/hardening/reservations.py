@@ -37,8 +37,11 @@ class Tenant(Protocol):
     def evict(self, reason: str) -> bool:
         """Let go of what it holds, unless it is in use by now; tell whether it did."""
 
-    def holds(self) -> Storages | None:
-        """Return what it really holds by now; None while that cannot be looked at."""
+    def holds(self, *, handed_out: bool) -> Storages | None:
+        """Return what it really holds by now; None while that cannot be looked at, or is as it was.
+
+        With `handed_out`, only of what somebody had in hands since: to look takes a while.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -302,6 +302,7 @@ class Use(Generic[T]):
             self._hold = Hold(frame, self._conclude)
             CURRENT.set(frame)
             assert frame.instance is not None
+            frame.instance.handed_out = True
             return frame.instance.model
         except BaseException:
             frame.ended = True

@@ -27,9 +27,11 @@ class Instance:
             "device",
             "epoch",
             "grown",
+            "handed_out",
             "learns",
             "loaded_at",
             "located",
+            "looked_at",
             "model",
             "read",
             "reservation",
@@ -52,6 +54,8 @@ class Instance:
         self.retired = False
         self.reservation: Reservation | None = None  # of its memory
         self.grown = 0  # bytes by which the process grew as it was made
+        self.handed_out = False  # by `use()`: what it holds may be other by now
+        self.looked_at: float | None = None  # when it was last used, as of the last look at what it holds
         self.learns = False  # what its calls take is worth to know
         self.wanted = False  # somebody waits for it to be idle
 

@@ -194,17 +194,22 @@ class Resident:
         attempt = record._attempt
         return [attempt.frame] if attempt is not None else [*record.lane.frames(), *_hook(record)]
 
-    def holds(self) -> Storages | None:
-        """Return what its model holds by now; None while it is in use, or of another instance by now."""
+    def holds(self, *, handed_out: bool) -> Storages | None:
+        """Return what its model holds by now; None while it is in use, or nobody has used it since."""
         record, instance = self._record, self.instance
         if instance is None or instance.retired or instance is not record.instance or record.users:
             return None
-        calls = record.last_used
+        used = record.last_used
+        if not instance.handed_out and (handed_out or used == instance.looked_at):
+            return None
         try:
             now = _held_by(instance)
         except Exception:  # somebody changes it as we look
             return None
-        return None if record.users or record.last_used != calls else now
+        if record.users or record.last_used != used:
+            return None
+        instance.handed_out, instance.looked_at = False, used
+        return now
 
     def evict(self, reason: str) -> bool:
         """Let the model wait beside its accelerator, or go, unless it is in use by now; tell which."""
@@ -288,7 +293,7 @@ class Sleeper:
         """Return its unload hook, while that runs."""
         return _hook(self._record)
 
-    def holds(self) -> Storages | None:
+    def holds(self, *, handed_out: bool) -> Storages | None:
         """Return None: nobody changes what is parked."""
         return None
 

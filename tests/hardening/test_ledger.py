@@ -87,7 +87,7 @@ class Tenant:
     def busy(self) -> Sequence[Any]:
         return ["a call"] if self.used else []
 
-    def holds(self) -> None:
+    def holds(self, *, handed_out: bool) -> None:
         return None
 
     def evict(self, reason: str) -> bool:
