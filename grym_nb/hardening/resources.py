@@ -76,6 +76,7 @@ class Resource:
     used_seconds: float  # in which somebody had it
     waited_seconds: float  # of all who got it, or gave up
     longest_wait: float
+    efficiency: float  # the part of the time since it is known in which somebody had it
 
     def __repr__(self) -> str:
         held = f", held by {', '.join(self.held_by)}" if self.held_by else ""
@@ -91,7 +92,7 @@ class Resource:
             ", ".join(self.held_by) or "-",
             str(self.waiting),
             str(self.leases),
-            in_words(self.used_seconds),
+            f"{in_words(self.used_seconds)} ({self.efficiency:.0%})" if self.leases else "-",
             waited if self.leases else "-",
         )
 
@@ -215,6 +216,7 @@ class ResourcePool:
             told,
             place.created,
             **figures._asdict(),
+            efficiency=min(1.0, figures.used_seconds / max(self._clock() - place.created, 1e-9)),
         )
 
     # -- whose turn it is --------------------------------------------------------------------------

@@ -168,6 +168,7 @@ def test_what_there_is_and_how_it_was_used(it: Shared) -> None:
     card = it.pool["card:0"]
     assert (card.type, card.status, card.metadata) == ("device", "busy", {"rows": 4})
     assert (card.created, card.last_used) == (1000.0, 1006.0)
+    assert 0.0 < card.efficiency == 6.0 / (it.clock() - card.created) <= 1.0
     assert (card.leases, card.used_seconds, card.waited_seconds, card.longest_wait) == (2, 6.0, 4.0, 4.0)
     second.release()
     it.clock.advance(10.0)
