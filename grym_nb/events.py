@@ -136,12 +136,13 @@ class AlertChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged(Event):
-    """The breaker `name` opened, is half open, or closed."""
+    """The breaker `name` opened, is half open, or closed; `by_hand` where somebody said so."""
 
     name: str
     before: str
     after: str
     reason: str
+    by_hand: bool = False
 
 
 # -- to what models share --------------------------------------------------------------------------

@@ -126,6 +126,7 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._state: BreakerState = "closed"
         self._reason = ""
+        self._by_hand = False
         self._closed = True  # the usual case, in one look
         self._settled = False  # closed, and one more good call changes nothing
         self._turn = 0  # the number of moves so far: what began before the last one counts no more
@@ -301,6 +302,11 @@ class CircuitBreaker:
         """closed: calls go through; open: they are refused; half open: some are let through to see."""
         return self._state
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether somebody opened or closed it, and it did not do so by itself."""
+        return self._by_hand
+
     def snapshot(self) -> BreakerSnapshot:
         """Return how it stands."""
         with self._lock:
@@ -395,9 +401,10 @@ class CircuitBreaker:
         elif before != "open":
             self._opened += 1
         self._state, self._reason, self._since = after, reason, now
+        self._by_hand = move in ("open", "close")
         self._turn += 1
         self._closed, self._settled = after == "closed", False
-        return BreakerChanged(now, self.name, before, after, reason)
+        return BreakerChanged(now, self.name, before, after, reason, self._by_hand)
 
     # -- and without it ----------------------------------------------------------------------------
 
