@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakMethod
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from grym_nb.context import ContextItem, ContextStore
     from grym_nb.health import Alerts, HealthMonitor, Recovery
     from grym_nb.health.oversight import Oversight
+    from grym_nb.health.remedies import RecoveryPolicy
     from grym_nb.metrics.history import History
     from grym_nb.metrics.kept import Kept
     from grym_nb.metrics.scrape import Endpoint
@@ -54,6 +55,7 @@ class Runtime:
         if given is not None and not isinstance(given, Settings):
             problem = Problem("settings", brief(given), "grym.Settings(...)")
             raise ConfigError("this runtime cannot be made", problems=[problem])
+        self._policy, self._policies = _recoveries(settings or Settings())
         self._ports = Ports(settings=settings, clock=clock)
         self.settings = self._ports.settings
         self.events = self._ports.events
@@ -141,18 +143,14 @@ class Runtime:
                 if self._closed:
                     raise StateError("this runtime is closed", hint="grym.current() is the kernel's own")
                 from grym_nb.health.oversight import Oversight
-                from grym_nb.health.recovery import RecoveryPolicy
 
                 settings = self.settings
                 self._oversight = Oversight(
                     self.registry,
                     look_seconds=settings.health_seconds or _LOOK_SECONDS,
                     ping_seconds=settings.ping_seconds,
-                    recovery=RecoveryPolicy.of(settings.recovery),
-                    recoveries={
-                        name: None if given is None else RecoveryPolicy.of(given)
-                        for name, given in settings.recoveries.items()
-                    },
+                    recovery=self._policy,
+                    recoveries=self._policies,
                     keep=settings.metrics_path,
                     keep_bytes=settings.metrics_bytes,
                 )
@@ -330,6 +328,24 @@ class Runtime:
     def __repr__(self) -> str:
         told = "closed" if self._closed else count(len(self.registry), "service")
         return f"<Runtime: {told}>"
+
+
+def _recoveries(settings: Settings) -> tuple[RecoveryPolicy | None, dict[str, RecoveryPolicy | None]]:
+    """Return what is done about unhealthy services, in general and by name; raises for what does not fit."""
+    if not settings.recovery and not settings.recoveries:
+        return None, {}
+    from grym_nb.health.remedies import RecoveryPolicy  # most kernels have the usual one
+
+    def policy(where: str, given: Mapping[str, Any]) -> RecoveryPolicy:
+        try:
+            return RecoveryPolicy.of(given)
+        except ConfigError as error:
+            raise ConfigError(f"{where} of the settings does not fit", problems=error.problems) from None
+
+    return policy("recovery", settings.recovery), {
+        name: None if given is None else policy(f"recoveries[{name!r}]", given)
+        for name, given in settings.recoveries.items()
+    }
 
 
 def _adapter_of(made: type, spec: ServiceSpec) -> Callable[[ContextItem], Any]:

@@ -5,7 +5,8 @@ from grym_nb.health.alerts import Alert, Alerts, Notice, Silence
 from grym_nb.health.graph import Topology, topology
 from grym_nb.health.judge import Health, Limits
 from grym_nb.health.monitor import HealthMonitor, SystemHealth
-from grym_nb.health.recovery import Recovery, RecoveryPolicy
+from grym_nb.health.recovery import Recovery
+from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.health.rules import Rule
 
 __all__ = [

@@ -14,7 +14,7 @@ from grym_nb.health.alerts import Alerts
 from grym_nb.health.channels import log
 from grym_nb.health.gauges import DEFAULT_RULES, KernelMemory, write_gauges
 from grym_nb.health.monitor import HealthMonitor
-from grym_nb.health.recovery import Recovery, RecoveryPolicy
+from grym_nb.health.recovery import Recovery
 from grym_nb.metrics.history import History
 from grym_nb.metrics.kept import Kept
 from grym_nb.metrics.lag import LoopLag
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Mapping
 
+    from grym_nb.health.remedies import RecoveryPolicy
     from grym_nb.pulse import Entry, Pulse
     from grym_nb.services.registry import ServiceRegistry
 

@@ -1,8 +1,9 @@
 """Recovery: what is done about a service that is unhealthy, step by step, until a ping says it is mended.
 
-Each step is stronger than the one before: `reset` closes the breaker and empties caches, `reload` lets calls
-end and loads anew, `restart` waits for nobody. What comes back soon after it was mended gets the next step.
-When the budget is used up, the service is left as failed, which is said once, with what to do.
+Each step is stronger than the one before: `reset` empties caches and tries a failed load again, `reload` lets
+calls end and loads anew, `restart` waits for nobody. What comes back soon after it was mended gets the next
+step. When the budget is used up, a service whose ping is not answered is left as failed, which is said once,
+with what to do.
 """
 
 from __future__ import annotations
@@ -13,81 +14,51 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING
 
-from grym_nb.errors import GrymError, StateError, says_what_it_takes
+from grym_nb.errors import GrymError, StateError
 from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, ServiceRemoved
-from grym_nb.hardening.policy import NUMBER, SECONDS, WHOLE, Fit, Policy
-from grym_nb.hardening.returning import give_back
-from grym_nb.health.signs import UNHEALTHY, Kind
-from grym_nb.render import seconds
-from grym_nb.services.mending import abandon, give_up, load_proven
+from grym_nb.health.remedies import DOES, RecoveryPolicy, Step, take
+from grym_nb.health.signs import UNHEALTHY
+from grym_nb.render import Table, count, seconds
+from grym_nb.services.guards import ServiceBreaker
+from grym_nb.services.mending import give_up, within
 from grym_nb.services.status import ping
 
 if TYPE_CHECKING:
+    from grym_nb.hardening import CircuitBreaker
     from grym_nb.health.judge import Health
     from grym_nb.health.monitor import HealthMonitor
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["Recovery", "RecoveryPolicy", "Step"]
+__all__ = ["Recovery"]
 
-Step = Literal["reset", "reload", "restart"]
+_STORY_LENGTH = 200  # attempts kept, of all services together
+_SHOWN = 20
 _log = logging.getLogger(__name__)
-
-
-@says_what_it_takes
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryPolicy(Policy):
-    """What is tried, in which order, and how often.
-
-    `on` are the kinds of signs after which it is worth while: by default what another try may cure, and not
-    that the author's code raises. Between two attempts are `pause` seconds, each time `factor` times as
-    many, up to `max_pause`. A service that is unhealthy again within `relapse_seconds` of its last recovery
-    gets the next step. No more than `budget` attempts are made within `budget_seconds`. `drain_seconds` is
-    how long a reload waits for calls.
-    """
-
-    steps: tuple[Step, ...] = ("reset", "reload", "restart")
-    on: tuple[str, ...] = ("breaker", "stuck", "ping")
-    pause: float = 0.5
-    factor: float = 2.0
-    max_pause: float = 30.0
-    relapse_seconds: float = 120.0
-    budget: int = 8
-    budget_seconds: float = 600.0
-    drain_seconds: float = 5.0
-
-    REFUSAL: ClassVar[str] = "nothing can be mended so"
-    FITS: ClassVar[Mapping[str, Fit]] = {
-        "steps": Fit(
-            "some of reset, reload and restart",
-            lambda value: isinstance(value, tuple) and bool(value) and set(value) <= _STEPS.keys(),
-        ),
-        "on": Fit(
-            f"some of {', '.join(get_args(Kind))}",
-            lambda value: isinstance(value, tuple) and set(value) <= set(get_args(Kind)),
-        ),
-        "pause": SECONDS,
-        "factor": NUMBER,
-        "max_pause": SECONDS,
-        "relapse_seconds": SECONDS,
-        "budget": WHOLE,
-        "budget_seconds": SECONDS,
-        "drain_seconds": SECONDS,
-    }
 
 
 @dataclass(slots=True)
 class _Case:
     """One service that is being mended, or was lately."""
 
-    runs: bool = False
+    #: of who mends it; another one after each attempt, so that one that was written off is not heard any more
+    turn: object | None = None
     began: float = 0.0
     at: int = 0  # the step that comes next
     pause: float = 0.0
     mended: float | None = None  # when it was, the last time
-    attempts: deque[float] = field(default_factory=deque)  # within the budget's time
+    failed: int = 0  # attempts in a row
+    failures: deque[float] = field(default_factory=deque)  # when attempts failed, within the budget's time
+    left: tuple[str, int] = ("", 0)  # its state, and how often it was loaded, after the last attempt
+    known: tuple[int, int] = (0, 0)  # the versions of code and config then
+    waiting: list[Callable[[], None]] = field(default_factory=list)  # who goes on when this is over
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is being mended."""
+        return self.turn is not None
 
 
 class Recovery:
@@ -113,6 +84,7 @@ class Recovery:
         self._policies = dict(policies or {})
         self._lock = threading.Lock()
         self._cases: dict[str, _Case] = {}
+        self._story: deque[RecoveryEnded | RecoveryGaveUp] = deque(maxlen=_STORY_LENGTH)
         self._ends: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -143,36 +115,58 @@ class Recovery:
         """
         policy = self.policy(name)
         handle = self._registry.get(name, None)
-        if policy is None or handle is None or handle.state in ("closed", "draining", "loading"):
+        if policy is None or handle is None or handle.state not in ("ready", "failed"):
             return False
-        if handle._record.given_up:
+        record, turn = handle._record, object()
+        if record.given_up:
             return False  # until somebody says so
-        now = self._clock()
         with self._lock:
             case = self._cases.setdefault(name, _Case())
-            if case.runs:
-                return False
-            case.runs, case.began, case.pause = True, now, policy.pause
-            relapsed = case.mended is not None and now - case.mended <= policy.relapse_seconds
-            case.at = min(case.at + 1, len(policy.steps) - 1) if relapsed else 0
-            if hangs and "restart" in policy.steps:
-                case.at = policy.steps.index("restart")
-        self._try(handle._record, case, policy, reason)
-        return True
+        try:
+            with self._lock:
+                if case.turn is not None or not _due(case, record, policy, self._clock()):
+                    return False
+                case.turn = turn
+                if hangs and "restart" in policy.steps:
+                    case.at = policy.steps.index("restart")
+            self._try(record, case, turn, policy, reason)
+            return True
+        except BaseException:  # Ctrl-C, or no thread can be started
+            self._over(case, turn)
+            raise
 
     # -- when --------------------------------------------------------------------------------------
 
     def _unhealthy(self, name: str, health: Health) -> None:
         policy = self.policy(name)
         kinds = {sign.kind for sign, _ in health.signs if sign.level == UNHEALTHY}
-        if policy is not None and kinds & set(policy.on):
+        if policy is not None and kinds & (set(policy.on) - {"breaker"}):
             self.begin(name, health.told(self._clock()), hangs="stuck" in kinds)
 
     def _opened(self, event: BreakerChanged) -> None:
-        policy = self.policy(event.name)
-        again = event.before == "half open"  # its probes have failed: the breaker waits by itself
-        if event.after == "open" and not again and policy is not None and "breaker" in policy.on:
-            self.begin(event.name, event.reason)
+        """Look into why a breaker opened; one that was tried out in vain was looked into before."""
+        if (event.before, event.after) != ("closed", "open") or event.by_hand:
+            return
+        policy, handle = self.policy(event.name), self._registry.get(event.name, None)
+        breaker = None if handle is None else _breaker(handle._record)
+        if policy is None or "breaker" not in policy.on or breaker is None or breaker.policy.shadow:
+            return
+        job = partial(self._look_into, event, policy)
+        self._ports.pulse.work(job, name=f"why the breaker of {event.name} is open")
+
+    def _look_into(self, event: BreakerChanged, policy: RecoveryPolicy) -> None:
+        """Mend a service whose breaker is open, if anything else speaks against it.
+
+        Where its ping answers, what fails is what it was given, or what it asks: the breaker tries that by
+        itself, after its time.
+        """
+        handle = self._registry.get(event.name, None)
+        if handle is None:
+            return
+        if trouble := self._ping(handle._record, policy):
+            self.begin(event.name, f"{event.reason}; {trouble}")
+        elif standing := self._monitor.stands(event.name):
+            self.begin(event.name, f"{event.reason}; {standing}", hangs=handle.state == "ready")
 
     def _removed(self, event: ServiceRemoved) -> None:
         with self._lock:
@@ -180,134 +174,256 @@ class Recovery:
 
     # -- one attempt after the other ---------------------------------------------------------------
 
-    def _try(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy, reason: str) -> None:
-        job = partial(self._attempt, record, case, policy, reason)
-        self._ports.pulse.work(job, name=f"recovery of {record.name}")
-
-    def _attempt(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy, reason: str) -> None:
-        """Take one step; at its end it is mended, or the next one is due, or there is none."""
-        now = self._clock()
-        with self._lock:
-            _forget(case.attempts, now - policy.budget_seconds)
-            spent = len(case.attempts) >= policy.budget
-            if not spent:
-                case.attempts.append(now)
-        if spent:
-            self._give_up(record, case, policy, reason)
-            return
-        step = policy.steps[case.at]
-        trouble = self._mend(record, step, policy)
-        took = self._clock() - now
-        outcome = "helped" if not trouble else "failed"
-        self._ports.metrics.counter(
-            "recovery.attempts", service=record.name, step=step, outcome=outcome
-        ).add()
-        self._ports.events.publish(
-            RecoveryEnded(self._clock(), record.name, step, not trouble, took, trouble or reason)
-        )
-        if not trouble:
-            self._mended(record, case)
-        elif record.lifecycle.state == "closed":
-            self._over(case)
-        else:
-            self._again(record, case, policy, trouble)
-
-    def _again(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy, trouble: str) -> None:
-        """Take the next step after a pause; the last one is taken again as long as the budget lasts."""
-        case.at = min(case.at + 1, len(policy.steps) - 1)
-        pause, case.pause = case.pause, min(case.pause * policy.factor, policy.max_pause)
-        self._ports.pulse.after(
-            pause,
-            partial(self._try, record, case, policy, trouble),
-            name=f"recovery of {record.name}",
-        )
-
-    def _mended(self, record: ServiceRecord, case: _Case) -> None:
-        now = self._clock()
-        self._ports.metrics.histogram("recovery.seconds", service=record.name).record(now - case.began)
-        with self._lock:
-            case.mended = now
-        self._over(case)
-        self._monitor.renew(record.name)
-
-    def _give_up(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy, reason: str) -> None:
-        tried = f"{policy.budget} attempts within {seconds(policy.budget_seconds)} did not help"
-        give_up(record, f"{tried}: {reason}", 0.0)
-        self._ports.metrics.counter("recovery.given_up", service=record.name).add()
-        self._over(case)
-        hint = f"mend what is wrong, then grym.get({record.name!r}).reload(); %grym why shows the last error"
-        self._ports.events.publish(RecoveryGaveUp(self._clock(), record.name, f"{tried}: {reason}", hint))
-        _log.warning("%s is left as failed: %s: %s; %s", record.name, tried, reason, hint)
-
-    def _over(self, case: _Case) -> None:
-        with self._lock:
-            case.runs = False
-
-    # -- the steps ---------------------------------------------------------------------------------
-
-    def _mend(self, record: ServiceRecord, step: Step, policy: RecoveryPolicy) -> str:
-        """Take a step, with what the service needs mended first; return what is wrong still."""
+    def _try(
+        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, reason: str
+    ) -> None:
+        job = partial(self._attempt, record, case, turn, policy, reason)
         try:
-            for need in record._family.before(record):
-                if need.lifecycle.state == "failed" or ping(need).ok is False:
-                    self._of_need(need, policy)
-            _STEPS[step](record, policy)
+            deadline = self._clock() + policy.attempt_seconds
+            self._ports.pulse.work(job, name=f"recovery of {record.name}", deadline=deadline)
+        except BaseException:
+            self._over(case, turn)
+            raise
+
+    def _attempt(
+        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, reason: str
+    ) -> None:
+        """Take one step; at its end it is mended, or the next one is due, or there is none."""
+        late = None
+        try:
+            if case.turn is not turn or self._by_somebody(record, case, policy):
+                return
+            step, began = policy.steps[case.at], self._clock()
+            ended = partial(self._ended, record, case, turn, policy, step, began, reason)
+            job = partial(ended, f"no end within {seconds(policy.attempt_seconds)}")
+            late = self._ports.pulse.after(
+                policy.attempt_seconds,
+                partial(self._ports.pulse.work, job, name=f"end of the recovery of {record.name}"),
+                name=f"deadline of the recovery of {record.name}",
+            )
+            trouble = self._mend(record, case, turn, policy, step, reason)
+            if trouble is not None:
+                ended(trouble)
+        finally:
+            if late is not None:
+                late.cancel()
+            self._over(case, turn)  # does nothing where that was said, or it goes on
+
+    def _by_somebody(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy) -> bool:
+        """Tell whether somebody has unloaded or mended it since the last attempt, or is about to."""
+        state, (left, loads) = record.lifecycle.state, case.left
+        if state == "ready" and record.loads != loads and not self._ping(record, policy):
+            self._monitor.renew(record.name)
+            return True
+        return state not in ("ready", "failed", "registered") or (state == "registered" and left != state)
+
+    def _mend(
+        self,
+        record: ServiceRecord,
+        case: _Case,
+        turn: object,
+        policy: RecoveryPolicy,
+        step: Step,
+        reason: str,
+    ) -> str | None:
+        """Take a step and return what is wrong still; None: it goes on when what it needs is mended."""
+        try:
+            if self._waits_for_need(record, case, turn, policy, reason):
+                return None
+            loads = record.loads
+            take(step, record, policy)
+            if trouble := self._ping(record, policy) or self._monitor.stands(record.name):
+                return trouble
+            breaker = _breaker(record)
+            if breaker is not None and record.loads != loads and not breaker.by_hand:
+                breaker.close("the service was loaded anew")  # what failed before says nothing about it
+            return ""
         except GrymError as error:
             return error.message
-        answer = ping(record)
-        if answer.ok is False:
-            return f"ping: {answer.problem}"
-        if standing := self._monitor.stands(record.name):
-            return standing
-        _close_breaker(record)
-        return ""
+        except BaseException as error:  # also SystemExit: a thread of ours ends for nobody
+            return f"{type(error).__name__}: {error}"
 
-    def _of_need(self, need: ServiceRecord, policy: RecoveryPolicy) -> None:
-        """Mend what is needed first, by the step that leaves nothing as it was."""
-        if self.policy(need.name) is None:
-            raise StateError(f"{need.name}, which it needs, is not to be mended", service=need.name)
-        _restart(need, policy)
-        _close_breaker(need)
-        self._monitor.renew(need.name)
+    def _ended(
+        self,
+        record: ServiceRecord,
+        case: _Case,
+        turn: object,
+        policy: RecoveryPolicy,
+        step: Step,
+        began: float,
+        reason: str,
+        trouble: str,
+    ) -> None:
+        """Take down how an attempt went, and what comes then; once, though it may end after its deadline."""
+        now, then = self._clock(), object()
+        if not self._hand_on(case, turn, then):
+            return
+        goes_on = False
+        try:
+            case.left = (record.lifecycle.state, record.loads)
+            case.known = (record.code_version, record.config_version)
+            outcome = "failed" if trouble else "helped"
+            metrics = self._ports.metrics
+            metrics.counter("recovery.attempts", service=record.name, step=step, outcome=outcome).add()
+            self._say(RecoveryEnded(now, record.name, step, not trouble, now - began, trouble or reason))
+            told = f"did not help: {trouble}" if trouble else f"has mended it; it was because of {reason}"
+            _log.warning("recovery of %s by %s, which %s, %s", record.name, step, DOES[step], told)
+            if not trouble:
+                metrics.histogram("recovery.seconds", service=record.name).record(now - case.began)
+                case.mended = now
+                self._monitor.renew(record.name)
+            elif record.lifecycle.state != "closed":
+                goes_on = self._failed(record, case, then, policy, trouble)
+        finally:
+            if not goes_on:
+                self._over(case, then)
+
+    def _failed(
+        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, trouble: str
+    ) -> bool:
+        """Have the next step taken after a pause, the last one again as long as the budget lasts; or end."""
+        now = self._clock()
+        case.failed += 1
+        case.failures.append(now)
+        if max(case.failed, _lately(case, now - policy.budget_seconds)) < policy.budget:
+            case.at = min(case.at + 1, len(policy.steps) - 1)
+            pause, case.pause = case.pause, min(case.pause * policy.factor, policy.max_pause)
+            job = partial(self._try, record, case, turn, policy, trouble)
+            self._ports.pulse.after(pause, job, name=f"recovery of {record.name}")
+            return True
+        if record.lifecycle.state != "ready" or self._ping(record, policy):
+            self._give_up(record, case, policy, trouble)
+        return False  # and one that answers is left to itself
+
+    def _give_up(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy, trouble: str) -> None:
+        row, many = case.failed, len(case.failures)
+        tried = f"{count(row, 'attempt')} in a row did not help"
+        if many >= policy.budget:
+            tried = f"{count(many, 'attempt')} within {seconds(policy.budget_seconds)} did not help"
+        case.failed = 0
+        case.failures.clear()  # who says that it is to be tried again means it
+        if not give_up(record, f"{tried}: {trouble}", 0.0):
+            return  # somebody loads it, who will see
+        self._ports.metrics.counter("recovery.given_up", service=record.name).add()
+        hint = f"mend what is wrong, then grym.get({record.name!r}).reload(); %grym why shows the last error"
+        self._say(RecoveryGaveUp(self._clock(), record.name, f"{tried}: {trouble}", hint))
+        _log.warning("%s is left as failed: %s: %s; %s", record.name, tried, trouble, hint)
+
+    def _hand_on(self, case: _Case, turn: object, then: object) -> bool:
+        """Go on under another turn; False where the case was taken away from this one."""
+        with self._lock:
+            mine = case.turn is turn
+            if mine:
+                case.turn = then
+        return mine
+
+    def _over(self, case: _Case, turn: object) -> None:
+        """End the case, if it is still this turn's; who waits for it goes on."""
+        with self._lock:
+            if case.turn is not turn:
+                return
+            case.turn = None
+            waiting, case.waiting = case.waiting, []
+        for go_on in waiting:
+            go_on()
+
+    # -- what is wrong -----------------------------------------------------------------------------
+
+    def _ping(self, record: ServiceRecord, policy: RecoveryPolicy) -> str:
+        """Return what a ping says is wrong; nothing where it answers, or nobody is there to be asked."""
+        try:
+            answer = within(self._ports, policy.ping_seconds, partial(ping, record), "no answer")
+        except TimeoutError as error:
+            return f"ping: {error}"
+        except BaseException as error:
+            return f"ping: {type(error).__name__}: {error}"
+        return f"ping: {answer.problem}" if answer.ok is False else ""
+
+    def _waits_for_need(
+        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, reason: str
+    ) -> bool:
+        """Have what it cannot do without mended first, as a case of its own; True: it goes on after that.
+
+        So one that several need is mended once. Raises where it is not to be mended.
+        """
+        for need in record._family.before(record):
+            if record._family.optional(record, need) or not (trouble := self._ill(need)):
+                continue
+            then = object()
+            self.begin(need.name, trouble)
+            with self._lock:
+                other = self._cases.get(need.name)
+                waits = other is not None and other.turn is not None
+                if waits and case.turn is turn:
+                    assert other is not None
+                    case.turn = then
+                    other.waiting.append(partial(self._try, record, case, then, policy, reason))
+            if waits:
+                return True
+            if trouble := self._ill(need):
+                left = f"left as failed until its reload(), {need.given_up}" if need.given_up else trouble
+                raise StateError(f"it needs {need.name}: {left}", service=record.name)
+        return False
+
+    def _ill(self, need: ServiceRecord) -> str:
+        if need.lifecycle.state == "failed":
+            return need.lifecycle.story[-1].reason or "it could not be loaded"
+        return self._ping(need, self.policy(need.name) or self._policy)
+
+    # -- what was done -----------------------------------------------------------------------------
+
+    def story(self, name: str | None = None) -> tuple[RecoveryEnded | RecoveryGaveUp, ...]:
+        """Return what was done lately, about one service or all of them, oldest first."""
+        return tuple(one for one in tuple(self._story) if name in (None, one.service))
+
+    def table(self, name: str | None = None) -> Table:
+        """Return what was done lately as a table, newest first."""
+        columns = ("service", "when", "step", "helped", "why")
+        rows = [self._row(one) for one in self.story(name)[: -_SHOWN - 1 : -1]]
+        return Table("what recovery did", columns, rows, "nothing had to be mended")
+
+    def _row(self, one: RecoveryEnded | RecoveryGaveUp) -> tuple[str, ...]:
+        when = f"{seconds(self._clock() - one.at)} ago"
+        if isinstance(one, RecoveryGaveUp):
+            return (one.service, when, "left as failed", "", f"{one.reason}; {one.hint}")
+        return (one.service, when, one.step, "yes" if one.helped else "no", one.reason)
+
+    def _say(self, event: RecoveryEnded | RecoveryGaveUp) -> None:
+        self._story.append(event)
+        self._ports.events.publish(event)
+
+    def _under_way(self) -> str:
+        return ", ".join(name for name, case in tuple(self._cases.items()) if case.runs)
 
     def __repr__(self) -> str:
-        under_way = [name for name, case in self._cases.items() if case.runs]
-        return f"<Recovery: {', '.join(under_way) or 'nothing'} under way>"
+        mends = self._under_way()
+        return f"{self.table().text()}\n{f'under way: {mends}' if mends else 'nothing is under way'}"
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
 
 
-def _forget(times: deque[float], before: float) -> None:
-    while times and times[0] < before:
-        times.popleft()
+def _due(case: _Case, record: ServiceRecord, policy: RecoveryPolicy, now: float) -> bool:
+    """Make a case ready to begin (held); False where its budget is spent, and nobody has loaded it since."""
+    known = (record.code_version, record.config_version)
+    if record.loads != case.left[1] or known != case.known:
+        case.failures.clear()
+    elif _lately(case, now - policy.budget_seconds) >= policy.budget:
+        return False
+    case.left, case.known = (record.lifecycle.state, record.loads), known
+    case.began, case.pause, case.failed = now, policy.pause, 0
+    relapsed = case.mended is not None and now - case.mended <= policy.relapse_seconds
+    case.at = min(case.at + 1, len(policy.steps) - 1) if relapsed else 0
+    return True
 
 
-def _close_breaker(record: ServiceRecord) -> None:
-    guard: Any = record.breaker
-    breaker = getattr(guard, "breaker", None)
-    if breaker is not None:
-        breaker.close()
+def _lately(case: _Case, since: float) -> int:
+    """Return how many attempts have failed since then; those before are forgotten."""
+    while case.failures and case.failures[0] < since:
+        case.failures.popleft()
+    return len(case.failures)
 
 
-def _reset(record: ServiceRecord, policy: RecoveryPolicy) -> None:
-    """Let go of what is only remembered; what has failed to load is tried again."""
-    record.ports.failures.clear(record.name)
-    give_back()
-    if record.lifecycle.state == "failed":
-        load_proven(record)
-
-
-def _reload(record: ServiceRecord, policy: RecoveryPolicy) -> None:
-    abandon(record, "recovery", policy.drain_seconds)
-    load_proven(record)
-
-
-def _restart(record: ServiceRecord, policy: RecoveryPolicy) -> None:
-    """As a reload, but nobody is waited for: a call that hangs keeps its model to itself."""
-    abandon(record, "recovery", 0.0)
-    load_proven(record)
-
-
-_STEPS: dict[str, Callable[[ServiceRecord, RecoveryPolicy], None]] = {
-    "reset": _reset,
-    "reload": _reload,
-    "restart": _restart,
-}
+def _breaker(record: ServiceRecord) -> CircuitBreaker | None:
+    guard = record.breaker
+    return guard.breaker if isinstance(guard, ServiceBreaker) else None

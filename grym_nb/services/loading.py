@@ -209,11 +209,11 @@ def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | N
             model = _make(record)
             _wire(record, model)
             read = reads_of(model)
-            if record.proves:
-                prove(model)
-            grown = _grown(before)
+            grown, took = _grown(before), record.ports.clock() - began
+        if record.proves:
+            prove(record, model, frame)  # one that hangs is in nobody's way
         instance = Instance(model, record.version, record.ports.clock(), read)
-        instance.took, instance.grown = instance.loaded_at - began, grown
+        instance.took, instance.grown = took, grown
         return _placed(record, instance)
     except GrymError as error:
         failure = error if isinstance(error, LoadFailed) else load_failed(record, error)

@@ -64,7 +64,7 @@ class ServiceRecord:
     wrapped: bool  # a call may be more than one attempt
 
     given_up = ""  # why nobody tries to load it any more, unless somebody says so
-    proves = False  # what is loaded now is pinged before any call gets to it
+    proves = 0.0  # seconds in which what is loaded now has to answer a ping, before any call gets to it
 
     def __init__(self, spec: ServiceSpec, ports: Ports, gate: Gate, family: Family) -> None:
         self.name = spec.name

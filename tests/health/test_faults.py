@@ -13,7 +13,7 @@ from grym_nb.errors import GrymError
 from grym_nb.events import HealthChanged, RecoveryEnded
 from grym_nb.hardening.pressure import Pressure
 from grym_nb.health.oversight import Oversight
-from grym_nb.health.recovery import RecoveryPolicy
+from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
 from tests.services.crowd import Gates, outcome, until
@@ -99,7 +99,8 @@ class House:
     def _pauses(self) -> bool:
         """Tell whether a recovery waits for its next attempt."""
         self.registry.ports.pulse.step()
-        return bool(self.registry.ports.pulse._heap)
+        heap = tuple(self.registry.ports.pulse._heap)
+        return any(entry.active and entry.name.startswith("recovery of") for _, _, entry in heap)
 
     def seconds(self, count: int, calls: int = 1) -> int:
         return sum(self.second(calls) for _ in range(count))

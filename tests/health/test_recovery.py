@@ -2,119 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from grym_nb.errors import BreakerOpen, ConfigError, GrymError, ServiceNotReady
-from grym_nb.events import RecoveryEnded, RecoveryGaveUp
-from grym_nb.health.monitor import HealthMonitor
-from grym_nb.health.recovery import Recovery, RecoveryPolicy
-from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
-from grym_nb.testing import FakeClock
+from grym_nb.errors import ConfigError, GrymError
+from grym_nb.health.remedies import RecoveryPolicy
+from grym_nb.runtime import Runtime
+from grym_nb.services import ServiceHandle
+from grym_nb.settings import Settings
+from tests.health.ward import BROKEN, PINGS, Choosy, House, Needy, fail
 from tests.services.crowd import WAIT, Gates, outcome, until
 
-#: what is wrong, for how many more loads
-BROKEN: dict[str, int] = {}
 
-
-class Net(ModelService):
-    """Is ill as often as `BROKEN` says, in the way that its config says."""
-
-    def __init__(self, *, name: str = "net", way: str = "ping") -> None:
-        self.name, self.way = name, way
-        self.ill = False
-
-    def load(self) -> None:
-        left = BROKEN.get(self.name, 0)
-        BROKEN[self.name] = left - 1
-        if left > 0 and self.way == "load":
-            raise OSError("no weights")
-        self.ill = left > 0
-
-    def ping(self) -> None:
-        if self.ill and self.way == "ping":
-            raise RuntimeError("ill")
-
-    @task
-    def ask(self, do: Any = None) -> Any:
-        if self.ill and self.way == "call":
-            raise RuntimeError("ill")
-        return do() if do is not None else None
-
-
-class Needy(Net):
-    needs = ("base",)
-
-
-class House:
-    def __init__(self, registry: ServiceRegistry, clock: FakeClock) -> None:
-        self.registry, self.clock = registry, clock
-        self.monitor = HealthMonitor(registry, look_seconds=5.0)
-        self.monitor.listen()
-        self.ended: list[RecoveryEnded] = []
-        self.gave_up: list[RecoveryGaveUp] = []
-        registry.ports.events.subscribe(self.ended.append, RecoveryEnded)
-        registry.ports.events.subscribe(self.gave_up.append, RecoveryGaveUp)
-        BROKEN.clear()
-
-    def recovery(self, **options: Any) -> Recovery:
-        made = Recovery(self.monitor, self.registry, **options)
-        made.start()
-        return made
-
-    def net(self, name: str = "net", way: str = "ping", made: type = Net, **options: Any) -> ServiceHandle:
-        return self.registry.register(name, made, config={"name": name, "way": way}, **options)
-
-    def look(self, seconds: int = 5) -> None:
-        for _ in range(seconds):
-            self.clock.advance(1.0)
-            self.monitor.history.step()
-        self.monitor.step()
-        until(lambda: not any(runs for _, runs in self.monitor._pings.values()))
-
-    def steps(self) -> list[tuple[str, bool]]:
-        return [(one.step, one.helped) for one in self.ended]
-
-    def until_over(self, recovery: Recovery, name: str = "net") -> None:
-        """Let the pauses between attempts pass, until nothing is under way."""
-
-        def over() -> bool:
-            self.registry.ports.pulse.step()
-            if recovery._cases[name].runs:
-                self.clock.advance(0.5)
-            return not recovery._cases[name].runs
-
-        until(over)
-
-
-@pytest.fixture
-def house(driven: ServiceRegistry, clock: FakeClock) -> Iterator[House]:
-    made = House(driven, clock)
-    yield made
-    made.monitor.close()
-
-
-def test_a_reset_is_enough_where_a_ping_answers(house: House) -> None:
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_breaker_is_left_to_its_own_probes_where_a_ping_answers(
+    house: House, error: type[Exception]
+) -> None:
     recovery = house.recovery()
-    net = house.net(breaker=True, way="call")
-    net.load()._record.instance.model.ill = True  # type: ignore[union-attr]
-    for _ in range(5):
-        with pytest.raises(GrymError):
-            net.ask()
-    with pytest.raises(BreakerOpen):
-        net.ask()
-    net._record.instance.model.ill = False  # type: ignore[union-attr]
+    net = house.net(breaker={"open_seconds": 60.0, "min_calls": 5}).load()
+    pings: list[str] = []
+    PINGS["net"] = lambda: pings.append("asked")
+    for _ in range(8):
+        fail(net, error)
+        until(house.at_rest)
+        house.look()
+        until(house.at_rest)
+    assert pings and net.breaker.state == "open" and net.breaker.snapshot().opened == 1
+    assert recovery._cases == {} and net.status().loads == 1 and not house.ended
+    house.clock.advance(61.0)
+    assert net.ask() is None
+
+
+@pytest.mark.parametrize("way", ["raises", "hangs"])
+def test_a_breaker_that_opens_has_a_ping_asked_at_once(house: House, way: str) -> None:
+    recovery = house.recovery()
+    net = house.net(breaker={"open_seconds": 300.0, "min_calls": 5}).load()
+    gates = Gates()
+
+    def ping() -> None:
+        gates.tell("in")
+        if way == "raises":
+            raise RuntimeError("no card")
+        gates.wait("go")
+
+    PINGS["net"] = ping
+    fail(net)
+    gates.wait("in")
+    if way == "hangs":
+        house.clock.advance(11.0)
+    until(lambda: "net" in recovery._cases)
+    PINGS.clear()
+    gates.tell("go")
     house.until_over(recovery)
-    assert house.steps() == [("reset", True)] and net.ask() is None
-    assert net.health == "healthy"
+    assert house.ended[-1].helped and net.ping().ok
+
+
+def test_what_is_loaded_anew_begins_with_a_closed_breaker(house: House) -> None:
+    recovery = house.recovery()
+    BROKEN["net"] = 1
+    net = house.net(breaker={"open_seconds": 300.0, "min_calls": 5}).load()
+    fail(net)
+    until(lambda: "net" in recovery._cases)
+    house.until_over(recovery)
+    assert house.steps() == [("reset", False), ("reload", True)] and net.breaker.state == "closed"
+    assert net.ask() is None and net.health == "healthy"
     counters = {
         dict(s.tags)["outcome"]: s.value for s in house.registry.ports.metrics.select("recovery.attempts")
     }
-    assert counters == {"helped": 1}
+    assert counters == {"failed": 1, "helped": 1}
     [taken] = house.registry.ports.metrics.select("recovery.seconds")
     assert taken.value.count == 1  # type: ignore[union-attr]
+
+
+def test_a_breaker_that_was_opened_by_hand_or_only_watches_is_left_alone(house: House) -> None:
+    recovery = house.recovery()
+    asked: list[str] = []
+    PINGS["net"] = PINGS["shadow"] = lambda: asked.append("asked")
+    BROKEN["net"] = BROKEN["shadow"] = 1
+    net = house.net(breaker=True).load()
+    net.breaker.open("maintenance")
+    until(house.at_rest)
+    shadow = house.net("shadow", breaker={"shadow": True, "min_calls": 5}).load()
+    fail(shadow)
+    until(house.at_rest)
+    assert shadow.breaker.state == "open" and recovery._cases == {} and asked == []
+    recovery.begin("net", "as asked")
+    house.until_over(recovery)
+    assert house.steps()[-1] == ("reload", True)
+    assert net.breaker.state == "open" and net.breaker.by_hand
 
 
 def test_what_does_not_help_is_followed_by_a_stronger_step_after_a_pause(house: House) -> None:
@@ -179,44 +155,58 @@ def test_what_is_needed_is_mended_first(house: House) -> None:
     net = house.net(made=Needy).load()
     recovery.begin("net", "as asked")
     house.until_over(recovery)
-    assert house.steps() == [("reset", True)]
+    assert [one.service for one in house.ended] == ["base", "base", "net"]
+    assert house.steps("base") == [("reset", False), ("reload", True)] and house.steps() == [("reset", True)]
     assert base.ping().ok and base.status().loads == 2 and net.status().loads == 1
 
 
-def test_after_the_budget_it_is_left_as_failed_which_is_said_once_with_what_to_do(
-    house: House, caplog: pytest.LogCaptureFixture
-) -> None:
-    BROKEN["net"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=3, budget_seconds=600.0))
-    net = house.net().load()
-    recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reload", False), ("restart", False)]
-    assert net.state == "failed" and len(house.gave_up) == 1
-    assert "3 attempts within 10 min 0 s did not help" in house.gave_up[0].reason
-    assert [m for m in caplog.messages if "left as failed" in m] == [caplog.messages[-1]]
-    assert "grym.get('net').reload()" in caplog.messages[-1]
-    loads = net.status().loads
-    with pytest.raises(ServiceNotReady, match="net is left as failed: 3 attempts") as caught:
-        net.ask()
-    assert "reload()" in caught.value.hint and net.status().loads == loads
-    house.look()
-    assert net.health == "unhealthy"
-    BROKEN["net"] = 0
-    net.reload()
-    assert net.ask() is None and net.state == "ready"
+def test_what_several_need_is_mended_once_and_they_wait_for_that(house: House) -> None:
+    BROKEN["base"] = 1
+    gates = Gates()
+    PINGS["base"] = gates.hold
+    recovery = house.recovery()
+    base = house.net("base")
+    nets = [house.net(name, made=Needy).load() for name in ("net", "other")]
+    for net in nets:
+        recovery.begin(net.name, "as asked")
+    recovery.begin("base", "its ping")
+    gates.tell("go")
+    for name in ("base", "net", "other"):
+        house.until_over(recovery, name)
+    assert base.status().loads == 2 and [net.status().loads for net in nets] == [1, 1]
+    assert house.steps("base") == [("reset", False), ("reload", True)]
+    assert house.steps() == house.steps("other") == [("reset", True)]
 
 
-def test_registering_it_again_gives_it_another_chance(house: House) -> None:
-    BROKEN["net"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=1))
-    net = house.net().load()
+def test_an_optional_need_that_cannot_be_had_is_in_nobodys_way(house: House) -> None:
+    BROKEN["base"] = 100
+    recovery = house.recovery(policy=RecoveryPolicy(budget=2))
+    base = house.net("base", way="load")
+    net = house.net(made=Choosy).load()
+    loads = base.status().loads
     recovery.begin("net", "as asked")
     house.until_over(recovery)
-    assert net.state == "failed"
-    BROKEN["net"] = 0
-    house.registry.register("net", Net, config={"name": "net", "way": "call"})
-    assert net.ask() is None
+    assert house.steps() == [("reset", True)] and net.ask() is None and base.status().loads == loads
+
+
+@pytest.mark.parametrize("why", ["given up", "not to be mended"])
+def test_a_need_that_is_not_to_be_mended_stays_as_it_is(house: House, why: str) -> None:
+    BROKEN["base"] = 100
+    policies = {"base": RecoveryPolicy(budget=1) if why == "given up" else None}
+    recovery = house.recovery(policies=policies, policy=RecoveryPolicy(budget=1))
+    base = house.net("base")
+    net = house.net(made=Needy).load()
+    if recovery.begin("base", "ill"):
+        house.until_over(recovery, "base")
+        assert base.state == "failed"
+    loads, state = base.status().loads, base.state
+    recovery.begin("net", "as asked")
+    house.until_over(recovery)
+    assert (base.status().loads, base.state) == (loads, state)
+    assert house.steps() == [("reset", False)]
+    told = "left as failed until its reload()" if why == "given up" else "ping: RuntimeError: ill"
+    assert told in house.ended[-1].reason
+    assert net.state == "ready" and not any(one.service == "net" for one in house.gave_up), "it answers"
 
 
 def test_failed_loads_are_tried_again_where_that_is_wanted(house: House) -> None:
@@ -268,7 +258,7 @@ def test_one_that_is_not_to_be_mended_is_left_alone(house: House) -> None:
     house.net().load()
     assert recovery.policy("net") is None and not recovery.begin("net", "as asked")
     assert not recovery.begin("nobody", "as asked")
-    assert repr(recovery) == "<Recovery: nothing under way>"
+    assert repr(recovery) == "what recovery did: nothing had to be mended\nnothing is under way"
 
 
 def test_nothing_is_mended_twice_at_a_time_or_in_the_middle_of_a_drain(house: House) -> None:
@@ -280,7 +270,7 @@ def test_nothing_is_mended_twice_at_a_time_or_in_the_middle_of_a_drain(house: Ho
     gates.wait("in")
     assert recovery.begin("net", "as asked")
     until(lambda: net.state == "draining")
-    assert not recovery.begin("net", "again") and "net under way" in repr(recovery)
+    assert not recovery.begin("net", "again") and "under way: net" in repr(recovery)
     gates.tell("go")
     call.result(WAIT)
     house.until_over(recovery)
@@ -304,3 +294,27 @@ def test_a_service_that_was_removed_is_forgotten(house: House) -> None:
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="nothing can be mended so"):
         RecoveryPolicy(**wrong)
+
+
+def test_lists_will_do_as_settings_have_them() -> None:
+    assert RecoveryPolicy.of({"on": ["ping"], "steps": ["reload"]}) == RecoveryPolicy(
+        on=("ping",), steps=("reload",)
+    )
+    given = {"on": ["ping", "stuck", "breaker", "state", "errors"], "budget": 3}
+    with Runtime(Settings(recovery=given, recoveries={"asr": None, "net": {"budget": 2}})) as runtime:
+        policy = runtime.recovery.policy("other")
+        assert policy is not None and policy.budget == 3 and "errors" in policy.on
+        assert runtime.recovery.policy("asr") is None
+        assert runtime.recovery.policy("net") == RecoveryPolicy(budget=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"recovery": {"bugdet": 3}}, "recovery of the settings"),
+        ({"recoveries": {"asr": {"steps": ["pray"]}}}, r"recoveries\['asr'\] of the settings"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_at_once(given: dict[str, Any], where: str) -> None:
+    with pytest.raises(ConfigError, match=where):
+        Runtime(Settings(**given))

@@ -1,0 +1,111 @@
+"""What recovery may do to a service, and by which policy: each step is stronger than the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+
+from grym_nb.errors import says_what_it_takes
+from grym_nb.hardening.policy import NUMBER, SECONDS, WHOLE, Fit, Policy
+from grym_nb.hardening.returning import give_back
+from grym_nb.health.signs import Kind
+from grym_nb.services.mending import abandon, load_proven
+
+if TYPE_CHECKING:
+    from grym_nb.services.record import ServiceRecord
+
+__all__ = ["DOES", "RecoveryPolicy", "Step", "take"]
+
+Step = Literal["reset", "reload", "restart"]
+
+#: what a step does to a service, in words
+DOES: Mapping[str, str] = {
+    "reset": "lets go of what is only remembered",
+    "reload": "loads it anew when its calls have ended",
+    "restart": "loads it anew while calls that still run keep the old model",
+}
+
+
+@says_what_it_takes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryPolicy(Policy):
+    """What is tried, in which order, and how often.
+
+    `on` are the kinds of signs after which it is worth while: by default what another try may cure, and not
+    that the author's code raises; a breaker that opens has the service pinged, and says nothing by itself.
+    Between two attempts are `pause` seconds, each time `factor` times as many, up to `max_pause`. A service
+    that is unhealthy again within `relapse_seconds` of its last recovery gets the next step. It is left as
+    failed after `budget` attempts that did not help, in a row or within `budget_seconds`. `drain_seconds` is
+    how long a reload waits for calls, `ping_seconds` how long a ping may take, `attempt_seconds` an attempt.
+    """
+
+    steps: tuple[Step, ...] = ("reset", "reload", "restart")
+    on: tuple[str, ...] = ("breaker", "stuck", "ping")
+    pause: float = 0.5
+    factor: float = 2.0
+    max_pause: float = 30.0
+    relapse_seconds: float = 120.0
+    budget: int = 8
+    budget_seconds: float = 600.0
+    drain_seconds: float = 5.0
+    ping_seconds: float = 10.0
+    attempt_seconds: float = 600.0
+
+    REFUSAL: ClassVar[str] = "nothing can be mended so"
+    FITS: ClassVar[Mapping[str, Fit]] = {
+        "steps": Fit(
+            "some of reset, reload and restart",
+            lambda value: isinstance(value, tuple) and bool(value) and set(value) <= _STEPS.keys(),
+        ),
+        "on": Fit(
+            f"some of {', '.join(get_args(Kind))}",
+            lambda value: isinstance(value, tuple) and set(value) <= set(get_args(Kind)),
+        ),
+        "pause": SECONDS,
+        "factor": NUMBER,
+        "max_pause": SECONDS,
+        "relapse_seconds": SECONDS,
+        "budget": WHOLE,
+        "budget_seconds": SECONDS,
+        "drain_seconds": SECONDS,
+        "ping_seconds": SECONDS,
+        "attempt_seconds": SECONDS,
+    }
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Return the policy with these values; YAML and JSON know lists only, so they will do, too."""
+        fit = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return super(RecoveryPolicy, cls).of(fit)  # by name: slots make a class anew, which super() misses
+
+
+def take(step: Step, record: ServiceRecord, policy: RecoveryPolicy) -> None:
+    """Take a step; what is loaded by it has answered a ping."""
+    _STEPS[step](record, policy)
+
+
+def _reset(record: ServiceRecord, policy: RecoveryPolicy) -> None:
+    """Let go of what is only remembered; what has failed to load is tried again."""
+    record.ports.failures.clear(record.name)
+    give_back()
+    if record.lifecycle.state == "failed":
+        load_proven(record, policy.ping_seconds)
+
+
+def _reload(record: ServiceRecord, policy: RecoveryPolicy) -> None:
+    abandon(record, "recovery", policy.drain_seconds)
+    load_proven(record, policy.ping_seconds)
+
+
+def _restart(record: ServiceRecord, policy: RecoveryPolicy) -> None:
+    """As a reload, but nobody is waited for: a call that hangs keeps its model to itself."""
+    abandon(record, "recovery", 0.0)
+    load_proven(record, policy.ping_seconds)
+
+
+_STEPS: dict[str, Callable[[ServiceRecord, RecoveryPolicy], None]] = {
+    "reset": _reset,
+    "reload": _reload,
+    "restart": _restart,
+}
