@@ -65,7 +65,7 @@ def _one(runtime: Runtime, name: str, now: float) -> Sheet:
         ],
         empty="it never did",
     )
-    return Sheet("", (signs, story))
+    return Sheet("", (signs, story, runtime.recovery.table(name)))
 
 
 def alerts(runtime: Runtime, given: Namespace) -> Sheet:
