@@ -336,7 +336,10 @@ def _recoveries(settings: Settings) -> tuple[RecoveryPolicy | None, dict[str, Re
         return None, {}
     from grym_nb.health.remedies import RecoveryPolicy  # most kernels have the usual one
 
-    def policy(where: str, given: Mapping[str, Any]) -> RecoveryPolicy:
+    def policy(where: str, given: Any) -> RecoveryPolicy:
+        if not isinstance(given, Mapping):
+            problem = Problem(where, brief(given), "a mapping (on, steps, ...), or None: nothing is done")
+            raise ConfigError("the settings do not fit", problems=[problem])
         try:
             return RecoveryPolicy.of(given)
         except ConfigError as error:

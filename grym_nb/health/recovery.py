@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -325,7 +326,8 @@ class Recovery:
             case.turn = None
             waiting, case.waiting = case.waiting, []
         for go_on in waiting:
-            go_on()
+            with suppress(Exception):  # where there is no thread for it, its own case is over
+                go_on()
 
     # -- what is wrong -----------------------------------------------------------------------------
 

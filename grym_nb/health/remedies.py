@@ -27,6 +27,10 @@ DOES: Mapping[str, str] = {
 }
 
 
+def _all_of(value: object, known: tuple[str, ...]) -> bool:
+    return isinstance(value, tuple) and all(one in known for one in value)
+
+
 @says_what_it_takes
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryPolicy(Policy):
@@ -56,11 +60,11 @@ class RecoveryPolicy(Policy):
     FITS: ClassVar[Mapping[str, Fit]] = {
         "steps": Fit(
             "some of reset, reload and restart",
-            lambda value: isinstance(value, tuple) and bool(value) and set(value) <= _STEPS.keys(),
+            lambda value: bool(value) and _all_of(value, tuple(_STEPS)),
         ),
         "on": Fit(
             f"some of {', '.join(get_args(Kind))}",
-            lambda value: isinstance(value, tuple) and set(value) <= set(get_args(Kind)),
+            lambda value: _all_of(value, get_args(Kind)),
         ),
         "pause": SECONDS,
         "factor": NUMBER,
@@ -89,7 +93,7 @@ def _reset(record: ServiceRecord, policy: RecoveryPolicy) -> None:
     """Let go of what is only remembered; what has failed to load is tried again."""
     record.ports.failures.clear(record.name)
     give_back()
-    if record.lifecycle.state == "failed":
+    if record.lifecycle.state in ("failed", "registered"):  # the latter: there was no room for it before
         load_proven(record, policy.ping_seconds)
 
 

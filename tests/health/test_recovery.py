@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from grym_nb.errors import ConfigError, GrymError
+from grym_nb.errors import ConfigError, GrymError, ResourceExhausted
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.runtime import Runtime
 from grym_nb.services import ServiceHandle
@@ -189,6 +191,37 @@ def test_an_optional_need_that_cannot_be_had_is_in_nobodys_way(house: House) -> 
     assert house.steps() == [("reset", True)] and net.ask() is None and base.status().loads == loads
 
 
+def test_a_ping_within_a_load_may_ask_what_the_service_needs(house: House) -> None:
+    recovery = house.recovery(policy=RecoveryPolicy(steps=("reload",)))
+    base = house.net("base")
+    net = house.net(made=Needy).load()
+    asked: list[object] = []
+    PINGS["net"] = lambda: asked.append((net.state, base.ask()))
+    recovery.begin("net", "as asked")
+    house.until_over(recovery)
+    assert house.steps() == [("reload", True)] and asked[0] == ("loading", None)
+
+
+def test_one_for_which_there_was_no_room_is_loaded_by_a_reset_too(house: House) -> None:
+    recovery = house.recovery(policy=RecoveryPolicy(steps=("reset",)))
+    net = house.net(way="load")
+    BROKEN["net"] = 1
+    with pytest.raises(GrymError):
+        net.load()
+    admits = [False, True]
+
+    @contextmanager
+    def admit(*_: object) -> Iterator[None]:
+        if not admits.pop(0):
+            raise ResourceExhausted("there is no room for it")
+        yield
+
+    house.registry.ports.admit = admit
+    recovery.begin("net", "as asked")
+    house.until_over(recovery)
+    assert house.steps() == [("reset", False), ("reset", True)] and net.state == "ready"
+
+
 @pytest.mark.parametrize("why", ["given up", "not to be mended"])
 def test_a_need_that_is_not_to_be_mended_stays_as_it_is(house: House, why: str) -> None:
     BROKEN["base"] = 100
@@ -313,6 +346,8 @@ def test_lists_will_do_as_settings_have_them() -> None:
     [
         ({"recovery": {"bugdet": 3}}, "recovery of the settings"),
         ({"recoveries": {"asr": {"steps": ["pray"]}}}, r"recoveries\['asr'\] of the settings"),
+        ({"recoveries": {"asr": {"on": [["ping"]]}}}, r"recoveries\['asr'\] of the settings"),
+        ({"recoveries": {"asr": 3}}, r"recoveries\['asr'\]: found 3"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(given: dict[str, Any], where: str) -> None:
