@@ -52,6 +52,8 @@ class _Case:
     mended: float | None = None  # when it was, the last time
     failed: int = 0  # attempts in a row
     failures: deque[float] = field(default_factory=deque)  # when attempts failed, within the budget's time
+    attempts: deque[float] = field(default_factory=deque)  # the same for all of them
+    spent: bool = False  # its budget, which was said
     left: tuple[str, int] = ("", 0)  # its state, and how often it was loaded, after the last attempt
     known: tuple[int, int] = (0, 0)  # the versions of code and config then
     waiting: list[Callable[[], None]] = field(default_factory=list)  # who goes on when this is over
@@ -125,13 +127,20 @@ class Recovery:
             case = self._cases.setdefault(name, _Case())
         try:
             with self._lock:
-                if case.turn is not None or not _due(case, record, policy, self._clock()):
+                if case.turn is not None:
                     return False
-                case.turn = turn
+                told, case.spent = case.spent, not _due(case, record, policy, self._clock())
+                spent = case.spent
+                if not spent:
+                    case.turn = turn
                 if hangs and "restart" in policy.steps:
                     case.at = policy.steps.index("restart")
-            self._try(record, case, turn, policy, reason)
-            return True
+            if not spent:
+                self._try(record, case, turn, policy, reason)
+            elif not told:
+                tried = f"{count(len(case.attempts), 'attempt')} within {seconds(policy.budget_seconds)}"
+                _log.warning("%s is left to itself for a while, after %s: %s", name, tried, reason)
+            return not spent
         except BaseException:  # Ctrl-C, or no thread can be started
             self._over(case, turn)
             raise
@@ -263,6 +272,7 @@ class Recovery:
         try:
             case.left = (record.lifecycle.state, record.loads)
             case.known = (record.code_version, record.config_version)
+            case.attempts.append(now)
             outcome = "failed" if trouble else "helped"
             metrics = self._ports.metrics
             metrics.counter("recovery.attempts", service=record.name, step=step, outcome=outcome).add()
@@ -286,7 +296,7 @@ class Recovery:
         now = self._clock()
         case.failed += 1
         case.failures.append(now)
-        if max(case.failed, _lately(case, now - policy.budget_seconds)) < policy.budget:
+        if max(case.failed, _lately(case.failures, now - policy.budget_seconds)) < policy.budget:
             case.at = min(case.at + 1, len(policy.steps) - 1)
             pause, case.pause = case.pause, min(case.pause * policy.factor, policy.max_pause)
             job = partial(self._try, record, case, turn, policy, trouble)
@@ -303,6 +313,7 @@ class Recovery:
             tried = f"{count(many, 'attempt')} within {seconds(policy.budget_seconds)} did not help"
         case.failed = 0
         case.failures.clear()  # who says that it is to be tried again means it
+        case.attempts.clear()
         if not give_up(record, f"{tried}: {trouble}", 0.0):
             return  # somebody loads it, who will see
         self._ports.metrics.counter("recovery.given_up", service=record.name).add()
@@ -410,7 +421,8 @@ def _due(case: _Case, record: ServiceRecord, policy: RecoveryPolicy, now: float)
     known = (record.code_version, record.config_version)
     if record.loads != case.left[1] or known != case.known:
         case.failures.clear()
-    elif _lately(case, now - policy.budget_seconds) >= policy.budget:
+        case.attempts.clear()
+    elif _lately(case.attempts, now - policy.budget_seconds) >= policy.budget:
         return False
     case.left, case.known = (record.lifecycle.state, record.loads), known
     case.began, case.pause, case.failed = now, policy.pause, 0
@@ -419,11 +431,11 @@ def _due(case: _Case, record: ServiceRecord, policy: RecoveryPolicy, now: float)
     return True
 
 
-def _lately(case: _Case, since: float) -> int:
-    """Return how many attempts have failed since then; those before are forgotten."""
-    while case.failures and case.failures[0] < since:
-        case.failures.popleft()
-    return len(case.failures)
+def _lately(times: deque[float], since: float) -> int:
+    """Return how many there were since then; those before are forgotten."""
+    while times and times[0] < since:
+        times.popleft()
+    return len(times)
 
 
 def _breaker(record: ServiceRecord) -> CircuitBreaker | None:

@@ -40,8 +40,10 @@ class RecoveryPolicy(Policy):
     that the author's code raises; a breaker that opens has the service pinged, and says nothing by itself.
     Between two attempts are `pause` seconds, each time `factor` times as many, up to `max_pause`. A service
     that is unhealthy again within `relapse_seconds` of its last recovery gets the next step. It is left as
-    failed after `budget` attempts that did not help, in a row or within `budget_seconds`. `drain_seconds` is
-    how long a reload waits for calls, `ping_seconds` how long a ping may take, `attempt_seconds` an attempt.
+    failed after `budget` attempts that did not help, in a row or within `budget_seconds`, and left to itself
+    for a while after as many that did: what is restarted under a call that hangs leaves a model behind.
+    `drain_seconds` is how long a reload waits for calls, `ping_seconds` how long a ping may take,
+    `attempt_seconds` an attempt.
     """
 
     steps: tuple[Step, ...] = ("reset", "reload", "restart")

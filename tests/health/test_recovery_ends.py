@@ -85,6 +85,26 @@ def test_nobody_is_given_up_whose_ping_answers(house: House) -> None:
     house.until_over(recovery)
 
 
+def test_one_that_is_mended_again_and_again_is_left_to_itself_for_a_while(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    recovery = house.recovery(policy=RecoveryPolicy(budget=3))
+    net = house.net().load()
+    for _ in range(3):
+        assert recovery.begin("net", "a call hangs", hangs=True)
+        house.until_over(recovery)
+    assert not recovery.begin("net", "a call hangs", hangs=True) and not recovery.begin("net", "again")
+    assert house.steps() == [("restart", True)] * 3 and net.state == "ready" and not house.gave_up
+    [told] = [one for one in caplog.messages if "left to itself" in one]
+    assert told == "net is left to itself for a while, after 3 attempts within 10 min 0 s: a call hangs"
+    house.clock.advance(601.0)
+    assert recovery.begin("net", "a call hangs", hangs=True)
+    house.until_over(recovery)
+    net.reload()
+    assert recovery.begin("net", "ill")
+    house.until_over(recovery)
+
+
 def test_who_waits_when_it_is_given_up_does_not_load_it_again(house: House) -> None:
     """A loop in a cell calls as soon as it is unloaded."""
     BROKEN["net"] = 100
