@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakMethod
 
 from grym_nb.clock import Clock
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
 
 __all__ = ["Runtime", "current", "get", "register", "run", "submit"]
+
+T = TypeVar("T")
 
 #: services that come with the package, registered unloaded and imported at their first use
 _BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
@@ -176,7 +178,8 @@ class Runtime:
     def open_context(self, path: str | os.PathLike[str]) -> ContextStore:
         """Keep what models share in a file from now on, which outlives the kernel; return that store.
 
-        What is shared already goes into it, but for earlier versions. The store before is closed.
+        What is shared already goes into it, but for earlier versions. The store before is closed; where that
+        cannot be, all stays as it was.
         """
         with self._context_lock:
             before = self._context
@@ -184,10 +187,11 @@ class Runtime:
             try:
                 if before is not None and not before.closed:
                     store.take_over(before)
-            except BaseException:
-                store.close(lose=True)
-                raise
-            self._context, self._context_path = store, os.fspath(path)
+            finally:
+                if before is None or before.closed:  # also when Ctrl-C came once all was in there
+                    self._context, self._context_path = store, os.fspath(path)
+                else:
+                    store.close(lose=True)
         return store
 
     def _made_context(self) -> ContextStore:
@@ -228,7 +232,8 @@ class Runtime:
 
         model = frame.record.name
         asked = {} if frame.spec is None else frame.spec.context
-        items = self.context.query(**{"order": "priority", "limit": self.settings.context_items, **asked})
+        query = {"order": "priority", "limit": self.settings.context_items, **asked}
+        items = self._of_context(lambda context: context.query(**query))
         suits, problems = suited(items, model, self._own_adapter(model))
         if problems and (told := f"{model}: {problems[0].path.partition('(')[2]}") not in self._unsuited:
             self._unsuited.add(told)
@@ -240,17 +245,27 @@ class Runtime:
         """Put the result of a task that asked for it into the context, with where it came from."""
         spec, record = frame.spec, frame.record
         if spec is not None:
-            self.context.put(
-                value,
-                type=spec.type,
-                source=record.name,
-                tags=("result", record.name),
-                priority=frame.options.priority,
-                metadata={
+            said = {
+                "type": spec.type,
+                "source": record.name,
+                "tags": ("result", record.name),
+                "priority": frame.options.priority,
+                "metadata": {
                     "version": frame.instance.version if frame.instance is not None else record.version
                 },
                 **(frame.stores or {}),
-            )
+            }
+            self._of_context(lambda context: context.put(value, **said))
+
+    def _of_context(self, ask: Callable[[ContextStore], T]) -> T:
+        """Return what the store answers; asked again of the one that took its place in this very moment."""
+        context = self.context
+        try:
+            return ask(context)
+        except StateError:
+            if not context.closed or self._closed:
+                raise
+        return ask(self.context)
 
     def _own_adapter(self, model: str) -> Callable[[ContextItem], Any] | None:
         """Return the `adapt_context` of a service: of what is loaded, else of an object that is not."""

@@ -13,12 +13,13 @@ import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import grym_nb as grym
 from grym_nb import runtime as home
-from grym_nb.context import ContextItem, ContextStore
+from grym_nb.context import ContextItem, ContextStore, moving
 from grym_nb.errors import (
     ConfigError,
     Interrupted,
@@ -560,3 +561,52 @@ class TestTheContextOfTheKernel:
             assert not runtime.context.closed
             runtime.context.put(2, type="a")
             assert len(runtime.context) == 1
+
+    def test_ctrl_c_while_it_moves_leaves_the_one_that_has_all(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before it is written that is the one before; after it, the one in the file."""
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with Runtime() as runtime:
+            before = runtime.context
+            item = before.put(1, type="a")
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(moving._Move, "_go", interrupted)
+                runtime.open_context(tmp_path / "one.db")
+            assert runtime.context is before and not before.closed
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(moving._Move, "_arrive", interrupted)
+                runtime.open_context(tmp_path / "two.db")
+            assert before.closed and runtime.context.query() == [item]
+            assert runtime.context._storage.path == tmp_path / "two.db"  # type: ignore[attr-defined]
+
+    def test_a_call_asks_the_store_that_took_the_place_of_the_one_it_had(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For what it is given, and for where its result goes."""
+
+        class Asking(ModelService):
+            @task("ask")
+            def ask(self, context: list[ContextItem] | None = None) -> list[str]:
+                return [item.type for item in context or ()]
+
+        with Runtime() as runtime:
+            runtime.registry.register("asking", Asking, ttl=60)
+            runtime.context.put(1, type="a")
+            paths = [tmp_path / "one.db", tmp_path / "two.db"]
+            for name in ("query", "put"):
+                real = getattr(ContextStore, name)
+
+                def moved(
+                    store: ContextStore, *args: Any, real: Any = real, name: str = name, **said: Any
+                ) -> Any:
+                    monkeypatch.setattr(ContextStore, name, real)
+                    runtime.open_context(paths.pop())
+                    return real(store, *args, **said)
+
+                monkeypatch.setattr(ContextStore, name, moved)
+                assert "a" in runtime.submit(Task("ask", store_results=True)).result(10)
+            assert not paths and len(runtime.context.query(type="ask")) == 2

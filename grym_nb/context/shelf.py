@@ -30,7 +30,7 @@ from grym_nb.priority import PRIORITIES
 from grym_nb.render import brief
 from grym_nb.render import size as in_words
 
-__all__ = ["Shelf", "has_expired"]
+__all__ = ["Shelf", "has_expired", "state_of"]
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def has_expired(item: ContextItem, now: float) -> bool:
     return item.expires is not None and item.expires <= now
 
 
-def _state(item: ContextItem) -> tuple[object, ...]:
+def state_of(item: ContextItem) -> tuple[object, ...]:
     """Return what of an item may change: with its version all of it, else only this."""
     return item.version, item.ttl, item.expires, item.pinned
 
@@ -108,6 +108,23 @@ class Shelf:
             self._ready()
             found = self._index.find(wanted or Wanted())
             return list(filter(lambda entry: not has_expired(entry.item, now), found))
+
+    def everything(self, now: float) -> list[tuple[ContextItem, int]]:
+        """Return all items that have not expired and what each takes, the first written first; also with
+        the lock held."""
+        with self._lock:
+            return self._everything(now)
+
+    def _everything(self, now: float) -> list[tuple[ContextItem, int]]:
+        self._ready()
+        found = self._index.find(Wanted(order="oldest"))
+        return [(entry.item, entry.own) for entry in found if not has_expired(entry.item, now)]
+
+    def still(self, do: Callable[[], T]) -> T:
+        """Return what `do()` does, while nothing else can alter what stands here."""
+        self.refuse_within()
+        with self._lock:
+            return do()
 
     def history(self, id: str, now: float) -> tuple[ContextItem, ...]:
         """Return the versions of an item that are in memory, the oldest first, the present one last."""
@@ -201,9 +218,9 @@ class Shelf:
         """Let items stand here no more; return how many did. Those that are known `whole` are told so."""
         return self._altered(self._take_out, ids, why, now, {item.id: item for item in whole})
 
-    def drop(self, id: str) -> None:
-        """Let an item that was never said to be here be so."""
-        self._altered(lambda: self._remove(self.entries[id]) if id in self.entries else None)
+    def drop(self, ids: Iterable[str]) -> None:
+        """Let items that were never said to be here be so."""
+        self._altered(self._drop, ids)
 
     def undo(self, entries: Iterable[Entry]) -> None:
         """Look again for entries that were due, and are still here."""
@@ -217,12 +234,18 @@ class Shelf:
         return whole
 
     def load(self, changes: Iterable[Change]) -> None:
-        """Bring in what a file holds when it is opened: that is no event."""
+        """Bring in what a file holds when it is opened, or another store held: that is no event."""
         self._altered(self._load, changes)
 
     def take_in(self, changes: Iterable[Change], contents_of: ContentsOf, now: float) -> None:
         """Bring in what others did to items."""
         self._altered(self._take_in, changes, contents_of, now)
+
+    def end(self, moved_to: object) -> None:
+        """Let whoever asks from now on be told where it is; also with the lock held."""
+        with self._lock:
+            self.moved_to = moved_to
+            self.closed = True
 
     def close(self) -> None:
         """Let go of everything; what is asked from now on raises."""
@@ -300,8 +323,19 @@ class Shelf:
 
     def _load(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            if change.item is not None:
-                self._add(change.item, change.size)
+            item, entry = change.item, self.entries.get(change.id)
+            if item is None:
+                continue
+            if entry is None:
+                self._add(item, change.size)
+            else:
+                self._replace(entry, item, change.size)
+
+    def _replace(self, entry: Entry, item: ContextItem, size: int) -> None:
+        if item.version == entry.item.version:
+            self._amend(entry, item)
+        else:
+            self._write(entry, item, size)
 
     def _write_anew(self, entry: Entry, item: ContextItem, size: int, now: float) -> None:
         if self.entries.get(item.id) is not entry:
@@ -391,6 +425,11 @@ class Shelf:
         self.freed.append((item, entry.past))
         entry.item, entry.past = item._replace(content=ELSEWHERE), ()
 
+    def _drop(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            if id in self.entries:
+                self._remove(self.entries[id])
+
     def _undo(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if self.entries.get(entry.item.id) is entry:
@@ -405,11 +444,8 @@ class Shelf:
             elif entry is None:
                 self._add(item, change.size)
                 self._note_from_elsewhere(ItemPut, item, contents_of, now)
-            elif _state(item) != _state(entry.item):
-                if item.version == entry.item.version:
-                    self._amend(entry, item)
-                else:
-                    self._write(entry, item, change.size)
+            elif state_of(item) != state_of(entry.item):
+                self._replace(entry, item, change.size)
                 self._note_from_elsewhere(ItemUpdated, item, contents_of, now)
 
     def _note_from_elsewhere(

@@ -98,6 +98,10 @@ class SqliteFile:
             prepared.packed()
         return prepared
 
+    def pack(self, item: ContextItem, size: int) -> Pending:
+        """Return an item made ready for `insert` or `replace`; raises when it cannot be kept."""
+        return Pending(item, row_of(item, size), self.prepare(item.content, at_once=True))
+
     def add(self, item: ContextItem, size: int, prepared: Prepared, apply: Callable[[], object]) -> None:
         """Write a new item soon, or before memory has it when it is durable."""
         self._refuse_within()
@@ -124,7 +128,7 @@ class SqliteFile:
                 apply()  # the flush of another thread took it along
                 return
             if not written:
-                self._shelf.drop(item.id)
+                self._shelf.drop([item.id])
             if written or item.id in self._doubtful:
                 self._anew = True  # interrupted: it is in the file, and maybe not in memory
             raise
@@ -138,6 +142,21 @@ class SqliteFile:
     def look(self, read: Callable[[ContentsOf], T]) -> T:
         """Return what `read(contents_of)` returns, with memory as new as what it reads."""
         return self._patiently(lambda: self._reading(lambda: read(self.contents_of)))
+
+    def leave(self, read: Callable[[ContentsOf], T], go: Callable[[T], object]) -> None:
+        """Do `go(read(contents_of))` with all in the file, while nobody here can add or alter anything.
+
+        Of a file that is lost, with what is in memory, and with what can still be read of it.
+        """
+        if not self._is_lost():
+            self.flush()  # most of it, before anybody has to wait
+        self._patiently(lambda: self._leave(read, go))
+
+    def _leave(self, read: Callable[[ContentsOf], T], go: Callable[[T], object]) -> None:
+        with self._pending_lock:
+            if not self._is_lost():
+                self._writing(lambda _: None, lambda _: None)
+            go(self._reading(lambda: read(self.contents_of)))
 
     def past(self, id: str) -> list[ContextItem]:
         """Return the earlier versions of an item, the oldest first; inside of `look`."""
@@ -198,6 +217,15 @@ class SqliteFile:
         found = self._rows.contents([item.id for item in items if item.id not in new])
         return [new[item.id] if item.id in new else found[item.id] for item in items]
 
+    def insert(self, packed: Pending) -> None:
+        """Write a new item."""
+        self._rows.bring_back(packed)
+
+    def replace(self, before: ContextItem, packed: Pending) -> None:
+        """Write an item in the place of `before`."""
+        size, anew = packed.row[-2], packed.item.version != before.version
+        self.update(before, packed.item, size, packed.prepared if anew else None)
+
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Prepared | None) -> None:
         """Write `after` in the place of `before`."""
         self._rows.update(before, after, size, prepared)
@@ -215,7 +243,7 @@ class SqliteFile:
         while True:
             try:
                 with self._mutex:
-                    if self._closing.is_set():
+                    if self._closing.is_set() or self._shelf.closed:
                         self._refuses = True
                         self._refuse_closed()
                     told = attempt()
@@ -310,6 +338,7 @@ class SqliteFile:
         return gone  # out of the lock: what goes may run its owner's code
 
     def _refuse_closed(self) -> None:
+        self._shelf.refuse_closed()  # it knows whether all has moved somewhere
         if self._refuses:
             raise StateError("this context store is closed", hint=f"ContextStore({str(self.path)!r})")
 
@@ -321,14 +350,18 @@ class SqliteFile:
             told = "this context store was opened by another process, of which this one is a fork"
             raise StateError(told, hint=f"open it again here: ContextStore({str(self.path)!r})")
 
-    def _refuse_lost(self) -> None:
+    def _is_lost(self) -> bool:
+        """Tell whether the file was removed, or another is in its place."""
         try:
-            same = os.stat(self.path).st_ino == self._inode
+            return os.stat(self.path).st_ino != self._inode
         except OSError:
-            same = False
-        if not same:
+            return True
+
+    def _refuse_lost(self) -> None:
+        if self._is_lost():
             told = f"{self.path} is not there any more: it was removed, or another is in its place"
-            raise StorageError(told, hint="what is in memory is still here: put it into another store")
+            hint = "what is in memory is still here: grym.current().open_context(another file) takes it along"
+            raise StorageError(told, hint=hint)
 
     # -- the thread of the file --------------------------------------------------------------------
 
@@ -344,7 +377,7 @@ class SqliteFile:
                 own()
         except BaseException as error:  # whatever it is: this thread is the only one that writes
             told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {error}"
-            if told != self._trouble and not self._closing.is_set():
+            if told != self._trouble and not (self._closing.is_set() or self._shelf.closed):
                 _log.warning("%s; what is not in the file stays in memory", told)
             self._trouble = told
 

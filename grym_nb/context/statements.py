@@ -56,6 +56,11 @@ class Statements:
         if self._run(f"INSERT OR IGNORE INTO items ({_COLUMNS}) VALUES ({_ROW})", row).rowcount:
             self._insert_content(pending.item.id, pending.item.version, pending.prepared)
 
+    def bring_back(self, pending: Pending) -> None:
+        """Write a new item, which may have been here before."""
+        self.insert(pending)
+        self._run("DELETE FROM gone WHERE id = ?", (pending.item.id,))
+
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Prepared | None) -> None:
         """Write `after` in the place of `before`."""
         run, id = self._run, after.id

@@ -114,6 +114,12 @@ class Writing(Protocol):
     def contents_of(self, items: Sequence[ContextItem]) -> list[Any]:
         """Return the content of each."""
 
+    def insert(self, packed: Any) -> None:
+        """Write a new item, as `pack` made it ready."""
+
+    def replace(self, before: ContextItem, packed: Any) -> None:
+        """Write an item, as `pack` made it ready, in the place of `before`."""
+
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Any) -> None:
         """Write `after` in the place of `before`, which becomes history when its version is another."""
 
@@ -130,6 +136,9 @@ class Storage(Protocol):
     def prepare(self, content: Any, *, at_once: bool = False) -> Any:
         """Return a content made ready for `add` or `update`; raises when it cannot be kept."""
 
+    def pack(self, item: ContextItem, size: int) -> Any:
+        """Return an item made ready for `insert` or `replace`; raises when it cannot be kept."""
+
     def add(self, item: ContextItem, size: int, prepared: Any, apply: Callable[[], object]) -> None:
         """Keep a new item, soon; or when it is durable, before `apply` brings it to memory."""
 
@@ -138,6 +147,9 @@ class Storage(Protocol):
 
     def look(self, read: Callable[[ContentsOf], T]) -> T:
         """Return what `read(contents_of)` returns, while nothing is changed."""
+
+    def leave(self, read: Callable[[ContentsOf], T], go: Callable[[T], object]) -> None:
+        """Do `go(read(contents_of))` with all kept that is to be, while nobody can add or alter anything."""
 
     def past(self, id: str) -> list[ContextItem]:
         """Return the earlier versions of an item, the oldest first; inside of `look`."""
@@ -157,10 +169,14 @@ class InMemory:
 
     keeps = False
 
-    def __init__(self) -> None:
+    def __init__(self, still: Callable[[Callable[[], None]], None]) -> None:
         self._mutex = threading.RLock()
+        self._still = still  # does something while memory cannot be altered: what is new goes there at once
 
     def prepare(self, content: Any, *, at_once: bool = False) -> Any:
+        """Return nothing: anything goes."""
+
+    def pack(self, item: ContextItem, size: int) -> Any:
         """Return nothing: anything goes."""
 
     def add(self, item: ContextItem, size: int, prepared: Any, apply: Callable[[], object]) -> None:
@@ -170,6 +186,12 @@ class InMemory:
     def contents_of(self, items: Sequence[ContextItem]) -> list[Any]:
         """Return them: they are in memory."""
         return [item.content for item in items]
+
+    def insert(self, packed: Any) -> None:
+        """Do nothing: it will be in memory."""
+
+    def replace(self, before: ContextItem, packed: Any) -> None:
+        """Do nothing: it will be in memory."""
 
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Any) -> None:
         """Do nothing: it will be in memory."""
@@ -187,6 +209,16 @@ class InMemory:
     def look(self, read: Callable[[ContentsOf], T]) -> T:
         """Return what it returns: all contents are in memory."""
         return read(self.contents_of)
+
+    def leave(self, read: Callable[[ContentsOf], T], go: Callable[[T], object]) -> None:
+        """Do it while nobody can change anything."""
+        if self._mutex._is_owned():  # type: ignore[attr-defined]
+            raise asked_within()
+        with self._mutex:
+            self._still(lambda: self._go(read, go))
+
+    def _go(self, read: Callable[[ContentsOf], T], go: Callable[[T], object]) -> None:
+        go(read(self.contents_of))
 
     def past(self, id: str) -> list[ContextItem]:
         """Return none: they are in memory."""

@@ -14,7 +14,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,11 +22,12 @@ from grym_nb.context.budget import Budget
 from grym_nb.context.content import frozen, kept
 from grym_nb.context.index import Entry
 from grym_nb.context.item import NOTHING, ContextItem
+from grym_nb.context.moving import Place, move
 from grym_nb.context.options import Options, seconds_of
 from grym_nb.context.query import said, settled, wanted_of, watched_of
 from grym_nb.context.shelf import Shelf
 from grym_nb.context.shown import Shown
-from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, InMemory, Storage, Writing, readable
+from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Writing, readable
 from grym_nb.context.sweeping import Sweeping
 from grym_nb.context.telling import Telling
 from grym_nb.context.versions import SAME, Said, changed, compared, picked, restored, touched
@@ -89,7 +89,7 @@ class ContextStore(Shown):
         #: f(model) -> what that model itself adapts with, or None; set where there are services
         self.own_adapter: Callable[[str], Callable[[ContextItem], Any] | None] | None = None
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
-        self._storage: Storage = InMemory()
+        self._storage: Storage = InMemory(self._shelf.still)
         if options.path is not None:
             from grym_nb.context.sqlite import SqliteFile
 
@@ -262,20 +262,27 @@ class ContextStore(Shown):
         return self._change(write, apply)
 
     def take_over(self, other: ContextStore) -> None:
-        """Take the items and the watches of another store, and close it; raises before it takes anything.
+        """Take the items and the watches of another store, and close it: all of it, or nothing.
 
-        Earlier versions of its items are left behind.
+        Whoever writes to the other one meanwhile waits, and is told then where all is. Of an item that both
+        have the higher version stays; earlier versions of what comes are left behind.
         """
-        items = [item for item in other.query(order="oldest") if item.id not in self._shelf.entries]
-        for item, prepared in [(item, self._storage.prepare(item.content)) for item in items]:
-            came = Change(item.id, item, kept(item.content)[1], "")
-            self._storage.add(item, came.size, prepared, partial(self._shelf.load, [came]))
-        for watch in other.watches:
-            watch.listen(self._telling.own)
-            self._watches.add(watch)
-        other._watches.clear()
-        other._shelf.moved_to = getattr(self._storage, "path", "another store")
-        other.close()
+
+        def done() -> None:
+            other._telling.hand_over(self._telling)
+            for watch in other.watches:
+                watch.listen(self._telling.own)
+                self._watches.add(watch)
+            other._watches.clear()
+            other._shelf.end(getattr(self._storage, "path", "another store"))
+
+        place, other_place = Place(self._shelf, self._storage), Place(other._shelf, other._storage)
+        try:
+            move(other_place, place, self._clock, done)
+        finally:
+            if other.closed:
+                other.close()
+                self._after()
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -418,8 +425,10 @@ class ContextStore(Shown):
 
         When not all can be written, it raises and stays open. With `lose` nothing more is written.
         """
-        if not self._shelf.closed:
-            (self._storage.drop if lose else self._storage.close)()
+        if self._shelf.moved_to is not None or (lose and not self._shelf.closed):
+            self._storage.drop()
+        elif not self._shelf.closed:
+            self._storage.close()
         for watch in list(self._watches):
             watch.close()
         self._shelf.close()

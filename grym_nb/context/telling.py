@@ -46,6 +46,12 @@ class Telling:
         finally:
             self._give_up(me)
 
+    def hand_over(self, other: Telling) -> None:
+        """Let another tell what is noted and not told yet."""
+        with suppress(IndexError):
+            while True:
+                other.waiting.append(self.waiting.popleft())
+
     def _next(self, me: object) -> ItemEvent | None:
         with self._lock:
             if self._teller not in (None, me):
