@@ -16,6 +16,8 @@ import sys
 from collections import deque
 from typing import Any, NoReturn
 
+from grym_nb.clip import Clip
+from grym_nb.context.values import is_array
 from grym_nb.errors import Problem, ValidationError
 
 __all__ = ["FrozenBytearray", "FrozenDict", "FrozenList", "FrozenSet", "frozen", "kept", "plain_kind"]
@@ -177,9 +179,8 @@ def _size_of(value: Any, known: dict[int, Any]) -> int:
         return 8
     known[id(value)] = value
     try:
-        nbytes = getattr(value, "nbytes", None)
-        if isinstance(nbytes, int) and nbytes >= 0:
-            return nbytes
+        if is_array(value) or isinstance(value, Clip):  # of anything else, it may be a field of the user's
+            return max(0, int(value.nbytes))
         size = sys.getsizeof(value, 64)
         if isinstance(value, type):
             return size

@@ -8,7 +8,7 @@ rest item by item; one that names a type, one thing more and a least priority wa
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -179,6 +179,18 @@ class Index:
         if not self._straight:
             found = sorted(found, key=lambda entry: -entry.order)
         return iter(_sorted(found, wanted.order))
+
+    def out_of_line(self, since: float, last: Collection[str]) -> list[Entry]:
+        """Return what was written from `since` on, but for those that stand in the order of their times
+        already; of one time, items with these ids come last."""
+        line = list(self._times.newest_first(since))
+        line.sort(key=lambda entry: (-entry.item.updated, entry.item.id not in last, -entry.order))
+        least, first = float("inf"), 0
+        for place, entry in enumerate(line):  # the last first, whose order has to be the highest
+            if entry.order > least:
+                first = place
+            least = min(least, entry.order)
+        return line[:first][::-1]
 
     def types(self) -> list[str]:
         """Return the types that there are; needs no lock."""

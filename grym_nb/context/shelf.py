@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from grym_nb.context.budget import Budget
 from grym_nb.context.expiry import Expiry
 from grym_nb.context.index import Entry, Index, Wanted
 from grym_nb.context.item import ContextItem
+from grym_nb.context.missing import no_item, nothing_of
 from grym_nb.context.stats import Stats, Went
 from grym_nb.context.storage import (
     ELSEWHERE,
@@ -27,7 +28,6 @@ from grym_nb.context.telling import Telling
 from grym_nb.errors import GrymError, ItemNotFound, ResourceExhausted, StateError, StorageError
 from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, ItemPut, ItemUpdated
 from grym_nb.priority import PRIORITIES
-from grym_nb.render import brief
 from grym_nb.render import size as in_words
 
 __all__ = ["Shelf", "has_expired", "state_of"]
@@ -165,33 +165,12 @@ class Shelf:
     def not_found(self, id: object) -> ItemNotFound:
         """Return the error for an id that is not here: whether it ever was, and why it is not."""
         self.refuse_closed()
-        if isinstance(id, str) and id in self.entries:
-            return ItemNotFound(f"{id} has expired", hint="put it again, or give it a longer ttl", id=id)
-        for went in tuple(self.went):
-            if went.id == id and not (self.keeps and went.why == "evicted"):
-                told = "has expired" if went.why == "expired" else f"was {went.why}"
-                return ItemNotFound(f"{id} {told}", hint=went.because, id=id)
-        hint = f"{self._types_in_words()}; by type: latest(type, key)"
-        if isinstance(id, ContextItem):
-            hint = "an item is named by its id: item.id"
-        return ItemNotFound(f"there is no item {brief(id)}", hint=hint, id=id)
+        went = [one for one in tuple(self.went) if not (self.keeps and one.why == "evicted")]
+        return no_item(id, self.entries, went, self._index)
 
     def nothing_of(self, type: str, key: str | None) -> ItemNotFound:
         """Return the error for a type, or a key of it, of which nothing is here that still holds."""
-        named = f"{type!r}" if key is None else f"{type!r} with key {key!r}"
-        keys = [name for name in self._index.keys(type) if name != key]
-        hint = self._types_in_words()
-        if type in self._index.types():
-            known = f"{', '.join(keys[:10])}{', …' if len(keys) > 10 else ''}" if keys else "none"
-            hint = (
-                "what was there has expired"
-                if key in (None, *self._index.keys(type))
-                else f"keys of it: {known}"
-            )
-        return ItemNotFound(f"nothing of type {named} is in the store", hint=hint)
-
-    def _types_in_words(self) -> str:
-        return f"types in the store: {', '.join(self._index.types()) or 'none yet'}"
+        return nothing_of(type, key, self._index)
 
     def refuse_closed(self) -> None:
         """Raise when this is closed."""
@@ -233,13 +212,19 @@ class Shelf:
         self._altered(self._bring_in, readable, now)
         return whole
 
-    def load(self, changes: Iterable[Change]) -> None:
+    def load(self, changes: Sequence[Change]) -> None:
         """Bring in what a file holds when it is opened, or another store held: that is no event."""
+        fresh = not self.entries
         self._altered(self._load, changes)
+        if not fresh:
+            self._altered(self._line_up, changes, ())
 
-    def take_in(self, changes: Iterable[Change], contents_of: ContentsOf, now: float) -> None:
-        """Bring in what others did to items."""
+    def take_in(
+        self, changes: Sequence[Change], contents_of: ContentsOf, now: float, unwritten: Collection[str]
+    ) -> None:
+        """Bring in what others did to items; of one time, those that are `unwritten` here are the last."""
         self._altered(self._take_in, changes, contents_of, now)
+        self._altered(self._line_up, changes, unwritten)
 
     def end(self, moved_to: object) -> None:
         """Let whoever asks from now on be told where it is; also with the lock held."""
@@ -447,6 +432,15 @@ class Shelf:
             elif state_of(item) != state_of(entry.item):
                 self._replace(entry, item, change.size)
                 self._note_from_elsewhere(ItemUpdated, item, contents_of, now)
+
+    def _line_up(self, changes: Sequence[Change], unwritten: Collection[str]) -> None:
+        """Let what came from elsewhere stand where it was written, which may be before what is here."""
+        times = [change.item.updated for change in changes if change.item is not None]
+        if times:
+            for entry in self._index.out_of_line(min(times), unwritten):
+                self._index.remove(entry)
+                entry.order = next(self.uses)
+                self._index.add(entry)
 
     def _note_from_elsewhere(
         self, kind: type[ItemEvent], item: ContextItem, contents_of: ContentsOf, now: float

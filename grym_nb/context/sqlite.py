@@ -22,7 +22,7 @@ from grym_nb.context import schema
 from grym_nb.context.item import ContextItem
 from grym_nb.context.rows import Pending, Prepared, row_of
 from grym_nb.context.shelf import Shelf
-from grym_nb.context.statements import Statements, typed
+from grym_nb.context.statements import DELETE_IT, REFUSALS, Statements, refused, told_of, typed
 from grym_nb.context.storage import Change, ContentsOf, FileStats, asked_within
 from grym_nb.errors import GrymError, StateError, StorageError
 
@@ -65,6 +65,8 @@ class SqliteFile:
         self._spent: list[Pending] = []  # to be let go of once no lock is held
         self._pending_bytes = 0
         self._doubtful: frozenset[str] = frozenset()  # pending ones that a commit may have written
+        self._done: set[str] = set()  # pending ones that this transaction wrote, or that went unwritten
+        self._refused: dict[str, str] = {}  # pending ones that SQLite does not take, and why
         self._seen = -1  # up to where what is in the file is known in memory
         self._anew = False  # whether memory may be wrong about what is in the file
         self._looked = -1  # SQLite's own count of what others committed
@@ -118,7 +120,7 @@ class SqliteFile:
                 if not item.durable:
                     apply()  # before it can be written: what is in the file is in memory
             if item.durable:
-                self.change(lambda _: None, lambda _: apply())
+                self.change(lambda _: self._write_now(item.id), lambda _: apply())
         except BaseException as error:
             if not came:
                 raise
@@ -155,7 +157,7 @@ class SqliteFile:
     def _leave(self, read: Callable[[ContentsOf], T], go: Callable[[T], object]) -> None:
         with self._pending_lock:
             if not self._is_lost():
-                self._writing(lambda _: None, lambda _: None)
+                self._writing(lambda _: self._insert_pending(), lambda _: None)
             go(self._reading(lambda: read(self.contents_of)))
 
     def past(self, id: str) -> list[ContextItem]:
@@ -164,15 +166,15 @@ class SqliteFile:
 
     def flush(self) -> None:
         """Write what is pending."""
-        self.change(lambda _: None, lambda _: None)
+        self.change(lambda _: self._insert_pending(), lambda _: None)
 
     def stats(self) -> FileStats:
         """Return what is to be told of the file."""
         raw, packed = self._patiently(lambda: self._reading(self._rows.totals))
         files = (self.path, Path(f"{self.path}-wal"))
         taken = sum(file.stat().st_size for file in files if file.exists())
-        unsaved = len(self._pending)
-        return FileStats(str(self.path), taken, raw, packed, unsaved, self._journal, self._trouble)
+        unsaved, trouble = len(self._pending), self._trouble or self._refusal()
+        return FileStats(str(self.path), taken, raw, packed, unsaved, self._journal, trouble)
 
     def close(self) -> None:
         """Write what is pending and let go; when that cannot be, raise and stay open."""
@@ -187,6 +189,10 @@ class SqliteFile:
                 self._refuses = True  # from now on nothing comes that would not be written
             if self._pending:
                 self.flush()
+            if self._refused:
+                which = ", ".join(list(self._refused))
+                hint = f"delete() it, or lose it: close(lose=True); not in the file: {which}"
+                raise StorageError(self._refusal(), hint=hint)
         except BaseException:
             self._refuses = False
             raise
@@ -219,7 +225,8 @@ class SqliteFile:
 
     def insert(self, packed: Pending) -> None:
         """Write a new item."""
-        self._rows.bring_back(packed)
+        with told_of(packed.item):
+            self._rows.bring_back(packed)
 
     def replace(self, before: ContextItem, packed: Pending) -> None:
         """Write an item in the place of `before`."""
@@ -228,11 +235,16 @@ class SqliteFile:
 
     def update(self, before: ContextItem, after: ContextItem, size: int, prepared: Prepared | None) -> None:
         """Write `after` in the place of `before`."""
-        self._rows.update(before, after, size, prepared)
+        self._write_now(before.id)
+        with told_of(after):
+            self._rows.update(before, after, size, prepared)
 
     def delete(self, ids: Sequence[str], why: str, now: float) -> None:
-        """Take items out."""
-        self._rows.delete(ids, why, now)
+        """Take items out; those that are pending go unwritten."""
+        new = {id for id in ids if id in self._pending} - self._done
+        self._done |= new
+        unwritten = new - self._doubtful
+        self._rows.delete([id for id in ids if id not in unwritten], why, now)
 
     # -- transactions ------------------------------------------------------------------------------
 
@@ -256,25 +268,25 @@ class SqliteFile:
 
     def _writing(self, write: Callable[[SqliteFile], T], apply: Callable[[T], R]) -> R:
         self._roll_back()  # what an interrupt may have left open
+        self._done = set()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._refuse_lost()
             self._catch_up()
             before = self._rows.seq
-            flushed = self._insert_pending()
             told = write(self)
             if self._rows.seq != before:
                 self._rows.end()
-            self._doubtful = frozenset(flushed)
+            self._doubtful |= self._done
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
-        self._settle(flushed)
+        self._settle(self._done)
         self._trouble = ""
         result = apply(told)
         self._seen = self._rows.seq  # last: who is interrupted before takes his own writing in anew
-        self._doubtful = frozenset()
+        self._doubtful -= self._done
         return result
 
     def _reading(self, read: Callable[[], T]) -> T:
@@ -304,7 +316,7 @@ class SqliteFile:
             changes = self._everything()
             there = {change.id for change in changes}
             changes += [Change(id, None, 0, "deleted") for id in here if id not in there]
-        self._shelf.take_in(changes, self.contents_of, self._clock())
+        self._shelf.take_in(changes, self.contents_of, self._clock(), frozenset(self._pending))
         self._seen = self._rows.seq
 
     def _everything(self) -> list[Change]:
@@ -315,15 +327,32 @@ class SqliteFile:
         self._shelf.load(self._rows.everything())
         self._seen = self._rows.seq
 
-    def _insert_pending(self) -> list[str]:
-        """Write what is pending; return the ids of it."""
+    def _insert_pending(self) -> None:
+        """Write what is pending; what SQLite does not take is set aside, and holds up no other."""
         with self._pending_lock:
             pending = list(self._pending.values())
         for new in pending:
-            # One that was committed, which was not noted down, may have gone since then.
-            if new.item.id not in self._doubtful or not self._rows.is_gone(new.item.id):
-                self._rows.insert(new)
-        return [new.item.id for new in pending]
+            id = new.item.id
+            if id in self._done or id in self._refused:
+                continue
+            try:
+                # One that was committed, which was not noted down, may have gone since then.
+                if id not in self._doubtful or not self._rows.is_gone(id):
+                    self._rows.insert(new)
+            except REFUSALS as error:
+                self._refused[id] = refused(new.item, error).message
+            else:
+                self._done.add(id)
+
+    def _write_now(self, id: str) -> None:
+        """Write what is pending before all else; raise when that item is one that SQLite does not take."""
+        self._insert_pending()
+        if id in self._refused:
+            raise StorageError(self._refused[id], hint=DELETE_IT)
+
+    def _refusal(self) -> str:
+        """Return what is to be told of what SQLite does not take."""
+        return next(iter(list(self._refused.values())), "")
 
     def _settle(self, ids: Iterable[str]) -> int:
         """Note that these are not pending any more; return how many were."""
@@ -334,6 +363,8 @@ class SqliteFile:
 
     def _drop(self, ids: Iterable[str]) -> list[Pending]:
         gone = [pending for id in ids if (pending := self._pending.pop(id, None)) is not None]
+        for pending in gone:
+            self._refused.pop(pending.item.id, None)
         self._pending_bytes -= sum(pending.prepared.bytes for pending in gone)
         return gone  # out of the lock: what goes may run its owner's code
 
@@ -369,17 +400,18 @@ class SqliteFile:
         """Write what is pending, take in what others wrote, and do what the store does now and then."""
         own = self._tick()  # held to the end: a store must not go with the mutex held
         try:
-            if self._pending:
+            if len(self._pending) > len(self._refused):
                 self.flush()
             elif self._has_news():
                 self.look(lambda _: None)
             if own is not None:
                 own()
+            told = self._refusal()
         except BaseException as error:  # whatever it is: this thread is the only one that writes
             told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {error}"
-            if told != self._trouble and not (self._closing.is_set() or self._shelf.closed):
-                _log.warning("%s; what is not in the file stays in memory", told)
-            self._trouble = told
+        if told and told != self._trouble and not (self._closing.is_set() or self._shelf.closed):
+            _log.warning("%s; what is not in the file stays in memory", told)
+        self._trouble = told
 
     def _has_news(self) -> bool:
         with self._mutex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from grym_nb.context.rows import Pending, Prepared, change_of, row_of
 from grym_nb.context.storage import Change, Unreadable
 from grym_nb.errors import ItemNotFound, StorageError
 
-__all__ = ["Statements", "damaged", "typed"]
+__all__ = ["DELETE_IT", "REFUSALS", "Statements", "damaged", "refused", "told_of", "typed"]
 
 _TOMBSTONE_SECONDS = 3600.0  # for which it is known what went: a kernel that slept longer reads all anew
 _AT_ONCE = 500  # ids in one statement
 _COLUMNS = ", ".join(schema.COLUMNS)
 _ROW = ", ".join("?" * len(schema.COLUMNS))
 _CONTENT = "typeof(c.body), CAST(c.body AS BLOB), c.arrays"  # so that text that is damaged is read, too
+_BY_AGE = "ORDER BY updated, written"  # what is put comes into the file later: by others' then, maybe
 _SAID = [*schema.COLUMNS[1:-3], "seq"]
 _UPDATE = f"UPDATE items SET ({', '.join(_SAID)}) = ({', '.join('?' * len(_SAID))}) WHERE id = ?"
 
@@ -51,6 +53,16 @@ class Statements:
 
     def insert(self, pending: Pending) -> None:
         """Write a new item; one that is there already stays as it is."""
+        self._run("SAVEPOINT item")
+        try:
+            self._insert(pending)
+        except REFUSALS:  # of any other, SQLite may have ended all of the transaction
+            self._run("ROLLBACK TO item")
+            self._run("RELEASE item")
+            raise
+        self._run("RELEASE item")
+
+    def _insert(self, pending: Pending) -> None:
         seq = self._next()
         row = [*pending.row, seq, seq]
         if self._run(f"INSERT OR IGNORE INTO items ({_COLUMNS}) VALUES ({_ROW})", row).rowcount:
@@ -114,12 +126,12 @@ class Statements:
     # -- reading -----------------------------------------------------------------------------------
 
     def everything(self) -> list[Change]:
-        """Return all items, in the order in which they were written."""
-        return [change_of(row) for row in self._run(f"SELECT {_COLUMNS} FROM items ORDER BY written")]
+        """Return all items, in the order in which they were written, by whichever kernel."""
+        return [change_of(row) for row in self._run(f"SELECT {_COLUMNS} FROM items {_BY_AGE}")]
 
     def changes(self, since: int) -> Iterator[Change]:
         """Yield what was written after that number, and then what went."""
-        for row in self._run(f"SELECT {_COLUMNS} FROM items WHERE seq > ? ORDER BY seq", (since,)):
+        for row in self._run(f"SELECT {_COLUMNS} FROM items WHERE seq > ? {_BY_AGE}", (since,)):
             yield change_of(row)
         for id, why in self._run("SELECT id, why FROM gone WHERE seq > ? ORDER BY seq", (since,)):
             yield Change(id, None, 0, why)
@@ -175,6 +187,28 @@ class Statements:
 
 
 # -- what goes wrong -------------------------------------------------------------------------------
+
+#: what is raised for an item that does not fit, whatever else is written: a number too large, a strange type
+REFUSALS = (
+    OverflowError, UnicodeError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError,
+    sqlite3.IntegrityError,
+)  # fmt: skip
+DELETE_IT = "delete it, or put it again as plain values"
+
+
+def refused(item: ContextItem, error: Exception) -> StorageError:
+    """Return the error for an item that does not fit."""
+    return StorageError(f"{item.id} ({item.type!r}) cannot be written: {error}", hint=DELETE_IT, id=item.id)
+
+
+@contextmanager
+def told_of(item: ContextItem) -> Iterator[None]:
+    """Name an item that does not fit."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise refused(item, error) from None
+
 
 _DAMAGED = (
     "is damaged",

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import make_dataclass
 from enum import Flag
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -873,3 +874,143 @@ def test_a_store_may_be_collected_while_another_is_opened(
     assert isinstance(store, ContextStore)
     store.close()
     assert schema._open[schema._inode(one)] == schema._open[schema._inode(two)] == 0
+
+
+# -- what SQLite does not take ---------------------------------------------------------------------
+
+
+@storable
+class Sized(NamedTuple):
+    """What says how large it is, and means something else."""
+
+    nbytes: int
+
+
+def test_a_field_of_the_users_is_no_size(path: Path) -> None:
+    with ContextStore(path, max_bytes=10_000) as store:
+        item = store.put(Sized(10**20), type="a", durable=True)
+        assert store.get(item.id).content == Sized(10**20) and store.stats().in_memory == 1
+        assert store.stats().bytes < 1000
+
+
+def test_one_item_that_sqlite_does_not_take_holds_up_no_other(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stays in memory, is told, and lets the store be closed once it is taken out."""
+    times: list[Any] = [1e9]
+    store = ContextStore(path, clock=lambda: times[0])
+    item = store.put("good", type="a")
+    times[0] = Fraction(10**9)  # which adds up, and which no file can keep
+    bad = store.put("bad", type="strange")
+    with pytest.raises(StorageError, match=r"\('worse'\) cannot be written"):
+        store.put("worse", type="worse", durable=True)
+    times[0] = 1e9
+    later = store.put("later", type="a", durable=True)
+    assert rows(path) == 2 and store.get(bad.id).content == "bad"
+    stats = store.stats().file
+    assert stats is not None and stats.unsaved == 1 and f"{bad.id} ('strange') cannot" in stats.trouble
+    until(lambda: "cannot be written" in caplog.text)
+    with pytest.raises(StorageError, match="cannot be written"):
+        store.update(bad.id, "new")
+    with pytest.raises(StorageError, match="cannot be written") as caught:
+        store.close()
+    assert bad.id in caught.value.hint and not store.closed
+    store.delete(bad.id)
+    store.close()
+    with ContextStore(path, clock=lambda: 1e9) as store:
+        assert store.query() == [later, item]
+
+
+def test_an_update_that_sqlite_does_not_take_is_told_and_leaves_all_as_it_was(path: Path) -> None:
+    times: list[Any] = [1e9]
+    with ContextStore(path, clock=lambda: times[0]) as store:
+        item = store.put(1, type="a", ttl=None)
+        times[0] = Fraction(10**9)
+        with pytest.raises(StorageError, match=f"{item.id} .* cannot be written"):
+            store.update(item.id, 2)
+        times[0] = 1e9
+        assert store.get(item.id) == item and store.update(item.id, 3).version == 2
+
+
+def test_what_is_deleted_before_it_is_written_goes_unwritten(path: Path) -> None:
+    """Also where the disk has no room for it, and with it everything can be written again."""
+    with ContextStore(path) as store:
+        small = store.put("small", type="a", durable=True)
+        db: Any = store._storage._db  # type: ignore[attr-defined]
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        large = store.put(os.urandom(500_000), type="large")
+        until(lambda: "full" in store.stats().file.trouble)  # type: ignore[union-attr]
+        store.delete(small.id)
+        assert rows(path) == 0
+        store.delete(large.id)
+        assert store.put("next", type="a", durable=True).id in store
+    with ContextStore(path) as store:
+        assert [item.content for item in store.query()] == ["next"]
+
+
+def test_what_a_failed_commit_may_have_written_is_deleted_for_good(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with ContextStore(path) as store:
+        item = store.put(1, type="a")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sqlite.SqliteFile, "_settle", interrupted)
+            store._storage.flush()  # type: ignore[attr-defined]
+        store.delete(item.id)
+        store._storage.flush()  # type: ignore[attr-defined]
+        assert rows(path) == 0 and item.id not in store
+
+
+# -- what is the newest ----------------------------------------------------------------------------
+
+
+def test_kernels_agree_on_what_is_the_newest_whoever_wrote_it_into_the_file_first(
+    path: Path, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is put is written a little later: by then another may have written what is newer."""
+    monkeypatch.setattr(sqlite, "_LOOK_SECONDS", 3600.0)
+    with ContextStore(path, clock=lambda: now[0]) as one, ContextStore(path, clock=lambda: now[0]) as two:
+        for _ in range(3):
+            one.put("old", type="a", tags=["t"])
+            two.put("same time", type="b", tags=["t"], durable=True)
+            now[0] += 1
+            two.put("new", type="a", tags=["t"], durable=True)
+            two.put("not written", type="a", key="k", tags=["t"])
+            caught_up(one)
+            one._storage.flush()  # type: ignore[attr-defined]
+            two._storage.flush()  # type: ignore[attr-defined]
+            now[0] += 1
+        caught_up(one)
+        with ContextStore(path, clock=lambda: now[0]) as third:
+            for asked in ({}, {"type": "a"}, {"tags": ["t"]}, {"order": "priority"}, {"since": 0.0}):
+                found = [[item.id for item in store.query(**asked)] for store in (one, two, third)]
+                assert found[0] == found[1] == found[2], asked
+            assert [item.content for item in third.query(limit=4)] == [
+                "not written", "new", "old", "same time",
+            ]  # fmt: skip
+            for store in (one, two, third):
+                assert store.latest("a").content == "not written"
+                assert store.for_model("m", key=None, type="a", merge="newest")[0].content == "not written"
+
+
+def test_what_comes_late_leaves_a_store_whole(path: Path, now: list[float]) -> None:
+    """Its lists, times and room, with updates and deletes of what had to move."""
+    with (
+        ContextStore(path, clock=lambda: now[0], max_items=3) as one,
+        ContextStore(path, clock=lambda: now[0], max_items=3) as two,
+    ):
+        late = one.put("late", type="a", ttl=50)
+        now[0] += 1
+        items = [two.put(n, type="a", ttl=50, durable=True) for n in range(5)]
+        one._storage.flush()  # type: ignore[attr-defined]
+        caught_up(two)
+        assert [item.id for item in two.query(order="oldest")] == [late.id, *(item.id for item in items)]
+        two.update(late.id, "later")
+        two.delete(items[0].id)
+        assert [item.content for item in two.query()] == ["later", 4, 3, 2, 1]
+        now[0] += 60
+        assert two.sweep() + two.stats().expired >= 5 and not two._shelf.entries

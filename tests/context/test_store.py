@@ -153,6 +153,10 @@ class Both:
             self.store.close()
             self.swept = 0
             self.store = self.open()
+            # What is read from a file stands in the order of its times, whatever the clock did meanwhile.
+            items = self.model.items
+            for id in sorted(items, key=lambda id: (items[id].updated, items[id].order)):
+                items[id] = replace(items[id], order=next(self.model.order))
 
     def do(self, step: tuple[Any, ...]) -> None:
         getattr(self, step[0])(*step[1:])
@@ -295,6 +299,9 @@ class Two(Both):
         self.store, self.other = self.other, self.store
         self.store._storage.look(lambda _: None)
         self.compare()
+
+    def advance(self, by: float) -> None:
+        self.now += abs(by)  # set back, each has its own idea of what is the last until it is opened anew
 
     def later(self, by: float) -> None:
         self.now += by
