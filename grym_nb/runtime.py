@@ -9,6 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakMethod
 
@@ -217,7 +218,9 @@ class Runtime:
     def _sweep(self) -> None:
         """Take out what has expired, a millisecond's worth; the rest very soon."""
         context = self._context
-        if context is not None and not context.closed and context.sweep(0.0) and not self._closed:
+        with suppress(StateError):  # it was closed just now
+            if context is None or context.closed or not context.sweep(0.0) or self._closed:
+                return
             self._ports.pulse.after(_SWEEP_STEP, self._sweep, name="sweep of the context")
 
     def _context_for(self, frame: Frame) -> list[ContextItem] | None:

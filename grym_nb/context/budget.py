@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 
+from grym_nb.context.content import said_size
 from grym_nb.context.index import Entry
 from grym_nb.errors import ResourceExhausted
 from grym_nb.priority import PRIORITIES
@@ -19,10 +20,12 @@ class Budget:
 
     Of equal ones that goes which was not used for longest. Each stands in a heap with the use that it had
     when it was put there, and is put back when it was used since: so a use costs nothing but a number.
+    With `keeps`, what is said of an item stays in memory, and counts, when its content goes.
     """
 
-    def __init__(self, max_bytes: int | None, max_items: int | None) -> None:
+    def __init__(self, max_bytes: int | None, max_items: int | None, *, keeps: bool = False) -> None:
         self.limits = (max_bytes, max_items)
+        self._keeps = keeps
         self.used = [0, 0]  # bytes and items
         self._staying = [0, 0]
         self._heaps: tuple[list[_Waiting], ...] = tuple([] for _ in PRIORITIES)
@@ -57,7 +60,7 @@ class Budget:
             heapq.heapify(heap)
 
     def make_room(
-        self, size: int, priority: int, *, stays: bool, instead_of: Entry | None = None
+        self, size: int, priority: int, *, stays: bool, instead_of: Entry | None = None, items: int = 1
     ) -> list[Entry]:
         """Return what has to go before an item of `size` bytes can come, maybe in the place of another.
 
@@ -65,7 +68,7 @@ class Budget:
         """
         if not self.bounded:
             return []
-        asked = (size, 1) if instead_of is None else (size - instead_of.size, 0)
+        asked = (size, items) if instead_of is None else (size - instead_of.size, 0)
         over = [
             0 if limit is None else used + more - limit
             for limit, used, more in zip(self.limits, self.used, asked, strict=True)
@@ -77,7 +80,8 @@ class Budget:
             while max(over) > 0 and (entry := self._least_used(rank)) is not None:
                 going.append(entry)
                 if entry is not instead_of:  # that one goes anyway
-                    over = [over[0] - entry.size, over[1] - 1]
+                    left = said_size(entry.item.metadata) if self._keeps else 0
+                    over = [over[0] - entry.size + left, over[1] - 1]
         if max(over) > 0:
             for entry in going:  # nothing has happened to them
                 self._line_up(entry)

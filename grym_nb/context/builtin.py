@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grym_nb.clip import Clip
+from grym_nb.context.content import plain_kind
 from grym_nb.context.item import ContextItem
 from grym_nb.context.summary import summarise
-from grym_nb.context.values import is_array, is_mapping, number_of
+from grym_nb.context.values import dotted, is_array, is_mapping, number_of
 from grym_nb.errors import GrymError, Problem, ValidationError
 from grym_nb.render import brief
 
@@ -22,29 +23,43 @@ _RATES = ("sampling_rate", "sample_rate", "rate")  # the last may be of somethin
 
 
 def at_16k(item: ContextItem) -> Any:
-    """Return the content with its audio as 16 kHz mono clips: a clip, clips in fields, samples with a rate.
+    """Return the content with its audio as 16 kHz mono clips, wherever it is: a clip, samples with a rate.
 
     The field that had the rate tells the new one. Content without audio is returned as it is.
     """
-    content = item.content
     problems: list[Problem] = []
-    if isinstance(content, Clip):
-        content = _converted("content", content, problems)
-    elif is_mapping(content):
-        content = _with_audio_at_16k(content, problems)
+    content = _at_16k(item.content, "", problems)
     if problems:
         raise ValidationError("this audio cannot be listened to", problems=problems)
     return content
 
 
-def _with_audio_at_16k(content: Mapping[Any, Any], problems: list[Problem]) -> Mapping[Any, Any]:
+def _at_16k(value: Any, path: str, problems: list[Problem]) -> Any:
+    if isinstance(value, Clip):
+        return _converted(path or "content", value, problems)
+    if is_mapping(value):
+        return _with_audio_at_16k(value, path, problems)
+    if isinstance(value, (list, tuple)) and _has_parts(value):
+        made = [_at_16k(part, f"{path or 'content'}[{at}]", problems) for at, part in enumerate(value)]
+        if all(new is old for new, old in zip(made, value, strict=True)):
+            return value
+        kind = plain_kind(value)
+        return kind._make(made) if hasattr(kind, "_make") else kind(made)
+    return value
+
+
+def _with_audio_at_16k(content: Mapping[Any, Any], path: str, problems: list[Problem]) -> Mapping[Any, Any]:
+    named = any(content.get(name) is not None for name in _RATES)
+    # A number of samples, or the name of a file, is no audio; an array without a rate may be anything.
+    names = (*_SAMPLES, "array") if named else _SAMPLES
+    samples = {name: content[name] for name in names if _is_row(content.get(name))}
     clips = {name: value for name, value in content.items() if isinstance(value, Clip)}
-    # A number of samples, or the name of a file, is no audio.
-    samples = {name: content[name] for name in _SAMPLES if _is_row(content.get(name))}
     if samples:
-        clips |= _clips(samples, content, problems)
-    made = {name: _converted(name, clip, problems) for name, clip in clips.items()}
-    if all(clip is content[name] for name, clip in made.items()):
+        clips |= _clips(samples, content, path, problems)
+    made = {name: _converted(dotted(path, name), clip, problems) for name, clip in clips.items()}
+    others = {name: value for name, value in content.items() if name not in clips and name not in samples}
+    made |= {name: _at_16k(value, dotted(path, name), problems) for name, value in others.items()}
+    if all(value is content[name] for name, value in made.items()):
         return content
     before = {clip.rate for clip in clips.values()}
     rates = {name: _RATE for name in _RATES if number_of(content.get(name)) in before}
@@ -52,24 +67,34 @@ def _with_audio_at_16k(content: Mapping[Any, Any], problems: list[Problem]) -> M
 
 
 def _is_row(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) or is_array(value)
+    """Tell whether a value may be samples: numbers in rows, and no clips or fields."""
+    if isinstance(value, (list, tuple)):
+        return not _has_parts(value, Clip, Mapping)
+    return is_array(value)
+
+
+def _has_parts(value: Sequence[Any], *kinds: type) -> bool:
+    """Tell whether something of these kinds is in a row, or else anything in which audio may be."""
+    return any(issubclass(kind, kinds or (Clip, Mapping, list, tuple)) for kind in set(map(type, value)))
 
 
 def _clips(
-    samples: Mapping[str, Any], content: Mapping[Any, Any], problems: list[Problem]
+    samples: Mapping[str, Any], content: Mapping[Any, Any], path: str, problems: list[Problem]
 ) -> dict[str, Clip]:
     named = next((name for name in _RATES if content.get(name) is not None), None)
     rate = number_of(content.get(named))
     if rate is None or rate <= 0 or rate % 1:
         found = "none beside the samples" if named is None else brief(content[named])
-        problems.append(Problem(named or "sample_rate", found, "a whole number of Hz above 0"))
+        expected = "a whole number of Hz above 0"
+        problems.append(Problem(dotted(path, named or "sample_rate"), found, expected))
         rate = _RATE  # whatever it is: what is wrong with the samples is told, too
     clips = {}
     for name, given in samples.items():
         try:
             clips[name] = Clip(given, int(rate))
         except GrymError as error:
-            problems.append(Problem(name, f"{brief(given)} ({error.message})", "samples, such as float32"))
+            found = f"{brief(given)} ({error.message})"
+            problems.append(Problem(dotted(path, name), found, "samples, such as float32"))
     return clips
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date, datetime, timedelta, timezone
 from enum import Enum, Flag
-from pathlib import PurePath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grym_nb.clip import Clip
@@ -173,7 +173,8 @@ class _Writing:
 
                 return {"$scalar": self._array(np.asarray(value), path)}
         if isinstance(value, PurePath):
-            return {"$path": str(value)}
+            told = {"$path": str(value)}
+            return told if isinstance(value, Path) else {**told, "pure": isinstance(value, PureWindowsPath)}
         name = None if self._plain else _name_of(kind)
         if name is not None:
             return {"$object": [name, self._parts(value, kind, path)]}
@@ -308,12 +309,12 @@ _READERS: dict[str, Callable[[Mapping[str, Any], Sequence[Array]], Any]] = {
     "$datetime": lambda tree, _: datetime.fromisoformat(tree["$datetime"]).replace(fold=tree["fold"]),
     "$date": lambda tree, _: date.fromisoformat(tree["$date"]),
     "$timedelta": lambda tree, _: timedelta(*tree["$timedelta"]),
-    "$path": lambda tree, _: _path(tree["$path"]),
+    "$path": lambda tree, _: _path(tree["$path"], tree.get("pure")),
     "$object": _object,
 }
 
 
-def _path(text: str) -> PurePath:
-    from pathlib import Path
-
-    return Path(text)
+def _path(text: str, windows: bool | None) -> PurePath:
+    if windows is None:
+        return Path(text)
+    return PureWindowsPath(text) if windows else PurePosixPath(text)

@@ -14,13 +14,23 @@ from __future__ import annotations
 import copy
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from grym_nb.clip import Clip
 from grym_nb.context.values import is_array
 from grym_nb.errors import Problem, ValidationError
 
-__all__ = ["FrozenBytearray", "FrozenDict", "FrozenList", "FrozenSet", "frozen", "kept", "plain_kind"]
+__all__ = [
+    "FrozenBytearray",
+    "FrozenDict",
+    "FrozenList",
+    "FrozenSet",
+    "frozen",
+    "kept",
+    "plain_kind",
+    "said_size",
+]
 
 # -- containers that stay what they are ------------------------------------------------------------
 
@@ -82,10 +92,11 @@ class FrozenSet(_Frozen, set[Any]):
         return repr(set(self))  # without the name of this class
 
 
-class FrozenBytearray(_Frozen, bytearray):
-    """A bytearray that refuses to be changed."""
+class FrozenBytearray(_Frozen, bytes):
+    """A bytearray that refuses to be changed: bytes, since anybody may write into the buffer of another."""
 
     _plain = bytearray
+    __hash__ = None  # type: ignore[assignment]
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _Frozen._refuse
     append = clear = extend = insert = pop = remove = reverse = _Frozen._refuse
 
@@ -141,6 +152,11 @@ def kept(content: Any) -> tuple[Any, int]:
         return _kept(content, {})
     except RecursionError:
         raise _unfit("containers hundreds deep", "fewer") from None
+
+
+def said_size(said: Mapping[str, Any]) -> int:
+    """Return the size of what is said of an item, its metadata, in bytes."""
+    return kept(dict(said))[1] if said else 0
 
 
 def _unfit(found: str, expected: str) -> ValidationError:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from grym_nb.context.item import ContextItem
+from grym_nb.context.content import said_size
+from grym_nb.context.item import NOTHING, ContextItem
+from grym_nb.context.storage import ELSEWHERE
 from grym_nb.context.timeline import Timeline
 from grym_nb.priority import CRITICAL, PRIORITIES
 
@@ -90,6 +92,24 @@ class Entry:
         self.size = size
         self.order = self.used = order
         self.stays = item.pinned or item.priority == CRITICAL
+
+    def past_with(self, item: ContextItem, most: int) -> tuple[tuple[ContextItem, int], ...]:
+        """Return its earlier versions once `item` stands here: so many at most, each with its size."""
+        if not most:
+            return ()
+        # What a version shares with its successor is counted there.
+        old, own = self.item, 0
+        if item.content is not old.content:
+            own = self.own - said_size(old.metadata)
+        if item.metadata is not old.metadata:
+            own += said_size(old.metadata)
+        return (*self.past, (old, own))[-most:]
+
+    def parts(self) -> tuple[Any, ...]:
+        """Return what is in memory of it, and of its earlier versions."""
+        items = [self.item, *[old for old, _ in self.past]]
+        found = [part for item in items for part in (item.content, item.metadata)]
+        return tuple(part for part in found if part is not ELSEWHERE and part is not NOTHING)
 
 
 class _Lists:

@@ -57,7 +57,9 @@ class Options(NamedTuple):
         file = _path(path, problems)
         if problems:
             raise ConfigError("this context store cannot be made", problems=problems)
-        return cls(file, size, max_items, lives, history, float(busy_seconds))
+        # A second less, since who closes waits for a second more.
+        patience = min(float(busy_seconds), threading.TIMEOUT_MAX - 1)
+        return cls(file, size, max_items, lives, history, patience)
 
 
 def seconds_of(value: Any, name: str) -> float | None:

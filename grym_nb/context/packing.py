@@ -69,12 +69,15 @@ def npy(array: Array) -> bytes:
 
 
 def from_npy(data: bytes) -> Array:
-    """Return the array in an npy file; it cannot be written to."""
+    """Return the array in an npy file; it cannot be written to, nor be made so that it can."""
     import numpy as np
 
     array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=_MOST_HEADER)
-    array.flags.writeable = False
-    return array
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    owner.flags.writeable = array.flags.writeable = False
+    return array.view()  # who owns its data may make it writeable again
 
 
 def _gets_smaller(data: bytes | memoryview) -> bool:

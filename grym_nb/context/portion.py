@@ -9,7 +9,7 @@ from typing import Any, Self
 from grym_nb.context.adapters import Adapter, adapted
 from grym_nb.context.content import kept
 from grym_nb.context.item import ContextItem
-from grym_nb.context.merging import Strategy, merged
+from grym_nb.context.merging import Strategy, merged, strategy_of
 from grym_nb.context.summary import summarise
 from grym_nb.errors import GrymError, Problem, ValidationError
 from grym_nb.render import brief
@@ -33,8 +33,10 @@ class Limits:
         return self.bytes is None and self.tokens is None
 
     @classmethod
-    def of(cls, items: Any, bytes: Any, tokens: Any, count_tokens: Any, order: Any) -> Self:
-        """Return checked limits; sizes as numbers or text such as "2MB"."""
+    def of(cls, items: Any, bytes: Any, tokens: Any, count_tokens: Any, order: Any, merge: Any) -> Self:
+        """Return checked limits, sizes as numbers or text such as "2MB"; and refuse no way to merge."""
+        if merge is not None:
+            strategy_of(merge)  # now, and not when there is something to merge
         problems = []
         if order is not None:
             problems.append(

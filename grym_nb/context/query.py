@@ -11,7 +11,7 @@ from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, Ite
 from grym_nb.priority import RANKS, priority_of
 from grym_nb.render import brief
 
-__all__ = ["FILTERS", "KINDS", "said", "settled", "wanted_of", "watched_of"]
+__all__ = ["FILTERS", "KINDS", "refuse_limit", "refuse_no_type", "said", "settled", "wanted_of", "watched_of"]
 
 #: what a query may name
 FILTERS = ("type", "key", "tags", "any_tags", "min_priority", "source", "workflow", "task", "since", "until")
@@ -42,8 +42,9 @@ def said(
     tags: Any,
     metadata: Any,
     flags: tuple[Any, ...] = (),
-) -> tuple[float | None, int, tuple[str, ...]]:
-    """Return the seconds an item holds, its priority as a number, its tags; raise for what does not fit."""
+) -> tuple[float | None, int, tuple[str, ...], tuple[Any, ...]]:
+    """Return the seconds an item holds, its priority as a number, its tags, and its names as plain text;
+    raise for what does not fit."""
     if (  # the usual case, without a list of problems
         _kind(priority) in _RANKED
         and priority in RANKS
@@ -51,12 +52,13 @@ def said(
         and (not tags or (_TEXT.issuperset(map(_kind, tags)) and len(set(tags)) == len(tags)))
         and type.__class__ is str
         and type
+        and not type.isspace()
         and metadata is None
         and (ttl is None or (_kind(ttl) in _NUMBERS and 0 < ttl < _FOR_EVER))
         and _NAMED.issuperset(map(_kind, names))
         and _FLAGS.issuperset(map(_kind, flags))
     ):
-        return (ttl if ttl is None else float(ttl)), RANKS[priority], tags
+        return (ttl if ttl is None else float(ttl)), RANKS[priority], tags, names
     problems: list[Problem] = []
     if not isinstance(type, str) or not type.strip():
         problems.append(Problem("type", brief(type), "text such as 'tempo'"))
@@ -77,7 +79,25 @@ def said(
     ]
     if problems:
         raise ValidationError("this item cannot be kept", problems=problems)
-    return (None if ttl is None else float(ttl)), rank, told
+    return (None if ttl is None else float(ttl)), rank, told, tuple(map(_plain, names))
+
+
+def _plain(name: str | None) -> str | None:
+    """Return text as what is read from a file: an enum's, or numpy's, is more than that."""
+    return None if name is None else str.__str__(name)
+
+
+def refuse_limit(limit: Any, of: str) -> None:
+    """Raise unless there can be so many of something."""
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise ValidationError(f"the limit of a {of} is a whole number from 0, not {brief(limit)}")
+
+
+def refuse_no_type(type: Any) -> None:
+    """Raise for what can be the type of nothing."""
+    if not isinstance(type, str):
+        problem = Problem("type", brief(type), "text such as 'tempo'; of all types: query(limit=1)")
+        raise ValidationError("the store cannot be asked so", problems=[problem])
 
 
 def settled(filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,4 +182,4 @@ def _tags(name: str, tags: Any, problems: list[Problem]) -> tuple[str, ...]:
     if not all(isinstance(tag, str) for tag in given):
         problems.append(Problem(name, brief(tags), "texts"))
         return ()
-    return tuple(dict.fromkeys(map(str, given)))
+    return tuple(dict.fromkeys(map(str.__str__, given)))

@@ -96,6 +96,8 @@ def _mapping(text: str) -> Mapping[str, Any]:
     try:
         told: Mapping[str, Any] = frozen(decode(text, ()))
         return told
+    except (RecursionError, MemoryError):
+        raise
     except Exception as error:
         _log.warning("what is said of an item of context cannot be read, and is left out: %s", error)
         return NOTHING
@@ -103,7 +105,10 @@ def _mapping(text: str) -> Mapping[str, Any]:
 
 def _tags(text: str) -> tuple[str, ...]:
     try:
-        return () if text == "[]" else tuple(json.loads(text))
-    except ValueError as error:
+        tags = () if text == "[]" else tuple(json.loads(text))
+        if all(isinstance(tag, str) for tag in tags):
+            return tags
+        raise TypeError(f"{text} are no texts")
+    except (TypeError, ValueError) as error:
         _log.warning("the tags of an item of context cannot be read, and are left out: %s", error)
         return ()

@@ -11,11 +11,12 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from grym_nb.context.budget import Budget
+from grym_nb.context.content import said_size
 from grym_nb.context.expiry import Expiry
 from grym_nb.context.index import Entry, Index, Wanted
 from grym_nb.context.item import ContextItem
 from grym_nb.context.missing import no_item, nothing_of
-from grym_nb.context.stats import Stats, Went
+from grym_nb.context.stats import Stats, Went, stats_of
 from grym_nb.context.storage import (
     ELSEWHERE,
     Change,
@@ -23,6 +24,7 @@ from grym_nb.context.storage import (
     FileStats,
     Unreadable,
     asked_within,
+    gone,
 )
 from grym_nb.context.telling import Telling
 from grym_nb.errors import GrymError, ItemNotFound, ResourceExhausted, StateError, StorageError
@@ -126,6 +128,15 @@ class Shelf:
         with self._lock:
             return do()
 
+    def held(self) -> dict[str, tuple[Any, ...]]:
+        """Return what is in memory of each item: also of one that has expired, and of earlier versions."""
+        self.refuse_within()
+        with self._lock:
+            return self._held()
+
+    def _held(self) -> dict[str, tuple[Any, ...]]:
+        return {id: entry.parts() for id, entry in self.entries.items()}
+
     def history(self, id: str, now: float) -> tuple[ContextItem, ...]:
         """Return the versions of an item that are in memory, the oldest first, the present one last."""
         self.refuse_within()
@@ -138,21 +149,7 @@ class Shelf:
         self.refuse_within()
         with self._lock:
             self._ready()
-            counts, (bytes, items), (max_bytes, max_items) = self.counts, self.budget.used, self.budget.limits
-            return Stats(
-                items=len(self.entries),
-                in_memory=items,
-                bytes=bytes,
-                max_bytes=max_bytes,
-                max_items=max_items,
-                puts=counts["puts"],
-                updates=counts["updates"],
-                expired=counts["expired"],
-                evicted=counts["evicted"],
-                deleted=counts["deleted"],
-                went=tuple(self.went),
-                file=file,
-            )
+            return stats_of(len(self.entries), self.budget, self.counts, self.went, file)
 
     def is_due(self, now: float) -> bool:
         """Tell whether something has expired; needs no lock."""
@@ -284,7 +281,8 @@ class Shelf:
 
     def _mend(self) -> None:
         """Find, time and count anew what is here: Ctrl-C came in the middle of altering it."""
-        self._index, self._expiry, self.budget = Index(), Expiry(), Budget(*self.budget.limits)
+        self._index, self._expiry = Index(), Expiry()
+        self.budget = Budget(*self.budget.limits, keeps=self.keeps)
         for entry in sorted(self.entries.values(), key=lambda entry: entry.order):
             entry.due, entry.turn = None, 0
             entry.write(entry.item, entry.size, entry.order)
@@ -339,9 +337,15 @@ class Shelf:
             self._expiry.note(entry)
         if item.content is not ELSEWHERE:
             self.budget.add(entry)
+        else:
+            self._count(entry, 1)
+
+    def _count(self, entry: Entry, times: int) -> None:
+        """Count in an entry whose content is elsewhere, or out with -1: what is said of it is in memory."""
+        self.budget.used[0] += times * said_size(entry.item.metadata)
 
     def _write(self, entry: Entry, item: ContextItem, size: int) -> None:
-        new, past = Entry(item, size, 0), self._past_with(entry, item)
+        new, past = Entry(item, size, 0), entry.past_with(item, 0 if self.keeps else self._history)
         while True:
             new.size = size + sum([each for _, each in past])
             try:
@@ -356,16 +360,11 @@ class Shelf:
         self._index.remove(entry)
         if entry.item.content is not ELSEWHERE:
             self.budget.remove(entry)
+        else:
+            self._count(entry, -1)
         entry.write(new.item, new.size, next(self.uses))
         entry.past, entry.own = past, size  # after it: interrupted here, it is in no version twice
         self._put_in(entry)
-
-    def _past_with(self, entry: Entry, item: ContextItem) -> tuple[tuple[ContextItem, int], ...]:
-        if self.keeps or not self._history:
-            return ()
-        # What shares its content with its successor takes nothing of its own.
-        own = 0 if item.content is entry.item.content else entry.own
-        return (*entry.past, (entry.item, own))[-self._history :]
 
     def _amend(self, entry: Entry, item: ContextItem) -> None:
         if entry.item.content is not ELSEWHERE:
@@ -381,10 +380,13 @@ class Shelf:
             entry = self.entries.get(item.id)
             if entry is None or entry.item.content is not ELSEWHERE or entry.item.version != item.version:
                 continue
+            self._count(entry, -1)
             entry.item = entry.item._replace(content=item.content)
             self._make_room(entry, now)
             if entry.item.content is not ELSEWHERE:
                 self.budget.add(entry)
+            else:
+                self._count(entry, 1)
 
     def _take_out(self, ids: Iterable[str], why: str, now: float, whole: dict[str, ContextItem]) -> int:
         here = [entry for id in ids if (entry := self.entries.get(id)) is not None]
@@ -406,6 +408,8 @@ class Shelf:
         self._expiry.forget(entry)
         if item.content is not ELSEWHERE:
             self.budget.remove(entry)
+        else:
+            self._count(entry, -1)
         # Where it stood in line it may be known for a while yet; its content is not.
         self.freed.append((item, entry.past))
         entry.item, entry.past = item._replace(content=ELSEWHERE), ()
@@ -425,7 +429,7 @@ class Shelf:
             entry, item = self.entries.get(change.id), change.item
             if item is None:
                 if entry is not None:
-                    self._go(entry, change.why, now, entry.item)
+                    self._go(entry, change.why, now, gone(entry.item))
             elif entry is None:
                 self._add(item, change.size)
                 self._note_from_elsewhere(ItemPut, item, contents_of, now)
@@ -462,9 +466,16 @@ class Shelf:
             if not self.keeps:
                 raise
             entry.item = item._replace(content=ELSEWHERE)
-            return
+            going = self._room_for_said(entry)
         for least in going:
             self._evict(least, f"for {item.id}, which took {in_words(entry.size)}", now)
+
+    def _room_for_said(self, entry: Entry) -> list[Entry]:
+        """Return what has to go for what is said of an entry, whose content does not fit."""
+        size, rank = said_size(entry.item.metadata), entry.item.priority
+        with suppress(ResourceExhausted):
+            return self.budget.make_room(size, rank, stays=entry.stays, items=0)
+        return []
 
     def _evict(self, entry: Entry, what_for: str, now: float) -> None:
         item = entry.item
@@ -477,6 +488,7 @@ class Shelf:
             self.budget.remove(entry)
             self.freed.append(item)
             entry.item = item._replace(content=ELSEWHERE)
+            self._count(entry, 1)
         else:
             self._remove(entry)
         self._telling.note(ItemEvicted, item, now)

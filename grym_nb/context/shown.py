@@ -6,10 +6,10 @@ import html
 from typing import Any
 
 from grym_nb.clock import Clock
-from grym_nb.context.query import wanted_of
+from grym_nb.context.query import refuse_limit, wanted_of
 from grym_nb.context.shelf import Shelf, has_expired
 from grym_nb.context.stats import Stats, table_of
-from grym_nb.context.storage import ELSEWHERE, Storage
+from grym_nb.context.storage import Storage
 from grym_nb.errors import says_what_it_takes
 from grym_nb.render import Table
 from grym_nb.render import size as in_words
@@ -28,18 +28,21 @@ class Shown:
         """Return what is in the store, and what went through it."""
         return self._shelf.stats(self._storage.stats())
 
-    def held(self) -> dict[str, Any]:
-        """Return the contents that are in memory, by id; nothing is read for it."""
-        found = {entry.item.id: entry.item.content for entry in self._shelf.live(self._clock())}
-        return {id: content for id, content in found.items() if content is not ELSEWHERE}
+    def held(self) -> dict[str, tuple[Any, ...]]:
+        """Return what is in memory of each item, by id: contents and metadata, those of earlier versions too.
+
+        What has expired is among it until it is swept; nothing is read for it.
+        """
+        return self._shelf.held()
 
     def uses(self) -> dict[str, int]:
         """Return how often each item was read, by id: what `ranked` calls frequency."""
         return {entry.item.id: entry.reads for entry in self._shelf.live(self._clock())}
 
     @says_what_it_takes
-    def table(self, *, limit: int = 50, **filters: Any) -> Table:
+    def table(self, *, limit: int | None = 50, **filters: Any) -> Table:
         """Return the items that a query would find, the newest first, as a table of so many rows."""
+        refuse_limit(limit, "table")
         now = self._clock()
         live = self._shelf.live(now, wanted_of(filters, also=("order", "limit")))
         return table_of(live, now, limit, len(self) if filters else None)

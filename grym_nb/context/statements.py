@@ -42,7 +42,10 @@ class Statements:
 
     def begin(self) -> int:
         """Read how far the file is; return the number up to which what went is not remembered any more."""
-        self.seq, floor = self._run("SELECT seq, floor FROM state").fetchone()
+        state = self._run("SELECT seq, floor FROM state").fetchone()
+        if state is None:
+            raise damaged(self._path, "its table state is empty")
+        self.seq, floor = state
         return int(floor)
 
     def end(self) -> None:
@@ -179,6 +182,8 @@ class Statements:
         """Return a content, or what stands for it: others are not to suffer for one."""
         try:
             return frozen(decode(*unpack(body.decode() if kind == "text" else body, arrays)))
+        except (RecursionError, MemoryError):
+            raise  # that is of who reads, and not of what is read
         except StorageError as error:
             return Unreadable(StorageError(f"{id} cannot be read: {error.message}", hint=error.hint))
         except Exception as error:  # what its bytes are, or what the class of a part of it does

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from grym_nb.context.budget import Budget
 from grym_nb.context.index import Entry
 from grym_nb.context.storage import FileStats
 from grym_nb.priority import PRIORITIES
 from grym_nb.render import Table, glance, seconds
 from grym_nb.render import size as in_words
 
-__all__ = ["Stats", "Went", "table_of"]
+__all__ = ["Stats", "Went", "stats_of", "table_of"]
 
 
 class Went(NamedTuple):
@@ -71,10 +72,10 @@ class Stats(NamedTuple):
         return self._table().html()
 
 
-def table_of(entries: Sequence[Entry], now: float, limit: int, among: int | None) -> Table:
+def table_of(entries: Sequence[Entry], now: float, limit: int | None, among: int | None) -> Table:
     """Return items as a table: what they are, for how long, how important, how large."""
     rows = [_row(entry, now) for entry in entries[:limit]]
-    if len(entries) > limit:
+    if limit is not None and len(entries) > limit:
         rows.append(("…", f"{len(entries) - limit} more", *[""] * 7))
     of, count = ("", len(entries)) if among is None else (f" of {among}", among)
     caption = f"context: {len(entries)}{of} item{'' if count == 1 else 's'}"
@@ -95,4 +96,25 @@ def _row(entry: Entry, now: float) -> tuple[str, ...]:
         in_words(entry.size),
         str(item.version),
         ", ".join(item.tags),
+    )
+
+
+def stats_of(
+    items: int, budget: Budget, counts: Mapping[str, int], went: Iterable[Went], file: FileStats | None
+) -> Stats:
+    """Return the figures of so many items, those in memory as the budget has them."""
+    (bytes, in_memory), (max_bytes, max_items) = budget.used, budget.limits
+    return Stats(
+        items=items,
+        in_memory=in_memory,
+        bytes=bytes,
+        max_bytes=max_bytes,
+        max_items=max_items,
+        puts=counts["puts"],
+        updates=counts["updates"],
+        expired=counts["expired"],
+        evicted=counts["evicted"],
+        deleted=counts["deleted"],
+        went=tuple(went),
+        file=file,
     )

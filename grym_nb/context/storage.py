@@ -25,7 +25,9 @@ __all__ = [
     "Unreadable",
     "Writing",
     "asked_within",
+    "gone",
     "readable",
+    "whole",
 ]
 
 T = TypeVar("T")
@@ -56,6 +58,23 @@ def readable(item: ContextItem) -> ContextItem:
     if isinstance(item.content, Unreadable):
         raise item.content.error
     return item
+
+
+def whole(items: Sequence[ContextItem], contents_of: ContentsOf) -> list[ContextItem]:
+    """Return items with their contents, wherever those are."""
+    missing = [item for item in items if item.content is ELSEWHERE]
+    if not missing:
+        return list(items)
+    found = iter(contents_of(missing))
+    return [item if item.content is not ELSEWHERE else item._replace(content=next(found)) for item in items]
+
+
+def gone(item: ContextItem) -> ContextItem:
+    """Return an item that another kernel took out: what is not in memory of it is nowhere any more."""
+    if item.content is not ELSEWHERE:
+        return item
+    error = StorageError(f"the content of {item.id} went with it", hint="nothing; it was taken out elsewhere")
+    return item._replace(content=Unreadable(error))
 
 
 def asked_within() -> StateError:

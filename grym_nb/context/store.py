@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from grym_nb.clock import Clock
 from grym_nb.context.budget import Budget
-from grym_nb.context.content import frozen, kept
+from grym_nb.context.content import frozen, kept, said_size
 from grym_nb.context.index import Entry
 from grym_nb.context.item import NOTHING, ContextItem
 from grym_nb.context.moving import Place, move
 from grym_nb.context.options import Options, seconds_of
-from grym_nb.context.query import said, settled, wanted_of, watched_of
+from grym_nb.context.query import refuse_limit, refuse_no_type, said, settled, wanted_of, watched_of
 from grym_nb.context.shelf import Shelf
 from grym_nb.context.shown import Shown
-from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Writing, readable
+from grym_nb.context.storage import ELSEWHERE, ContentsOf, InMemory, Storage, Writing, readable, whole
 from grym_nb.context.sweeping import Sweeping
 from grym_nb.context.telling import Telling
 from grym_nb.context.versions import SAME, Said, changed, compared, picked, restored, touched
 from grym_nb.context.watch import Watch
 from grym_nb.errors import ItemConflict, ValidationError, says_what_it_takes
-from grym_nb.events import EventBus
+from grym_nb.events import EventBus, ItemDeleted
 
 if TYPE_CHECKING:
     from grym_nb.context.difference import Difference
@@ -84,11 +84,12 @@ class ContextStore(Shown):
         self._ids = itertools.count(1)
         self._telling = Telling(events)
         self._shelf = Shelf(
-            Budget(options.max_bytes, max_items), self._telling, history=history, keeps=path is not None
-        )
+            Budget(options.max_bytes, max_items, keeps=path is not None), self._telling, history=history,
+            keeps=path is not None,
+        )  # fmt: skip
         #: f(model) -> what that model itself adapts with, or None; set where there are services
         self.own_adapter: Callable[[str], Callable[[ContextItem], Any] | None] | None = None
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._watches: weakref.WeakValueDictionary[int, Watch] = weakref.WeakValueDictionary()
         self._storage: Storage = InMemory(self._shelf.still)
         if options.path is not None:
             from grym_nb.context.sqlite import SqliteFile
@@ -129,7 +130,7 @@ class ContextStore(Shown):
             type = str.__str__(type)  # an enum's, or numpy's: as it is read from a file
         if ttl is ...:
             ttl = self._ttls.get(type, DEFAULT_TTL) if type.__class__ is str else None
-        seconds, rank, named = said(
+        seconds, rank, named, (key, source, workflow, task) = said(
             type, (key, source, workflow, task), priority, ttl, tags, metadata, (pinned, durable)
         )
         copy, size = kept(content)
@@ -230,9 +231,14 @@ class ContextStore(Shown):
         def write(file: Writing) -> tuple[Entry, ContextItem, int, float]:
             now = self._clock()
             entry = self._shelf.present(id, now)
-            before = _whole(entry.item, file)
+            (before,) = whole([entry.item], file.contents_of)
             after = alter(before)
-            size = entry.own if fresh is None else fresh[1]
+            if fresh is not None:
+                size = fresh[1] + said_size(after.metadata)
+            else:
+                size = entry.own
+                if after.metadata is not before.metadata:
+                    size += said_size(after.metadata) - said_size(before.metadata)
             file.update(before, after, size, prepared)
             return entry, after, size, now
 
@@ -241,13 +247,20 @@ class ContextStore(Shown):
     @says_what_it_takes
     def delete(self, id: str) -> ContextItem:
         """Take an item out and return it as it was."""
-        return self._delete(lambda file: [_whole(self._shelf.present(id, self._clock()).item, file)])[0]
+        present = self._shelf.present
+        return self._delete(lambda file: whole([present(id, self._clock()).item], file.contents_of))[0]
 
     @says_what_it_takes
     def clear(self, **filters: Any) -> int:
         """Take out what a query with these filters would find (everything without any); return how many."""
         wanted = wanted_of(filters)
-        return len(self._delete(lambda _: self._shelf.find(wanted, self._clock())))
+        told = self._telling.wants(ItemDeleted)
+
+        def find(file: Writing) -> list[ContextItem]:
+            items = self._shelf.find(wanted, self._clock())
+            return whole(items, file.contents_of) if told else items
+
+        return len(self._delete(find))
 
     def _delete(self, find: Callable[[Writing], list[ContextItem]]) -> list[ContextItem]:
         def write(file: Writing) -> list[ContextItem]:
@@ -272,7 +285,7 @@ class ContextStore(Shown):
             other._telling.hand_over(self._telling)
             for watch in other.watches:
                 watch.listen(self._telling.own)
-                self._watches.add(watch)
+                self._watches[id(watch)] = watch
             other._watches.clear()
             other._shelf.end(getattr(self._storage, "path", "another store"))
 
@@ -305,6 +318,7 @@ class ContextStore(Shown):
     @says_what_it_takes
     def latest(self, type: str, key: str | None = None) -> ContextItem:
         """Return what was written last of that type (and key)."""
+        refuse_no_type(type)
         found = self.query(type=type, key=key, limit=1)
         if not found:
             raise self._shelf.nothing_of(type, key)
@@ -318,8 +332,7 @@ class ContextStore(Shown):
         one of these; `min_priority`; `since`, `until`: when they were written last; `order`: newest, oldest
         or priority (the newest of the highest first).
         """
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-            raise ValidationError(f"the limit of a query is a whole number from 0, not {limit!r}")
+        refuse_limit(limit, "query")
         wanted = wanted_of(filters, also=("order", "limit"))
         found = self._shelf.find(wanted, self._clock(), limit)
         if any(item.content is ELSEWHERE for item in found):
@@ -348,7 +361,7 @@ class ContextStore(Shown):
 
         query = settled(query)
         wanted_of(query, also=("order", "limit", "max_bytes", "max_tokens", "merge", "count_tokens"))
-        limits = Limits.of(limit, max_bytes, max_tokens, count_tokens, query.pop("order", None))
+        limits = Limits.of(limit, max_bytes, max_tokens, count_tokens, query.pop("order", None), merge)
         # What is one item in the end, or as large as it turns out to be, is of all that there are.
         enough = limit if merge is None and limits.counts_items_only else None
         found = self.query(order="priority", limit=enough, **query)
@@ -393,7 +406,7 @@ class ContextStore(Shown):
         self._shelf.refuse_closed()
         wanted, classes = watched_of(filters, kinds)
         watch = Watch(self._telling.own, wanted, tell, classes)
-        self._watches.add(watch)
+        self._watches[id(watch)] = watch
         return watch
 
     @says_what_it_takes
@@ -402,6 +415,7 @@ class ContextStore(Shown):
 
         With `seconds`, no longer than so: the rest is for the next one. With 0 it takes about a millisecond.
         """
+        self._shelf.refuse_closed()
         return self._sweeping.sweep(seconds_of(seconds, "seconds"))
 
     def __iter__(self) -> Iterator[ContextItem]:
@@ -417,7 +431,8 @@ class ContextStore(Shown):
     @property
     def watches(self) -> tuple[Watch, ...]:
         """The watches that go on."""
-        return tuple(watch for watch in self._watches if not watch.closed)
+        kept = [watch() for watch in self._watches.valuerefs()]  # at one moment, whoever adds to them
+        return tuple(watch for watch in kept if watch is not None and not watch.closed)
 
     @says_what_it_takes
     def close(self, *, lose: bool = False) -> None:
@@ -429,7 +444,7 @@ class ContextStore(Shown):
             self._storage.drop()
         elif not self._shelf.closed:
             self._storage.close()
-        for watch in list(self._watches):
+        for watch in self.watches:
             watch.close()
         self._shelf.close()
 
@@ -480,8 +495,3 @@ class ContextStore(Shown):
         if self._shelf.is_due(self._clock()):
             self.sweep()
         self._after()
-
-
-def _whole(item: ContextItem, file: Writing) -> ContextItem:
-    """Return an item with its content, wherever that is."""
-    return item if item.content is not ELSEWHERE else item._replace(content=file.contents_of([item])[0])

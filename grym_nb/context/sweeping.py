@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.context.index import Entry
+from grym_nb.context.item import ContextItem
 from grym_nb.context.shelf import Shelf
-from grym_nb.context.storage import Storage, Writing
+from grym_nb.context.storage import Storage, Writing, whole
 from grym_nb.context.telling import Telling
+from grym_nb.events import ItemExpired
 
 __all__ = ["Sweeping"]
 
@@ -40,14 +42,19 @@ class Sweeping:
             return 0
         due: list[Entry] = []
 
-        def write(file: Writing) -> list[str]:
+        def write(file: Writing) -> list[ContextItem]:
             self._shelf.due(now, _AT_ONCE * (4 if self._shelf.keeps else 1), due)
-            ids = [entry.item.id for entry in due]
-            file.delete(ids, "expired", now)
-            return ids
+            items = [entry.item for entry in due]
+            if self._telling.wants(ItemExpired):
+                items = whole(items, file.contents_of)
+            file.delete([item.id for item in items], "expired", now)
+            return items
+
+        def apply(items: list[ContextItem]) -> int:
+            return self._shelf.take_out([item.id for item in items], "expired", now, items)
 
         try:
-            count = self._storage.change(write, lambda ids: self._shelf.take_out(ids, "expired", now))
+            count = self._storage.change(write, apply)
         finally:
             self._shelf.undo(due)
         self._shelf.free()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from grym_nb.context.content import FrozenDict, kept
 from grym_nb.context.item import ContextItem
 from grym_nb.context.query import said
+from grym_nb.context.storage import readable
 from grym_nb.errors import ItemNotFound
 from grym_nb.render import brief
 
@@ -32,7 +33,7 @@ class Said(NamedTuple):
 
 def changed(before: ContextItem, content: Any, told: Said, now: float) -> ContextItem:
     """Return the next version of an item: with that content, its metadata merged, the rest as said."""
-    seconds, rank, tags = said(
+    seconds, rank, tags, _ = said(
         before.type,
         (),
         before.priority if told.priority is SAME else told.priority,
@@ -92,6 +93,7 @@ def compared(history: Sequence[ContextItem], before: int | None, after: int | No
     new = history[-1] if after is None else picked(history, after)
     old = next((item for item in reversed(history) if item.version < new.version), new)
     old = old if before is None else picked(history, before)
+    readable(old), readable(new)
     return tuple(
         found
         for name in ("content", "metadata", "priority", "tags")

@@ -11,6 +11,7 @@ from grym_nb.errors import CommandError, ItemNotFound, closest
 from grym_nb.notebook.calling import out_of
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.notebook.typed import keyword, refers, text_of, value_of
+from grym_nb.priority import priority_of
 from grym_nb.render import brief
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class _Asked:
         value = value_of(word, self.shell.user_ns)
         if name in _SEVERAL:
             return _several(word, value)
+        if name == "metadata":
+            return _content(self, word)
         if name == "ttl" and value in ("never", "none", "None"):
             return None
         if name in ("pinned", "durable") and isinstance(value, str):
@@ -217,7 +220,7 @@ def _rm(asked: _Asked) -> Sheet:
 
 def _clear(asked: _Asked) -> Sheet:
     filters = asked.filters()
-    narrow = [name for name, value in filters.items() if value != () and name != "order"]
+    narrow = [name for name, value in filters.items() if _narrows(name, value)]
     if not narrow and not asked.everything:
         raise CommandError(
             f"{asked.line} without a filter takes out everything",
@@ -226,6 +229,11 @@ def _clear(asked: _Asked) -> Sheet:
     if narrow and asked.everything:
         raise asked.refused(f"--all, and {narrow[0]} as well", hint="leave one of them out")
     return _went(asked.store.clear(**filters))
+
+
+def _narrows(name: str, value: Any) -> bool:
+    """Tell whether a filter leaves anything out: every item has the least priority, and some order."""
+    return value != () and name != "order" and not (name == "min_priority" and priority_of(value) == 0)
 
 
 def _stats(asked: _Asked) -> object:

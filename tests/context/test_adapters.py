@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -417,3 +417,33 @@ def test_an_item_that_is_given_back_stands_for_its_content() -> None:
         item = store.put(3, type="tempo")
         [found] = adapted([item], "m", lambda item: item)
     assert found.content == 3
+
+
+class _Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+def test_audio_is_found_wherever_it_is() -> None:
+    """In lists, tuples and fields of fields, and as data sets have it: an array beside its rate."""
+    clip = Clip(tone(440, 44_100), 44_100)
+    samples = {"array": tone(440, 44_100), "sampling_rate": 44_100}
+    assert is_the_tone(heard([clip, 1])[0]) and heard([clip, 1])[1] == 1 and type(heard([clip])) is list
+    assert is_the_tone(heard((clip,))[0]) and type(heard((clip,))) is tuple
+    assert is_the_tone(heard(_Pair(1, clip)).right)
+    assert is_the_tone(heard({"stems": {"voice": [clip]}})["stems"]["voice"][0])
+    assert is_the_tone(heard({"audio": [clip], "rate": 1})["audio"][0])
+    made = heard({"audio": samples, "text": "x"})
+    assert is_the_tone(made["audio"]["array"]) and made["audio"]["sampling_rate"] == 16_000
+    assert is_the_tone(heard([samples])[0]["array"])
+    for content in ([1, [2.0]], {"array": [1, 2]}, {"a": {"b": ({},)}}, [], [{"rate": 2}], list(range(5))):
+        assert heard(content) == content
+
+
+def test_what_is_wrong_with_audio_deep_down_is_told_with_its_place() -> None:
+    with pytest.raises(ValidationError) as caught:
+        heard({"a": [{"samples": [0.1]}, Clip([], 16_000)]})
+    assert (
+        ".a[0].sample_rate: found none" in caught.value.cause
+        and ".a[1]: found no samples" in caught.value.cause
+    )

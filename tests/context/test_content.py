@@ -196,3 +196,30 @@ def test_a_bytearray_refuses_to_be_changed(tmp_path: Path) -> None:
                 read.extend(b"d")
             assert read == bytearray(b"abc") and repr(read) == "bytearray(b'abc')"
             assert type(copy.copy(read)) is bytearray and plain_kind(read) is bytearray
+
+
+def test_the_buffer_of_a_bytearray_is_closed_too(tmp_path: Path) -> None:
+    for path in (None, tmp_path / "context.db"):
+        with ContextStore(path) as store:
+            got = store.get(store.put({"b": bytearray(b"abc")}, type="a", durable=path is not None).id)
+            shared = got.content["b"]
+            with pytest.raises(ValueError, match="read-only"):
+                np.frombuffer(shared, np.uint8)[0] = 9
+            with pytest.raises(TypeError):
+                memoryview(shared)[0] = 9
+            assert shared == bytearray(b"abc") and type(copy.deepcopy(shared)) is bytearray
+            with pytest.raises(TypeError, match="unhashable"):
+                hash(shared)
+
+
+@pytest.mark.parametrize("array", [np.zeros(1000), np.zeros(3), np.zeros((50, 50), order="F"), np.zeros(())])
+def test_an_array_from_a_file_cannot_be_made_writeable_again(tmp_path: Path, array: Any) -> None:
+    with ContextStore(tmp_path / "context.db") as store:
+        store.put(array, type="a")
+    with ContextStore(tmp_path / "context.db") as store:
+        found = store.latest("a").content
+        assert found.shape == array.shape
+        while isinstance(found, np.ndarray):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                store.latest("a").content.flags.writeable = True
+            found = found.base

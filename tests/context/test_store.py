@@ -862,3 +862,84 @@ def test_what_goes_may_ask_the_store_to_change(tmp_path: Path) -> None:
         clock.advance(1.0)
         store.sweep()
         assert other.id not in store
+
+
+# -- what is in memory, in full --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_what_is_said_of_an_item_counts_however_it_came(where: str, tmp_path: Path) -> None:
+    """By put, update, rollback, with another store, from a file, and with the content elsewhere."""
+    path = None if where == "memory" else tmp_path / "context.db"
+    said = {"blob": "x" * 100_000}
+    with ContextStore(path, history=0) as store:
+        item = store.put(1, type="a", metadata=said)
+        size = store.stats().bytes
+        assert size > 100_000
+        assert store.update(item.id, 2) and store.stats().bytes == size
+        assert store.update(item.id, metadata={"blob": ""}) and store.stats().bytes < 1000
+        assert store.update(item.id, metadata=said) and store.stats().bytes == size
+        with ContextStore(tmp_path / "other.db") as other:
+            other.take_over(store)
+            assert other.stats().bytes == size
+        with ContextStore(tmp_path / "other.db") as other:
+            assert (other.stats().in_memory, other.stats().bytes > 100_000) == (0, True)
+            assert other.get(item.id).content == 2 and other.stats().bytes == size
+            other.delete(item.id)
+            assert other.stats().bytes == 0
+
+
+def test_earlier_versions_count_what_is_theirs_alone() -> None:
+    with ContextStore(history=2) as store:
+        item = store.put(b"x" * 1000, type="a", metadata={"m": "y" * 5000})
+        first = store.stats().bytes
+        store.update(item.id, tags=["t"])
+        assert store.stats().bytes == first  # all of it is shared
+        store.update(item.id, metadata={"m": "z" * 5000})
+        assert first + 5000 <= store.stats().bytes < first + 6000
+        store.rollback(item.id, 1)
+        assert first + 10_000 <= store.stats().bytes < first + 12_000
+        store.update(item.id, b"")
+        store.update(item.id, b"")
+        store.update(item.id, b"")
+        assert store.stats().bytes < 6000
+
+
+def test_a_budget_holds_for_what_is_said_of_items_too(tmp_path: Path) -> None:
+    with ContextStore(max_bytes=10_000) as store:
+        item = store.put(1, type="a")
+        with pytest.raises(ResourceExhausted):
+            store.update(item.id, metadata={"m": "x" * 20_000})
+    with ContextStore(tmp_path / "context.db", max_bytes=10_000) as store:
+        items = [store.put(b"y" * 1000, type="a", metadata={"m": "x" * 3000}) for _ in range(3)]
+        assert store.stats().in_memory == 0 and 9000 < store.stats().bytes < 10_000
+        for item in items:
+            store.get(item.id)
+            store.delete(item.id)
+        assert store.stats().bytes == 0
+
+
+def test_held_is_all_that_is_in_memory() -> None:
+    """Earlier versions, what is said of items, and what has expired but was not swept."""
+
+    class Model:
+        pass
+
+    now = [1000.0]
+    with ContextStore(clock=lambda: now[0]) as store:
+        old, new, said = Model(), Model(), Model()
+        first = store.put(old, type="a", ttl=None)
+        store.update(first.id, new)
+        second = store.put(1, type="a", metadata={"m": said}, ttl=5)
+        now[0] += 5
+        held = store.held()
+        assert held == {first.id: (new, old), second.id: (1, {"m": said})}
+        store.sweep()
+        assert second.id not in store.held()
+
+
+def test_held_reads_nothing(tmp_path: Path) -> None:
+    with ContextStore(tmp_path / "context.db", max_items=1) as store:
+        for n in range(2):
+            store.put(n, type="a")
+        assert list(store.held().values()) == [(), (1,)]

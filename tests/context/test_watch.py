@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from grym_nb.events import (
     ItemPut,
     ItemUpdated,
 )
-from tests.services.crowd import all_at_once, outcome, passes, start
+from tests.services.crowd import all_at_once, outcome, passes, start, until
 
 
 def test_a_function_hears_of_all_that_happens_to_what_fits() -> None:
@@ -304,3 +305,34 @@ def test_whoever_looks_for_events_again_and_again_leaves_nothing_behind() -> Non
             assert (await anext(watching)).item.content == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["deleted", "cleared", "expired"])
+def test_what_goes_is_told_with_its_content_wherever_that_is(how: str, tmp_path: Path) -> None:
+    now = [1000.0]
+    with ContextStore(tmp_path / "context.db", clock=lambda: now[0], max_items=1) as store:
+        items = [store.put({"n": n}, type="a", ttl=5) for n in range(3)]
+        heard: list[ItemEvent] = []
+        store.watch(heard.append, kinds=("deleted", "expired"))
+        if how == "deleted":
+            for item in items:
+                store.delete(item.id)
+        elif how == "cleared":
+            assert store.clear() == 3
+        else:
+            now[0] += 5
+            store.sweep()
+            until(lambda: len(heard) == 3)
+        assert sorted(event.item.content["n"] for event in heard) == [0, 1, 2]
+
+
+def test_what_another_kernel_took_out_says_that_its_content_went_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "context.db"
+    with ContextStore(path) as one, ContextStore(path) as two:
+        item = one.put({"n": 1}, type="a", durable=True)
+        two._storage.look(lambda _: None)
+        heard: list[ItemEvent] = []
+        two.watch(heard.append, kinds="deleted")
+        one.delete(item.id)
+        until(lambda: heard)
+        assert "went with it" in repr(heard[0].item.content)
