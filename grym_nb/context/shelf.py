@@ -17,15 +17,7 @@ from grym_nb.context.index import Entry, Index, Wanted
 from grym_nb.context.item import ContextItem
 from grym_nb.context.missing import no_item, nothing_of
 from grym_nb.context.stats import Stats, Went, stats_of
-from grym_nb.context.storage import (
-    ELSEWHERE,
-    Change,
-    ContentsOf,
-    FileStats,
-    Unreadable,
-    asked_within,
-    gone,
-)
+from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, FileStats, Unreadable, asked_within, gone
 from grym_nb.context.telling import Telling
 from grym_nb.errors import GrymError, ItemNotFound, ResourceExhausted, StateError, StorageError
 from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, ItemPut, ItemUpdated
@@ -72,6 +64,7 @@ class Shelf:
         self._telling = telling
         self._history = history
         self._torn = False
+        self._late = float("inf")  # the first time of what came from elsewhere, and is not in line yet
         self.freed: list[object] = []
 
     # -- reading -----------------------------------------------------------------------------------
@@ -112,8 +105,7 @@ class Shelf:
             return list(filter(lambda entry: not has_expired(entry.item, now), found))
 
     def everything(self, now: float) -> list[tuple[ContextItem, int]]:
-        """Return all items that have not expired and what each takes, the first written first; also with
-        the lock held."""
+        """Return all that holds and what each takes, the first written first; also with the lock held."""
         with self._lock:
             return self._everything(now)
 
@@ -209,19 +201,15 @@ class Shelf:
         self._altered(self._bring_in, readable, now)
         return whole
 
-    def load(self, changes: Sequence[Change]) -> None:
+    def load(self, changes: Iterable[Change]) -> None:
         """Bring in what a file holds when it is opened, or another store held: that is no event."""
-        fresh = not self.entries
         self._altered(self._load, changes)
-        if not fresh:
-            self._altered(self._line_up, changes, ())
 
     def take_in(
-        self, changes: Sequence[Change], contents_of: ContentsOf, now: float, unwritten: Collection[str]
+        self, changes: Iterable[Change], contents_of: ContentsOf, now: float, unwritten: Collection[str]
     ) -> None:
         """Bring in what others did to items; of one time, those that are `unwritten` here are the last."""
-        self._altered(self._take_in, changes, contents_of, now)
-        self._altered(self._line_up, changes, unwritten)
+        self._altered(self._take_in, changes, contents_of, now, unwritten)
 
     def end(self, moved_to: object) -> None:
         """Let whoever asks from now on be told where it is; also with the lock held."""
@@ -306,18 +294,24 @@ class Shelf:
 
     def _load(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            item, entry = change.item, self.entries.get(change.id)
+            entry, item = self.entries.get(change.id), change.item
             if item is None:
                 continue
             if entry is None:
-                self._add(item, change.size)
+                self._come(item, change.size)
             else:
                 self._replace(entry, item, change.size)
+        self._line_up(())
+
+    def _come(self, item: ContextItem, size: int) -> None:
+        self._late = min(self._late, item.updated)
+        self._add(item, size)
 
     def _replace(self, entry: Entry, item: ContextItem, size: int) -> None:
         if item.version == entry.item.version:
             self._amend(entry, item)
         else:
+            self._late = min(self._late, item.updated)
             self._write(entry, item, size)
 
     def _write_anew(self, entry: Entry, item: ContextItem, size: int, now: float) -> None:
@@ -424,27 +418,29 @@ class Shelf:
             if self.entries.get(entry.item.id) is entry:
                 self._expiry.note(entry)
 
-    def _take_in(self, changes: Iterable[Change], contents_of: ContentsOf, now: float) -> None:
+    def _take_in(
+        self, changes: Iterable[Change], contents_of: ContentsOf, now: float, unwritten: Collection[str]
+    ) -> None:
         for change in changes:
             entry, item = self.entries.get(change.id), change.item
             if item is None:
                 if entry is not None:
                     self._go(entry, change.why, now, gone(entry.item))
             elif entry is None:
-                self._add(item, change.size)
+                self._come(item, change.size)
                 self._note_from_elsewhere(ItemPut, item, contents_of, now)
             elif state_of(item) != state_of(entry.item):
                 self._replace(entry, item, change.size)
                 self._note_from_elsewhere(ItemUpdated, item, contents_of, now)
+        self._line_up(unwritten)
 
-    def _line_up(self, changes: Sequence[Change], unwritten: Collection[str]) -> None:
+    def _line_up(self, unwritten: Collection[str]) -> None:
         """Let what came from elsewhere stand where it was written, which may be before what is here."""
-        times = [change.item.updated for change in changes if change.item is not None]
-        if times:
-            for entry in self._index.out_of_line(min(times), unwritten):
-                self._index.remove(entry)
-                entry.order = next(self.uses)
-                self._index.add(entry)
+        for entry in self._index.out_of_line(self._late, unwritten):
+            self._index.remove(entry)
+            entry.order = next(self.uses)
+            self._index.add(entry)
+        self._late = float("inf")  # last: who is interrupted does it when all is taken in again
 
     def _note_from_elsewhere(
         self, kind: type[ItemEvent], item: ContextItem, contents_of: ContentsOf, now: float

@@ -6,7 +6,7 @@ import enum
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -256,3 +256,11 @@ def test_zones_that_are_offsets_are_kept() -> None:
     back = there_and_back(when)
     assert back == when and back.utcoffset() == when.utcoffset() and back.fold == 1
     assert there_and_back(date(2026, 2, 3)) == date(2026, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "path", [PureWindowsPath("C:\\a\\b"), PurePosixPath("/a/b"), Path("a/b"), Path("/a")]
+)
+def test_a_path_comes_back_as_the_kind_that_it_was(path: PurePath) -> None:
+    found = decode(*encode(path))
+    assert found == path and type(found) is type(path)

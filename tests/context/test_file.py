@@ -1014,3 +1014,64 @@ def test_what_comes_late_leaves_a_store_whole(path: Path, now: list[float]) -> N
         assert [item.content for item in two.query()] == ["later", 4, 3, 2, 1]
         now[0] += 60
         assert two.sweep() + two.stats().expired >= 5 and not two._shelf.entries
+
+
+# -- what else a reader is told --------------------------------------------------------------------
+
+
+def test_a_reader_deep_in_its_own_recursion_is_told_of_that(path: Path) -> None:
+    """And not that the file is damaged."""
+    nested: list[Any] = []
+    for _ in range(250):
+        nested = [nested]
+    with ContextStore(path) as store:
+        item = store.put(nested, type="a")
+
+    def deep(rest: int) -> Any:
+        return deep(rest - 1) if rest else store.get(item.id).content
+
+    with ContextStore(path) as store:
+        with pytest.raises(RecursionError):
+            deep(sys.getrecursionlimit() - 200)
+        assert store.get(item.id).content == nested
+
+
+def test_a_patience_without_end_is_as_long_as_can_be(path: Path) -> None:
+    store = ContextStore(path, busy_seconds=1e11)
+    store.close()
+    assert store.closed and not any(thread.name == "grym-context-context" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "told"),
+    [
+        ("DELETE FROM state", "is damaged"),
+        ("UPDATE items SET tags = '5'", ""),
+        ("UPDATE items SET tags = '[5]'", ""),
+    ],
+)
+def test_a_file_that_was_tampered_with_is_told_or_read_as_far_as_it_goes(
+    path: Path, spoiled: str, told: str
+) -> None:
+    with ContextStore(path) as store:
+        item = store.put(1, type="a", tags=["t"])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(spoiled)
+    if told:
+        with pytest.raises(StorageError, match=told):
+            ContextStore(path)
+    else:
+        with ContextStore(path) as store:
+            assert store.get(item.id) == item._replace(tags=())
+
+
+def test_what_cannot_be_read_has_no_difference(path: Path) -> None:
+    with ContextStore(path) as store:
+        item = store.put("whole", type="a")
+        store.update(item.id, "new")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE contents SET body = '{' WHERE version = 1")
+    with ContextStore(path) as store:
+        with pytest.raises(StorageError, match="is damaged"):
+            store.diff(item.id)
+        assert store.diff(item.id, 2, 2) == ()

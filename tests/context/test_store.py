@@ -338,6 +338,7 @@ def test_two_kernels_on_one_file_say_what_one_dict_would(steps: list[tuple[Any, 
         ({"priority": 1.5}, "priority"),
         ({"priority": True}, "priority"),
         ({"tags": "song"}, "tags"),
+        ({"type": " "}, "type"),
         ({"tags": ("a", 3)}, "tags"),
         ({"tags": [{}]}, "tags"),
         ({"tags": 3}, "tags"),
@@ -396,6 +397,10 @@ def test_a_query_that_makes_no_sense_is_refused(wrong: dict[str, Any], told: str
         (lambda store: store.clear(limit=3), "one of type, key"),
         (lambda store: store.table(limits=3), "one of type, key"),
         (lambda store: store.clear(order="oldest"), "one of type, key"),
+        (lambda store: store.table(limit=-1), "the limit of a table is a whole number from 0, not -1"),
+        (lambda store: store.table(limit="3"), "the limit of a table is a whole number from 0, not '3'"),
+        (lambda store: store.latest(None), "of all types: query(limit=1)"),
+        (lambda store: store.for_model("m", merge="bogus"), "no such way to merge"),
     ],
 )
 def test_what_a_method_does_not_take_is_told_with_what_it_does(asked: Any, told: str) -> None:
@@ -454,7 +459,8 @@ def test_a_closed_store_says_so() -> None:
     item = store.put(1, type="a")
     store.close()
     store.close()
-    for asked in (lambda: store.get(item.id), lambda: store.put(1, type="a"), lambda: store.query()):
+    asking = (lambda: store.get(item.id), lambda: store.put(1, type="a"), store.query, store.sweep)
+    for asked in asking:
         with pytest.raises(StateError, match="this context store is closed"):
             asked()
 
@@ -699,6 +705,30 @@ def test_a_flag_is_true_or_false(flag: Any) -> None:
             with pytest.raises(ValidationError, match="True or False"):
                 wrong()
         assert store.get(item.id).version == 1 and len(store) == 1
+
+
+def test_a_table_without_a_limit_has_all() -> None:
+    with ContextStore() as store:
+        for n in range(60):
+            store.put(n, type="a")
+        assert len(store.table(limit=None).rows) == 60 and len(store.table().rows) == 51
+
+
+@pytest.mark.parametrize("kind", [lambda text: _Named(text), np.str_])
+def test_names_are_plain_text_whatever_they_were(kind: Any, tmp_path: Path) -> None:
+    """So that they can be said of a merge in a file, and are alike in every kernel."""
+    a = kind("a")
+    with ContextStore(tmp_path / "context.db") as store:
+        item = store.put({"x": 1}, type=a, key=a, source=a, workflow=a, task=a, tags=[a])
+        assert {*map(type, (item.type, item.key, item.source, item.workflow, item.task, *item.tags))} == {str}
+        assert {item.type, item.key, item.source, item.workflow, item.task, *item.tags} == {"a"}
+        store.update(item.id, {"x": 2})
+        merged = store.update(item.id, {"y": 3}, expect=1, merge="union")
+        assert merged.provenance["y"][0]["source"] == "a" and store.query(source=a, tags=[a]) == [merged]
+
+
+class _Named(StrEnum):
+    A = "a"
 
 
 def test_an_empty_store_is_still_a_store() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from grym_nb.context import ContextStore, watch
+from grym_nb.context.watch import Watch
 from grym_nb.errors import StateError, ValidationError
 from grym_nb.events import (
     EventBus,
@@ -336,3 +337,21 @@ def test_what_another_kernel_took_out_says_that_its_content_went_with_it(tmp_pat
         one.delete(item.id)
         until(lambda: heard)
         assert "went with it" in repr(heard[0].item.content)
+
+
+def test_watches_can_be_looked_at_while_others_come_and_go() -> None:
+    with ContextStore() as store:
+        done = threading.Event()
+
+        def watching() -> None:
+            while not done.is_set():
+                some = [store.watch() for _ in range(20)]
+                del some
+
+        working = start(watching)
+        try:
+            for _ in range(3_000):
+                assert all(isinstance(one, Watch) for one in store.watches)
+        finally:
+            done.set()
+        assert outcome(working) is None

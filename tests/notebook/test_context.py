@@ -192,6 +192,14 @@ def test_rm_takes_out_by_id(ready: Kernel) -> None:
     assert ready.run("len(ctx)").result_text == "0"
 
 
+def test_metadata_may_be_json(ready: Kernel) -> None:
+    """As a value may."""
+    ready.run("""%grym context put t 1 metadata='{"a": true}' -o made""")
+    assert ready.run("made.metadata").result_text == "{'a': True}"
+    error = ready.run("%grym context put t 1 metadata='{a: true}'").error
+    assert error is not None and "has the brackets of a value" in error.traceback[0]
+
+
 def test_clear_takes_out_what_fits(ready: Kernel) -> None:
     """Everything only when that is said."""
     assert ready.run("%grym context clear type=tempo tags=live").result_text == "1 item was taken out"
@@ -271,6 +279,12 @@ def test_stats_are_those_of_the_store(ready: Kernel) -> None:
         ("rm --all", "CommandError", "rm does not take '--all'.", "a text that begins so"),
         ("clear", "CommandError", "clear without a filter takes out everything", "name what is to go"),
         ("clear type=None tags=", "CommandError", "clear without a filter takes out everything", "name what"),
+        (
+            "clear min_priority=low",
+            "CommandError",
+            "clear without a filter takes out everything",
+            "name what",
+        ),
         ("clear order=oldest", "CommandError", "clear without a filter takes out everything", "name what"),
         ("clear --all type=tempo", "CommandError", "clear: --all, and type as well", "leave one"),
         ("clear typ=tempo", "ValidationError", "the store cannot be asked so", "nothing was done"),
