@@ -41,7 +41,6 @@ T = TypeVar("T")
 
 #: services that come with the package, registered unloaded and imported at their first use
 _BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
-_LOOK_SECONDS = 5.0
 _SWEEP_SECONDS = 0.5
 _SWEEP_STEP = 0.01  # seconds between two steps of one sweep, for everything else
 
@@ -150,7 +149,7 @@ class Runtime:
                 settings = self.settings
                 self._oversight = Oversight(
                     self.registry,
-                    look_seconds=settings.health_seconds or _LOOK_SECONDS,
+                    look_seconds=settings.health_seconds,
                     ping_seconds=settings.ping_seconds,
                     recovery=self._policy,
                     recoveries=self._policies,

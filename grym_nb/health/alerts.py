@@ -197,6 +197,13 @@ class Alerts:
         """What somebody was told of, oldest first."""
         return tuple(self._story)
 
+    def rest(self) -> None:
+        """Take down that nobody looks for a while: what was about to fire begins anew then."""
+        for key, track in self._tracks.copy().items():
+            track.clear_since = None
+            if track.firing_since is None and not track.told:
+                self._tracks.pop(key, None)
+
     def step(self) -> None:
         """Evaluate every rule once, and tell what began and what is over."""
         for _ in self.steps():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grym_nb.devices import process_memory
+from grym_nb.health.guarded import Guarded
 from grym_nb.health.rules import Rule
 from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign
-from grym_nb.health.vitals import FAILURES, parted
+from grym_nb.health.vitals import failures, parted
 
 if TYPE_CHECKING:
     from grym_nb.hardening import ResourcePool
@@ -22,8 +23,11 @@ _TREND_SECONDS = 600.0
 _AHEAD_SECONDS = 900.0  # within which a limit is worth a word
 
 
-def write_gauges(registry: ServiceRegistry, metrics: Metrics) -> None:
-    """Set the gauges of every service that was ever loaded: memory, calls inside and in line, loads."""
+def write_gauges(registry: ServiceRegistry, metrics: Metrics, guarded: Guarded) -> None:
+    """Set the gauges of every service that was ever loaded: memory, calls inside and in line, loads.
+
+    One whose name somebody else has given to something else is left out.
+    """
     for handle in registry.handles():
         record = handle._record
         if not record.loads:
@@ -37,7 +41,11 @@ def write_gauges(registry: ServiceRegistry, metrics: Metrics) -> None:
             ("service.waiting", record.lane.waiting),
             ("service.loads", record.loads),
         ):
-            metrics.gauge(name, service=record.name).set(value)
+            guarded(f"the gauge {name}", _set, metrics, name, value, service=record.name)
+
+
+def _set(metrics: Metrics, name: str, value: float, /, **tags: str) -> None:
+    metrics.gauge(name, **tags).set(value)
 
 
 class KernelMemory:
@@ -46,8 +54,8 @@ class KernelMemory:
     def __init__(self, resources: ResourcePool, history: History, metrics: Metrics) -> None:
         self._resources = resources
         self._history = history
-        self._bytes = metrics.gauge("kernel.memory.bytes")
-        self._share = metrics.gauge("kernel.memory.share")
+        self._metrics = metrics
+        self._guarded = Guarded()
 
     def __call__(self, now: float) -> tuple[Sign, ...]:
         """Measure, and return what speaks against the kernel."""
@@ -55,8 +63,10 @@ class KernelMemory:
         from grym_nb.metrics.forecast import time_to
 
         pressure = self._resources.pressure()
-        self._bytes.set(process_memory().rss)
-        self._share.set(pressure.share)
+        used = process_memory().rss
+        self._guarded("the gauge kernel.memory.bytes", _set, self._metrics, "kernel.memory.bytes", used)
+        share = pressure.share
+        self._guarded("the gauge kernel.memory.share", _set, self._metrics, "kernel.memory.share", share)
         if pressure.share >= WARNED_FROM:
             level = UNHEALTHY if pressure.share >= REFUSED_FROM else DEGRADED
             return (Sign("memory", level, f"memory: {pressure}", certain=True),)
@@ -70,9 +80,11 @@ class KernelMemory:
 def _failing(history: History, now: float) -> dict[tuple[tuple[str, str], ...], float]:
     """Return the share of each service's calls of the last minute that failed, where there were enough."""
     found: dict[tuple[tuple[str, str], ...], float] = {}
+    waited_out = parted(history.stretch("service.call.waited_out", 60.0), "service")
     for name, whole in parted(history.stretch("service.call.seconds", 60.0), "service").items():
         counts = {outcome: its.window("").count for outcome, its in parted(whole, "outcome").items()}
-        failed = sum(count for outcome, count in counts.items() if outcome in FAILURES)
+        in_line = waited_out[name].window("").count if name in waited_out else 0
+        failed = sum(failures(counts, int(in_line)).values())
         calls = failed + counts.get("ok", 0)
         if calls >= _ENOUGH:
             found[("service", name),] = failed / calls

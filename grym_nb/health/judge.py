@@ -52,9 +52,13 @@ class Health:
     verdict: Verdict
     since: float
     signs: tuple[tuple[Sign, float], ...] = ()
+    over: tuple[str, float] | None = None  # what it rested on, and when that went: better has to last
 
     def told(self, now: float) -> str:
         """Return the reasons in words, the worst first; empty where there are none."""
+        if self.over is not None:
+            told, at = self.over
+            return f"over for {seconds(now - at)}: {told}" if now - at >= _SAID_FROM else f"just over: {told}"
         return "; ".join(
             f"{sign.told}, for {seconds(now - since)}" if now - since >= _SAID_FROM else sign.told
             for sign, since in self.signs
@@ -77,7 +81,10 @@ class Judge:
         before = self.health
         at = 0 if before.verdict == "unknown" else _VERDICTS.index(before.verdict)
         verdict = _VERDICTS[self._next(now, signs, at)]
-        self.health = Health(verdict, before.since if verdict == before.verdict else now, told)
+        over = before.over or ((before.signs[0][0].told, now) if before.signs else None)
+        if signs or verdict == "healthy":
+            over = None
+        self.health = Health(verdict, before.since if verdict == before.verdict else now, told, over)
         return self.health
 
     def forget(self) -> None:
@@ -85,11 +92,16 @@ class Judge:
         self.health = Health("unknown", 0.0)
         self._since, self._leaning = {}, None
 
+    def rest(self) -> None:
+        """Keep the verdict, and forget where it was leaning: nobody looks for a while."""
+        self._leaning = None
+
     def _next(self, now: float, signs: tuple[Sign, ...], at: int) -> int:
         """Return the level from now on: another than `at` once it was there for long enough, and often."""
         level = signs[0].level if signs else 0
         leaning, self._leaning = self._leaning, None
-        if level == at or (level > at and any(sign.certain for sign in signs if sign.level == level)):
+        at = max([at, *[sign.level for sign in signs if sign.certain]])
+        if level == at:
             return level
         worse = level > at
         if leaning is None or (leaning[0] > at) != worse:

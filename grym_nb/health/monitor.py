@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import ServiceNotFound, closest
 from grym_nb.events import BreakerChanged, HealthChanged, ServiceRemoved, StateChanged, SystemHealthChanged
+from grym_nb.health.guarded import Guarded, named
 from grym_nb.health.judge import Health, Judge, Limits, Verdict
-from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, signs_of
-from grym_nb.health.vitals import Lately, Watched, vitals_of
+from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, Vitals, signs_of
+from grym_nb.health.vitals import Lately, Watched, anew, hanging, vitals_of
 from grym_nb.metrics.history import History
 from grym_nb.priority import CRITICAL
 from grym_nb.render import Table, seconds
+from grym_nb.services.model import ModelService
 from grym_nb.services.status import ping
 
 if TYPE_CHECKING:
@@ -54,6 +56,17 @@ class SystemHealth:
 
     def _repr_html_(self) -> str:
         return self._table().html()
+
+
+@dataclass(slots=True, eq=False)
+class _Ping:
+    """The last ping of a service: when it was asked for, when it began on its thread, whether it runs."""
+
+    asked: float
+    loads: int  # of the service by then: another model is asked anew
+    began: float | None = None
+    runs: bool = True
+    missed: int = 0  # deadlines that have passed without an answer
 
 
 class HealthMonitor:
@@ -90,10 +103,10 @@ class HealthMonitor:
         self._lock = threading.Lock()
         self._judges: dict[str, Judge] = {}
         self._watched: dict[str, Watched] = {}
-        self._pings: dict[str, tuple[float, bool]] = {}  # when the last one began, and whether it still runs
+        self._pings: dict[str, _Ping] = {}
         self._story: dict[str, deque[HealthChanged]] = {}
         self._system = Judge(self._limits)
-        self._kernel: tuple[Sign, ...] = ()
+        self._guarded = Guarded()
         #: told at each look that finds a service unhealthy: f(name, health), quick
         self.concerned: list[Callable[[str, Health], object]] = []
         #: more that speaks against the kernel itself: f(now) -> signs
@@ -142,9 +155,15 @@ class HealthMonitor:
         lately = Lately(self.history, self._window)
         for handle in self._registry.handles():
             yield
-            self._look(handle._record, lately, now)
+            self._guarded(f"the look at {handle.name}", self._look, handle._record, lately, now)
         yield
+        self._forget_removed()
         self._judge_system(now)
+
+    def rest(self) -> None:
+        """Take down that nobody looks for a while: what was about to be said begins anew then."""
+        for judge in (self._system, *self._judges.copy().values()):
+            judge.rest()
 
     def look(self, name: str) -> Health:
         """Look at one service now; return what is thought of it."""
@@ -155,35 +174,49 @@ class HealthMonitor:
     def stands(self, name: str) -> str:
         """Return what speaks against a service whatever was before: its state, and calls that hang in it."""
         record, now = self._registry[name]._record, self._clock()
-        watched = Watched(now, versions=(record.code_version, record.config_version))
-        lately = Lately(self.history, self._window)
-        signs = signs_of(vitals_of(record, lately, watched, now), self._signs)
-        return "; ".join([sign.told for sign in signs if sign.kind in ("state", "stuck")])
+        watched = self._watched.get(name) or Watched(now)  # which knows what has moved
+        story = record.lifecycle.story
+        vitals = Vitals(
+            state=record.lifecycle.state,
+            reason=story[-1].reason if story else "",
+            stuck=tuple(hanging(record, watched, now, self._records)),
+            slots=record.spec.concurrency,
+        )
+        return "; ".join([sign.told for sign in signs_of(vitals, self._signs)])
 
     def renew(self, name: str) -> None:
         """Forget how a service was until now: it was mended, and is judged by what comes."""
-        now = self._clock()
-        with self._lock:
-            self._watched[name] = Watched(now)
-            judge = self._judges.get(name)
+        now, handle = self._clock(), self._registry.get(name, None)
+        if handle is None:
+            return
+        record = handle._record
+        self._watched[name] = anew(record, now)
+        judge = self._judges.get(name)
         if judge is not None:
             before = judge.health
             judge.forget()
-            self._say(self._registry[name]._record, before, judge.look(now, ()), now)
+            self._say(record, before, judge.look(now, ()), now)
 
     # -- what it thinks ----------------------------------------------------------------------------
 
     def of(self, name: str) -> Health:
         """Return what is thought of a service; unknown as long as it was never loaded."""
         judge = self._judges.get(name)
-        if judge is None and name not in self._registry:
-            known = [handle.name for handle in self._registry.handles()]
-            raise ServiceNotFound(f"there is no service {name!r}.{closest(name, known)}", service=name)
+        if judge is None:
+            self._refuse_unknown(name)
         return Health("unknown", self._clock()) if judge is None else judge.health
 
     def story(self, name: str) -> tuple[HealthChanged, ...]:
         """Return how the verdict on a service has changed, oldest first."""
-        return tuple(self._story.get(name, ()))
+        story = self._story.get(name)
+        if story is None:
+            self._refuse_unknown(name)
+        return () if story is None else tuple(story)
+
+    def _refuse_unknown(self, name: str) -> None:
+        if name not in self._registry:
+            known = [handle.name for handle in self._registry.handles()]
+            raise ServiceNotFound(f"there is no service {name!r}.{closest(name, known)}", service=name)
 
     def system(self) -> SystemHealth:
         """Return what is thought of all of them together, the critical ones first."""
@@ -209,8 +242,11 @@ class HealthMonitor:
         watched = self._watched.setdefault(
             name, Watched(record.lifecycle.story[0].at if record.lifecycle.story else now)
         )
-        signs = signs_of(vitals_of(record, lately, watched, now), self._signs)
-        self._ping_if_due(record, watched, now, doubted=any(sign.kind == "errors" for sign in signs))
+        self._wait_for_answer(record, watched, now)
+        vitals = vitals_of(record, lately, watched, now, self._records)
+        signs = signs_of(vitals, self._signs)
+        fails = vitals.failed > 0 and any(sign.kind == "errors" for sign in signs)
+        self._ping_if_due(record, watched, now, doubted=fails)
         judge = self._judges.setdefault(name, Judge(self._limits))
         before = judge.health
         self._say(record, before, judge.look(now, signs), now)
@@ -218,14 +254,20 @@ class HealthMonitor:
     def _say(self, record: ServiceRecord, before: Health, after: Health, now: float) -> None:
         told = after.told(now)
         record.health, record.health_reason = after.verdict, told
-        record.metrics.gauge("service.health", service=record.name).set(_RANK[after.verdict])
+        self._guarded("the gauge of the health", self._measure, record, after.verdict)
         if after.verdict != before.verdict:
             event = HealthChanged(now, record.name, before.verdict, after.verdict, told)
             self._story.setdefault(record.name, deque(maxlen=_STORY_LENGTH)).append(event)
             self._events.publish(event)
         if after.verdict == "unhealthy":
             for concerned in tuple(self.concerned):
-                concerned(record.name, after)
+                self._guarded(f"{named(concerned)}, told of {record.name},", concerned, record.name, after)
+
+    def _measure(self, record: ServiceRecord, verdict: Verdict) -> None:
+        record.metrics.gauge("service.health", service=record.name).set(_RANK[verdict])
+
+    def _records(self) -> Iterable[ServiceRecord]:
+        return [handle._record for handle in self._registry.handles()]
 
     def _changed(self, event: Any) -> None:
         """Look at once at a service whose state, or breaker, has changed: on the pulse, not in its thread."""
@@ -241,8 +283,17 @@ class HealthMonitor:
             self._judge_system(now)
 
     def _gone(self, event: ServiceRemoved) -> None:
-        for known in (self._judges, self._watched, self._pings, self._story):
-            known.pop(event.service, None)
+        self._forget(event.service)
+
+    def _forget_removed(self) -> None:
+        """Forget the services that are gone: also those that went while they were looked at."""
+        for name in [name for name in self._watched.copy() if name not in self._registry]:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        # The watched one last: by that it is known that there is something to forget.
+        for known in (self._judges, self._pings, self._story, self._watched):
+            known.pop(name, None)
 
     # -- pings -------------------------------------------------------------------------------------
 
@@ -252,40 +303,65 @@ class HealthMonitor:
         One whose calls fail is asked soon, since they may fail for what they are given.
         """
         watched.doubted = doubted
-        began, runs = self._pings.get(record.name, (watched.since, False))
-        if runs:
-            if now - began > self.ping_timeout:
-                self._answered(record.name, began, f"no answer within {seconds(self.ping_timeout)}")
+        state, last = record.lifecycle.state, self._pings.get(record.name)
+        if last is not None and last.loads != record.loads:
+            last = None  # whoever was asked is gone
+        if last is not None and last.runs:
             return
         asks = doubted or bool(watched.unanswered)
-        quiet = now - (began if asks else max(began, record.last_used))
+        before = watched.since if last is None else last.asked
+        quiet = now - (before if asks else max(before, record.last_used))
         due = quiet >= (self.look_seconds if asks else self.ping_seconds)
-        if due and record.lifecycle.state == "ready" and not record.users:
-            self._pings[record.name] = (now, True)
-            job = partial(self._ping, record, now)
+        if due and state == "ready" and not record.users:
+            asked = self._pings[record.name] = _Ping(now, record.loads)
+            job = partial(self._ping, record, asked)
             self._pulse.work(job, name=f"ping of {record.name}", deadline=now + self.ping_timeout)
 
-    def _ping(self, record: ServiceRecord, began: float) -> None:
-        answer = ping(record)
-        if answer.ok is None:
-            self._pings[record.name] = (began, False)
-        else:
-            self._answered(record.name, began, answer.problem)
-
-    def _answered(self, name: str, began: float, problem: str) -> None:
-        """Take down how a ping went, if it is the last one of that service and was not written off."""
-        watched = self._watched.get(name)
-        if watched is None or self._pings.get(name) != (began, True):
+    def _wait_for_answer(self, record: ServiceRecord, watched: Watched, now: float) -> None:
+        """Count each deadline that passes without an answer; a ping that waits for a thread has none."""
+        asked = self._pings.get(record.name)
+        if asked is None or not asked.runs or asked.began is None:
             return
-        self._pings[name] = (began, False)
+        if now - asked.began > self.ping_timeout * (asked.missed + 1):
+            asked.missed += 1
+            watched.ping = f"no answer within {seconds(self.ping_timeout * asked.missed)}"
+            self._unanswered(watched)
+
+    def _ping(self, record: ServiceRecord, asked: _Ping) -> None:
+        asked.began = self._clock()
+        try:
+            answer = ping(record)
+            if answer.ok is not None and asked.loads == record.loads:
+                self._answered(record.name, asked, answer.problem, means=_means(record))
+        finally:
+            asked.runs = False
+
+    def _answered(self, name: str, asked: _Ping, problem: str, *, means: bool) -> None:
+        """Take down how a ping went, if it is the last one of that service.
+
+        Without a hook of the author's it `means` nothing for the calls.
+        """
+        watched = self._watched.get(name)
+        if watched is None or self._pings.get(name) is not asked:
+            return
         watched.ping = problem
+        if not problem:
+            watched.unanswered = 0
+            if means:
+                watched.broken = ""
+        elif not asked.missed:  # else that is counted
+            self._unanswered(watched)
+
+    def _unanswered(self, watched: Watched) -> None:
         # Where its calls fail as well, it need not be asked twice.
-        watched.unanswered = watched.unanswered + 1 + watched.doubted if problem else 0
+        watched.unanswered += 1 + watched.doubted
 
     # -- all of them -------------------------------------------------------------------------------
 
     def _judge_system(self, now: float) -> None:
-        signs = [*self._of_services(now), *(sign for look in self.looks for sign in look(now))]
+        signs = self._of_services()
+        for look in tuple(self.looks):
+            signs += self._guarded(f"{named(look)}, asked for signs,", look, now) or ()
         signs.sort(key=lambda sign: -sign.level)
         before = self._system.health
         after = self._system.look(now, tuple(signs))
@@ -293,15 +369,26 @@ class HealthMonitor:
             told = after.told(now)
             self._events.publish(SystemHealthChanged(now, before.verdict, after.verdict, told))
 
-    def _of_services(self, now: float) -> list[Sign]:
-        """Return what the services' own health says of the whole: critical ones count in full."""
+    def _of_services(self) -> list[Sign]:
+        """Return what the services' own health says of the whole.
+
+        Critical ones count in full, and so do all once half of those that are judged are unhealthy.
+        """
+        judged = [record for record in self._records() if record.health != "unknown"]
+        many = 2 * sum([record.health == "unhealthy" for record in judged]) >= len(judged)
         found = []
-        for handle in self._registry.handles():
-            record = handle._record
+        for record in judged:
             level = _RANK[record.health]
             if level:
-                critical = record.spec.priority >= CRITICAL
                 told = f"{record.name} is {record.health}: {record.health_reason}"
                 kind: Any = f"service {record.name}"
-                found.append(Sign(kind, level if critical else DEGRADED, told, certain=True))
+                full = many or record.spec.priority >= CRITICAL
+                found.append(Sign(kind, level if full else DEGRADED, told, certain=True))
         return found
+
+
+def _means(record: ServiceRecord) -> bool:
+    """Tell whether a service's answer to a ping says anything of its calls: whether its author wrote it."""
+    instance = record.instance
+    hook = None if instance is None else getattr(instance.model, "ping", None)
+    return hook is not None and getattr(hook, "__func__", None) is not ModelService.ping

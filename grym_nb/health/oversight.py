@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from weakref import WeakMethod
 
 from grym_nb.clock import monotonic
+from grym_nb.errors import StateError
 from grym_nb.events import StateChanged
 from grym_nb.health.alerts import Alerts
 from grym_nb.health.channels import log
 from grym_nb.health.gauges import DEFAULT_RULES, KernelMemory, write_gauges
+from grym_nb.health.guarded import Guarded
 from grym_nb.health.monitor import HealthMonitor
 from grym_nb.health.recovery import Recovery
 from grym_nb.metrics.history import History
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Oversight"]
 
+_LOOK_SECONDS = 5.0
 _HISTORY_SECONDS = 1.0
 _KEEP_SECONDS = 60.0
 _AT_ONCE = 0.002  # seconds of a look
@@ -37,7 +40,10 @@ _RESTS_AFTER = 60.0  # seconds without anything loaded
 
 
 class Oversight:
-    """The history of the metrics, the monitor, recovery and alerts of a registry, and when they act."""
+    """The history of the metrics, the monitor, recovery and alerts of a registry, and when they act.
+
+    With `look_seconds` 0 nothing of it acts by itself: somebody has to call `step`, or `begin`.
+    """
 
     def __init__(
         self,
@@ -53,12 +59,17 @@ class Oversight:
         ports = registry.ports
         self._registry = registry
         self._ports = ports
+        self._guarded = Guarded()
         self.history = History(ports.metrics, clock=ports.clock)
         self.kept = None if keep is None else Kept(self.history, keep, max_bytes=keep_bytes)
         self.lag = LoopLag(ports.metrics, clock=ports.clock)
         self._loop: AbstractEventLoop | None = None  # whose lag is measured
+        self._by_itself = look_seconds > 0
         self.monitor = HealthMonitor(
-            registry, history=self.history, look_seconds=look_seconds, ping_seconds=ping_seconds
+            registry,
+            history=self.history,
+            look_seconds=look_seconds or _LOOK_SECONDS,
+            ping_seconds=ping_seconds,
         )
         self.monitor.looks.append(KernelMemory(ports.resources, self.history, ports.metrics))
         self.recovery = Recovery(self.monitor, registry, policy=recovery, policies=recoveries)
@@ -70,9 +81,11 @@ class Oversight:
         self._nothing_since: float | None = None
         self._under_way: Iterator[None] | None = None  # a look that is not over yet
         self._closed = False
-        self._end: Callable[[], None] = ports.events.subscribe(self._heard, StateChanged)
-        self.monitor.listen()
-        self.recovery.start()
+        self._end: Callable[[], None] = lambda: None
+        if self._by_itself:
+            self._end = ports.events.subscribe(self._heard, StateChanged)
+            self.monitor.listen()
+            self.recovery.start()
 
     def step(self) -> None:
         """Look, judge, and tell once; rest where there has been nothing to look at for a while."""
@@ -81,7 +94,7 @@ class Oversight:
 
     def _steps(self) -> Iterator[None]:
         yield from self.monitor.steps()
-        write_gauges(self._registry, self._ports.metrics)
+        write_gauges(self._registry, self._ports.metrics, self._guarded)
         yield
         yield from self.alerts.steps()
         now = self._ports.clock()
@@ -106,7 +119,7 @@ class Oversight:
                 self.lag.start(loop)
 
     def _second(self) -> None:
-        self.lag.step()
+        self._guarded("the lag of the loop", self.lag.step)
         self.history.step()
 
     def _keep(self) -> None:
@@ -121,12 +134,14 @@ class Oversight:
 
     def _go_on(self) -> None:
         """Look for a few milliseconds; the rest a little later, so that nobody waits for the pulse."""
-        until = monotonic() + _AT_ONCE
-        for _ in self._under_way or ():
+        until, steps = monotonic() + _AT_ONCE, self._under_way
+        self._under_way = None  # whatever happens in it, the next look has its turn
+        for _ in steps or ():
             if monotonic() >= until:
-                self._ports.pulse.after(_PAUSE, self._go_on, name="health, the rest")
+                with suppress(StateError):  # all of it has ended
+                    self._ports.pulse.after(_PAUSE, self._go_on, name="health, the rest")
+                    self._under_way = steps
                 return
-        self._under_way = None
 
     def begin(self) -> None:
         """Act from now on, at times; does nothing twice."""
@@ -161,6 +176,8 @@ class Oversight:
         for entry in entries:
             entry.cancel()
         self._measure_loop(False)
+        self.monitor.rest()
+        self.alerts.rest()
 
 
 def _every(pulse: Pulse, seconds: float, method: Callable[[], None], name: str) -> Entry:

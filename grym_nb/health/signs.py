@@ -38,6 +38,7 @@ class Stuck:
     title: str
     seconds: float
     why: str
+    behind: str = ""  # a call of another service that it waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,9 @@ class Vitals:
     calls: int = 0
     failed: int = 0
     worst: str = ""  # the error that came most often
+    broken: str = ""  # what it was when it was last used, if nothing has said otherwise since
     p95: float | None = None
+    third: float | None = None  # what the third slowest of the answered ones took, where they are few
     usual: float | None = None  # the p95 that it has in good times
     breaker: str = ""  # closed, half open, open; empty: it has none
     breaker_why: str = ""
@@ -93,29 +96,35 @@ def _breaker(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
 
 
 def _errors(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
-    if vitals.calls < limits.least_calls or not vitals.failed:
-        return
-    level = _level(vitals.failed / vitals.calls, limits.failing)
+    enough = vitals.calls >= limits.least_calls
+    level = _level(vitals.failed / vitals.calls, limits.failing) if enough else 0
     if level:
         last = "the last minute" if vitals.window == 60.0 else f"the last {seconds(vitals.window)}"
         most = f", {vitals.worst} the most often" if vitals.worst else ""
         yield Sign("errors", level, f"{vitals.failed} of {vitals.calls} calls failed in {last}{most}")
+    elif vitals.broken:
+        yield Sign("errors", DEGRADED, vitals.broken)
 
 
 def _slow(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
-    now, usual = vitals.p95, vitals.usual
-    if now is None or not usual or vitals.calls < limits.least_calls or now - usual < limits.least_slower:
+    p95, usual, answered = vitals.p95, vitals.usual, vitals.calls - vitals.failed
+    if p95 is None or not usual or answered < limits.least_calls:
         return
-    if level := _level(now / usual, limits.slower):
-        yield Sign("slow", level, f"p95 {seconds(now)}, {now / usual:.1f} times its usual {seconds(usual)}")
+    # The p95 of a few calls is their slowest one, which may have been given more to do.
+    now = p95 if vitals.third is None else min(vitals.third, p95)
+    if now - usual >= limits.least_slower and (level := _level(now / usual, limits.slower)):
+        what = f"p95 {seconds(now)}" if now == p95 else f"3 of {answered} calls took {seconds(now)} or more"
+        yield Sign("slow", level, f"{what}, {now / usual:.1f} times its usual {seconds(usual)}")
 
 
 def _stuck(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
     if vitals.stuck:
-        one = vitals.stuck[0]
+        own = [one for one in vitals.stuck if not one.behind]
+        one = (own or vitals.stuck)[0]
         more = f", and {len(vitals.stuck) - 1} more" if len(vitals.stuck) > 1 else ""
-        level = UNHEALTHY if len(vitals.stuck) >= vitals.slots else DEGRADED
-        yield Sign("stuck", level, f"{one.title} runs for {seconds(one.seconds)}, {one.why}{more}")
+        waits = f", it waits for {one.behind}" if one.behind else ""
+        level = UNHEALTHY if len(own) >= vitals.slots else DEGRADED
+        yield Sign("stuck", level, f"{one.title} runs for {seconds(one.seconds)}, {one.why}{waits}{more}")
 
 
 def _ping(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:

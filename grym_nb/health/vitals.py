@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from grym_nb.health.signs import Stuck, Vitals
+from grym_nb.metrics.histogram import Frozen
+from grym_nb.render import seconds as in_words
+from grym_nb.services.frame import stack
 from grym_nb.services.guards import breaker_of
 from grym_nb.services.status import is_left_behind
 
@@ -16,16 +19,23 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["FAILURES", "Lately", "Watched", "parted", "vitals_of"]
+__all__ = ["FAILURES", "Lately", "Others", "Watched", "anew", "failures", "hanging", "parted", "vitals_of"]
+
+#: f() -> the services that there are, asked only where it matters
+Others = Callable[[], Iterable["ServiceRecord"]]
 
 #: outcomes of calls that say that a service is failing
 FAILURES = frozenset({"task.failed", "service.load_failed", "call.timeout", "resource.exhausted"})
+_LATE = "call.timeout"
 _SHARES = (1 / 3, 1.0)  # of the window: what is new shows sooner in a short one
 _ENOUGH = 5  # calls
+_MANY = 60  # calls of which a p95 says more than the three slowest
+_SLOW_ONES = 3  # calls that have to be slow: one may have been given more to do, or have been the first
+_MOSTLY = 0.5  # of the calls failed: then it is thought broken until something else is seen
 _LEAST_USUAL = 20  # calls before a p95 is anybody's usual one
 _SLOWLY = 0.05  # share of a new p95 in the usual one
 _ADOPTED_AFTER = 900.0  # seconds for which it is slower: then that is how it is
-_QUIET = 30.0  # seconds without a sign of life, and
+_QUIET = 60.0  # seconds without a sign of life, and
 _TIMES = 10.0  # times what calls of a task took at most: then a call hangs
 
 
@@ -34,10 +44,14 @@ class Watched:
     """What is remembered of a service from one look to the next."""
 
     since: float  # what was before says nothing: it was mended, or is another code
-    versions: tuple[int, int] = (0, 0)
+    versions: tuple[int, int] | None = None  # of the code and of the config
+    loads: int = 0
+    answered: int = 0  # calls, in all, up to the last look
+    failures: int = 0
     usual: float | None = None  # p95
     learned: int = 0  # calls it was seen over
     slow_since: float | None = None
+    broken: str = ""  # its calls failed when it was last used, and nothing has said otherwise since
     unanswered: int = 0
     doubted: bool = False  # its calls fail, which may be for what they are given
     ping: str = ""
@@ -48,26 +62,56 @@ class Lately:
     """The calls of all services over a window, looked up once for all who are judged at that moment."""
 
     def __init__(self, history: History, window: float) -> None:
+        self._history = history
         self._window = window
         self._all = history.stretch("service.call.seconds", window)
         self._parted = parted(self._all, "service")
 
-    def of(self, name: str, known: float) -> tuple[float, Mapping[str, Window]]:
+    def of(self, name: str, known: float) -> tuple[float, dict[str, Window], float | None]:
         """Return the calls of a service over the shortest time with enough of them, by how they ended.
 
-        It is `known` for so many seconds: what was before says nothing.
+        It is `known` for so many seconds: what was before says nothing. With them come the seconds, and what
+        the third slowest of the answered calls took, where they are few.
         """
         whole = self._parted.get(name)
         if whole is None:
-            return min(self._window, max(known, 1.0)), {}
+            return min(self._window, max(known, 1.0)), {}, None
         for share in _SHARES:
             seconds = max(1.0, min(share * self._window, known))
             part = whole.since(whole.times[-1] - seconds)
-            found = {outcome: its.window(outcome) for outcome, its in parted(part, "outcome").items()}
+            ended = parted(part, "outcome")
+            found = {outcome: its.window(outcome) for outcome, its in ended.items()}
             found = {outcome: its for outcome, its in found.items() if its.count}
             if sum([its.count for its in found.values()]) >= _ENOUGH:
                 break
-        return seconds, found
+        third = _third(ended["ok"]) if "ok" in found and found["ok"].count < _MANY else None
+        return seconds, found, third
+
+    def waited_out(self, name: str, seconds: float) -> int:
+        """Return how many calls of a service have spent their deadline waiting, over so many seconds."""
+        its = self._history.stretch("service.call.waited_out", self._window, service=name)
+        return int(its.since(its.times[-1] - seconds).window("").count)
+
+
+def _third(answered: Stretch) -> float | None:
+    """Return what the third slowest of some calls took."""
+    buckets: dict[int, int] = {}
+    for part in [part for seen in answered.series for at, part in seen.slots if at >= 0]:
+        for bucket, n in part[1].items():
+            buckets[bucket] = buckets.get(bucket, 0) + n
+    calls = Frozen.of(buckets, 0.0)
+    if calls.count < _SLOW_ONES:
+        return None
+    [third] = calls.percentiles(100 * (calls.count - _SLOW_ONES + 0.5) / calls.count)
+    return third
+
+
+def failures(counts: Mapping[str, float], waited_out: int) -> dict[str, int]:
+    """Return how many calls failed, by how; those that have `waited_out` their deadline did not."""
+    failed = {outcome: int(count) for outcome, count in counts.items() if outcome in FAILURES and count}
+    if _LATE in failed:
+        failed[_LATE] = max(failed[_LATE] - waited_out, 0)
+    return {outcome: count for outcome, count in failed.items() if count}
 
 
 def parted(whole: Stretch, tag: str) -> dict[str, Stretch]:
@@ -80,36 +124,72 @@ def parted(whole: Stretch, tag: str) -> dict[str, Stretch]:
     return {value: replace(whole, series=its) for value, its in series.items()}
 
 
-def vitals_of(record: ServiceRecord, lately: Lately, watched: Watched, now: float) -> Vitals:
+def vitals_of(
+    record: ServiceRecord, lately: Lately, watched: Watched, now: float, others: Others = tuple
+) -> Vitals:
     """Return what a service shows now; `watched` learns what is usual for it."""
-    versions = record.code_version, record.config_version
-    if versions != watched.versions:
-        watched.versions, watched.usual, watched.slow_since = versions, None, None
-    seconds, found = lately.of(record.name, now - watched.since)
+    _keep_up(watched, record, now)
+    seconds, found, third = lately.of(record.name, now - watched.since)
     answered = found.get("ok")
-    failed = {outcome: int(its.count) for outcome, its in found.items() if outcome in FAILURES}
-    good = int(answered.count) if answered is not None else 0
-    p95 = answered.p95 if answered is not None else None
-    usual = _usual(watched, answered, now)
-    state = record.lifecycle.state
+    waited_out = lately.waited_out(record.name, seconds) if _LATE in found else 0
+    failed = failures({outcome: its.count for outcome, its in found.items()}, waited_out)
+    good, bad = int(answered.count) if answered is not None else 0, sum(failed.values())
+    worst = _worst(record, failed)
+    fresh, wrong = _newly(watched, record)
+    if wrong and good + bad >= _ENOUGH and bad >= _MOSTLY * (good + bad):
+        most = f", {worst} the most often" if worst else ""
+        watched.broken = f"{bad} of {good + bad} calls failed when it was last used{most}"
+    elif fresh:
+        watched.broken = ""
     standing, _, why = breaker_of(record).partition(" for ")
     return Vitals(
-        state=state,
+        state=record.lifecycle.state,
         reason=_reason(record),
         window=seconds,
-        calls=good + sum(failed.values()),
-        failed=sum(failed.values()),
-        worst=_worst(record, failed),
-        p95=p95,
-        usual=usual,
+        calls=good + bad,
+        failed=bad,
+        worst=worst,
+        broken=watched.broken,
+        p95=answered.p95 if answered is not None else None,
+        third=third,
+        usual=_usual(watched, answered, fresh, now),
         breaker=standing,
         breaker_why=why.partition(": ")[2],
-        stuck=tuple(_stuck(record, watched, now)),
+        stuck=tuple(hanging(record, watched, now, others)),
         slots=record.spec.concurrency,
         waiting=record.lane.waiting,
         unanswered=watched.unanswered,
         ping=watched.ping,
     )
+
+
+def _keep_up(watched: Watched, record: ServiceRecord, now: float) -> None:
+    """Forget what is of another code or config, and of a model that is gone."""
+    versions = record.code_version, record.config_version
+    if watched.versions is None:
+        watched.versions = versions
+    elif versions != watched.versions:
+        watched.versions, watched.since, watched.broken = versions, now, ""
+        watched.usual, watched.learned, watched.slow_since = None, 0, None
+    if record.loads != watched.loads or record.lifecycle.state in ("registered", "closed"):
+        watched.loads, watched.unanswered, watched.ping, watched.broken = record.loads, 0, "", ""
+
+
+def anew(record: ServiceRecord, now: float) -> Watched:
+    """Return what is to be remembered of a service whose past says nothing any more."""
+    watched = Watched(now, loads=record.loads)
+    _newly(watched, record)
+    return watched
+
+
+def _newly(watched: Watched, record: ServiceRecord) -> tuple[int, int]:
+    """Return how many calls were answered, and how many have failed, since the last look."""
+    ended = [(outcome, meter.count) for (_, outcome), meter in record.meters.copy().items()]
+    answered = sum([count for outcome, count in ended if outcome == "ok"])
+    failed = sum([count for outcome, count in ended if outcome in FAILURES])
+    new = answered - watched.answered, failed - watched.failures
+    watched.answered, watched.failures = answered, failed
+    return new
 
 
 def _reason(record: ServiceRecord) -> str:
@@ -126,11 +206,11 @@ def _worst(record: ServiceRecord, failed: Mapping[str, int]) -> str:
     return last.error if code == "task.failed" and last is not None else code
 
 
-def _usual(watched: Watched, answered: Window | None, now: float) -> float | None:
+def _usual(watched: Watched, answered: Window | None, fresh: int, now: float) -> float | None:
     """Return the p95 of good times, learned as long as it is not much slower than that."""
-    if answered is None or answered.p95 is None:
+    if answered is None or answered.p95 is None or not fresh:
         return watched.usual
-    watched.learned += int(answered.count)
+    watched.learned += fresh
     if watched.learned < _LEAST_USUAL:
         return None
     if watched.usual is None:
@@ -145,31 +225,58 @@ def _usual(watched: Watched, answered: Window | None, now: float) -> float | Non
     return watched.usual
 
 
-def _stuck(record: ServiceRecord, watched: Watched, now: float) -> list[Stuck]:
-    frames = [frame for frame in record.lane.frames() if not frame.waits_for and frame.what != "use"]
-    watched.moved = {frame.id: _moved(frame, watched.moved.get(frame.id), now) for frame in frames}
-    found = [(frame, _hangs(record, frame, watched.moved[frame.id][1], now)) for frame in frames]
-    stuck = [Stuck(f"{f.title} (call {f.id})", now - f.started, why) for f, why in found if why]
+# -- calls that hang -------------------------------------------------------------------------------
+
+
+def hanging(record: ServiceRecord, watched: Watched, now: float, others: Others = tuple) -> list[Stuck]:
+    """Return the calls of a service that hang, the longest first; `watched` knows how far each has come."""
+    frames = [frame for frame in record.lane.frames() if frame.what != "use"]
+    moved = {frame.id: _moved(frame, watched.moved.get(frame.id), now) for frame in frames}
+    watched.moved = moved
+    found = [(frame, why) for frame in frames if (why := _hangs(record, frame, moved[frame.id][1], now))]
+    behind = _behind(others()) if found else {}
+    stuck = [_stuck(record, frame, why, behind.get(frame.id), now) for frame, why in found]
     return sorted(stuck, key=lambda one: -one.seconds)
 
 
 def _moved(frame: Frame, before: tuple[int, float] | None, now: float) -> tuple[int, float]:
-    """Return how far a call has come, and when it was seen to get there."""
+    """Return how far a call has come, and when it was seen to get there; one that rests is not to move."""
     done = frame.progress.done if frame.progress is not None else 0
-    return (
-        before
-        if before is not None and before[0] == done
-        else (done, frame.started if before is None else now)
-    )
+    if _rests(frame):
+        return done, now
+    if before is None:
+        return done, frame.started
+    return before if before[0] == done else (done, now)
+
+
+def _rests(frame: Frame) -> bool:
+    """Tell whether a call waits for something, or for whoever reads what it yields."""
+    return bool(frame.waits_for) or frame.suspended is not None
 
 
 def _hangs(record: ServiceRecord, frame: Frame, moved: float, now: float) -> str:
-    if is_left_behind(frame):
+    if _rests(frame) or is_left_behind(frame):
         return ""  # whoever let go of its model knows
     if frame.deadline is not None and now > frame.deadline:
         return "past its deadline"
     meter = record.meters.get((frame.task, "ok"))
     most = meter.high if meter is not None and meter.high is not None else 0.0
     if most and now - moved > max(_QUIET, _TIMES * most):
-        return f"{_TIMES:.0f} times as long as any before"
+        return f"{(now - moved) / most:.0f} times as long as any before ({in_words(most)} at most)"
     return ""
+
+
+def _behind(records: Iterable[ServiceRecord]) -> dict[int, Frame]:
+    """Return by its number each call that waits, in its own thread, for one of another service."""
+    frames = [frame for record in records for frame in record.lane.frames()]
+    return {at.id: frame for frame in frames for at in stack(frame) if at.record is not frame.record}
+
+
+def _stuck(record: ServiceRecord, frame: Frame, why: str, on: Frame | None, now: float) -> Stuck:
+    """Return a call that hangs, and for whom it only waits: then it is no use to load its own model anew.
+
+    It is where that one was let go of and will not end, if others wait for the slot.
+    """
+    lost = on is not None and is_left_behind(on) and record.lane.waiting > 0
+    behind = "" if on is None or lost else f"{on.title} (call {on.id})"
+    return Stuck(f"{frame.title} (call {frame.id})", now - frame.started, why, behind)

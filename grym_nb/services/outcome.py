@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import CallCancelled, GrymError, Interrupted, LoadFailed, TaskFailed
+from grym_nb.errors import CallCancelled, CallTimeout, GrymError, Interrupted, LoadFailed, TaskFailed
 from grym_nb.events import CallEnded
 from grym_nb.hardening.eviction import SPELL_SECONDS
 from grym_nb.render import redacted
@@ -217,6 +217,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     if error is not None:
         outcome = error.code if isinstance(error, GrymError) else "interrupted"
         text = str(error)
+        if isinstance(error, CallTimeout) and error.details.get("waiting"):
+            record.metrics.counter("service.call.waited_out", service=record.name).add()
     task = frame.spec.method if frame.spec is not None else frame.what
     meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
     if frame.waited or error is not None:

@@ -88,7 +88,7 @@ class House:
             self.clock.advance(ends - self.clock())
         self.registry.ports.pulse.step()
         monitor = self.oversight.monitor
-        until(lambda: not any(runs for _, runs in monitor._pings.values()))
+        until(lambda: not any(one.runs for one in monitor._pings.values()))
         until(
             lambda: (
                 not any(case.runs and not self._pauses() for case in self.oversight.recovery._cases.values())

@@ -58,6 +58,21 @@ def test_a_quiet_service_has_no_signs() -> None:
             DEGRADED,
             "asr.go (call 7) runs for 40 s, past its deadline",
         ),
+        (
+            Vitals(state="ready", calls=12, p95=7.0, third=2.1, usual=0.7),
+            DEGRADED,
+            "3 of 12 calls took 2.1 s or more, 3.0 times its usual 700 ms",
+        ),
+        (
+            Vitals(state="ready", broken="9 of 9 calls failed when it was last used"),
+            DEGRADED,
+            "9 of 9 calls failed when it was last used",
+        ),
+        (
+            Vitals(state="ready", stuck=(Stuck("a.go (call 6)", 40.0, "past its deadline", "b.ask"),)),
+            DEGRADED,
+            "a.go (call 6) runs for 40 s, past its deadline, it waits for b.ask",
+        ),
         (Vitals(state="ready", unanswered=1, ping="OSError: gone"), DEGRADED, "ping: OSError: gone"),
         (Vitals(state="ready", unanswered=2, ping="OSError: gone"), UNHEALTHY, "ping: OSError: gone"),
         (Vitals(state="ready", waiting=20), DEGRADED, "20 calls wait in line"),
@@ -72,12 +87,14 @@ def test_few_calls_and_small_times_say_nothing() -> None:
     assert signs_of(Vitals(state="ready", calls=4, failed=4)) == ()
     assert signs_of(Vitals(state="ready", calls=50, p95=0.004, usual=0.0004)) == ()
     assert signs_of(Vitals(state="ready", calls=50, p95=0.2)) == ()
+    assert signs_of(Vitals(state="ready", calls=6, p95=9.0, third=0.1, usual=0.1)) == (), "one slow call"
+    assert signs_of(Vitals(state="ready", calls=9, failed=5, p95=9.0, usual=0.1))[1:] == ()
     stricter = SignLimits(least_calls=2)
     assert signs_of(Vitals(state="ready", calls=4, failed=4), stricter) != ()
 
 
 def test_the_worst_sign_comes_first() -> None:
-    signs = signs_of(Vitals(state="ready", calls=9, p95=2.1, usual=0.7, failed=8, waiting=50))
+    signs = signs_of(Vitals(state="ready", calls=12, p95=2.1, usual=0.7, failed=7, waiting=50))
     assert [sign.kind for sign in signs] == ["errors", "slow", "queue"]
 
 
@@ -105,6 +122,31 @@ def test_what_is_certain_is_believed_at_once() -> None:
     assert judge.look(0.0, (OPEN,)).verdict == "unhealthy"
     half = Sign("breaker", DEGRADED, "half open", certain=True)
     assert judge.look(1.0, (half,)).verdict == "unhealthy", "that it is better has to last all the same"
+
+
+def test_what_is_certain_is_believed_whatever_else_there_may_be() -> None:
+    judge = Judge(Limits(worse_seconds=10.0, looks=2))
+    half = Sign("breaker", DEGRADED, "half open", certain=True)
+    assert judge.look(0.0, (FAILING, half)).verdict == "degraded"
+    assert judge.look(10.0, (FAILING, half)).verdict == "unhealthy", "which it was all that time"
+
+
+def test_where_it_was_leaning_is_forgotten_at_rest() -> None:
+    judge = Judge(Limits(worse_seconds=10.0, looks=2))
+    judge.look(0.0, (FAILING,))
+    judge.rest()
+    assert judge.look(7200.0, (FAILING,)).verdict == "healthy"
+    assert judge.look(7210.0, (FAILING,)).verdict == "unhealthy"
+
+
+def test_a_verdict_that_lasts_longer_than_its_signs_still_says_what_it_rests_on() -> None:
+    judge = Judge(Limits(better_seconds=20.0))
+    judge.look(0.0, (OPEN,))
+    assert judge.look(5.0, ()).told(5.0) == "just over: its breaker is open"
+    health = judge.look(15.0, ())
+    assert health.verdict == "unhealthy" and health.signs == ()
+    assert health.told(15.0) == "over for 10 s: its breaker is open"
+    assert judge.look(25.0, ()).told(25.0) == ""
 
 
 def test_of_several_levels_the_mildest_has_held_all_the_time() -> None:

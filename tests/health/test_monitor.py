@@ -2,81 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from grym_nb.errors import GrymError, ServiceNotFound
-from grym_nb.events import HealthChanged, SystemHealthChanged
+from grym_nb.errors import CallTimeout, GrymError, ServiceNotFound
+from grym_nb.events import SystemHealthChanged
 from grym_nb.health.monitor import HealthMonitor
-from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
-from grym_nb.testing import FakeClock
+from grym_nb.health.vitals import Lately
+from grym_nb.services import ModelService, ServiceRegistry, task
+from tests.health.house import House, Net, broken
 from tests.services.crowd import WAIT, Gates, outcome, until
-
-
-class Net(ModelService):
-    """Does as it is told: answers, raises, takes its time, waits for the test."""
-
-    def __init__(self, *, broken: bool = False) -> None:
-        self.broken = broken
-        self.ill = ""
-        self.pings = 0
-
-    def load(self) -> None:
-        if self.broken:
-            raise OSError("no weights")
-
-    def ping(self) -> None:
-        self.pings += 1
-        if self.ill:
-            raise RuntimeError(self.ill)
-
-    @task
-    def ask(self, do: Any = None) -> Any:
-        return do() if do is not None else None
-
-
-def fail() -> None:
-    raise ValueError("as asked")
-
-
-class House:
-    def __init__(self, registry: ServiceRegistry, clock: FakeClock) -> None:
-        self.registry = registry
-        self.clock = clock
-        self.monitor = HealthMonitor(registry, look_seconds=5.0)
-        self.hangs = False  # a ping, as the test wants it to
-        self.heard: list[tuple[str, str, str]] = []
-        registry.ports.events.subscribe(self._hear, HealthChanged)
-
-    def _hear(self, event: HealthChanged) -> None:
-        self.heard.append((event.service, event.before, event.after))
-
-    def net(self, name: str = "net", **options: Any) -> ServiceHandle:
-        return self.registry.register(name, Net, **options)
-
-    def look(self, seconds: int = 5) -> None:
-        """Let so many seconds pass, with a step of the history in each, and look."""
-        for _ in range(seconds):
-            self.clock.advance(1.0)
-            self.monitor.history.step()
-        self.monitor.step()
-        if not self.hangs:
-            until(lambda: not any(runs for _, runs in self.monitor._pings.values()))
-
-
-@pytest.fixture
-def house(driven: ServiceRegistry, clock: FakeClock) -> Iterator[House]:
-    made = House(driven, clock)
-    yield made
-    made.monitor.close()
-
-
-def broken(net: ServiceHandle, times: int = 5) -> None:
-    for _ in range(times):
-        with pytest.raises(GrymError):
-            net.ask(fail)
 
 
 def test_what_was_never_loaded_is_not_judged(house: House) -> None:
@@ -133,41 +69,6 @@ def test_slow_calls_are_measured_by_what_is_usual(house: House) -> None:
     assert net.health == "healthy", "after a quarter of an hour, that is how it is"
 
 
-def test_a_call_past_its_deadline_is_stuck(house: House) -> None:
-    gates = Gates()
-    net = house.net()
-    net.ask()
-
-    call = net.ask.with_(timeout=10.0).submit(gates.hold)
-    gates.wait("in")
-    house.look()
-    house.look(6)
-    assert isinstance(outcome(call), GrymError)
-    house.look()
-    assert net.health == "unhealthy" and "past its deadline" in net._record.health_reason
-    gates.tell("go")
-    until(lambda: not net._record.lane.frames())
-    for _ in range(5):
-        house.look()
-    assert net.health == "healthy", net._record.health_reason
-
-
-def test_a_call_that_takes_far_longer_than_any_before_hangs_unless_it_makes_progress(house: House) -> None:
-    gates = Gates()
-    net = house.net()
-    net.ask(lambda: house.clock.advance(1.0))
-
-    call = net.ask.submit(gates.hold)
-    gates.wait("in")
-    house.look(20)
-    assert net.health == "healthy", net._record.health_reason
-    house.look(15)
-    house.look()
-    assert net.health == "unhealthy" and "times as long as any before" in net._record.health_reason
-    gates.tell("go")
-    call.result(WAIT)
-
-
 def test_a_failed_load_is_said_at_once(house: House) -> None:
     net = house.net(config={"broken": True})
     house.monitor.listen()
@@ -177,57 +78,13 @@ def test_a_failed_load_is_said_at_once(house: House) -> None:
     assert net.health == "unhealthy" and "no weights" in net._record.health_reason
 
 
-def test_one_that_nobody_uses_is_pinged_and_a_ping_leaves_no_trace(house: House) -> None:
-    net = house.net().load()
-    with net.use() as model:
-        pass
-    calls, used = net.metrics().calls, net._record.last_used
-    house.look(31)
-    assert model.pings == 1
-    assert (net.metrics().calls, net._record.last_used) == (calls, used)
-    model.ill = "the card is gone"
-    house.look(31)
-    house.look()
-    assert net.health == "degraded" and "RuntimeError: the card is gone" in net._record.health_reason
-    house.look()
-    assert net.health == "unhealthy" and model.pings >= 3, "one that is ill is asked again soon"
-    model.ill = ""
-    for _ in range(5):
-        house.look()
-    assert house.monitor._watched["net"].unanswered == 0
-    assert net.health == "healthy", net._record.health_reason
-
-
-def test_a_busy_one_is_not_pinged_and_one_that_does_not_answer_is_written_off(house: House) -> None:
-    gates = Gates()
-    net = house.net().load()
-    with net.use() as model:
-        house.look(31)
-        assert model.pings == 0
-    hanging = Gates()
-
-    def hang() -> None:
-        model.pings += 1
-        hanging.tell("in")
-        hanging.wait("go")
-
-    model.ping, house.hangs = hang, True
-    house.look(31)
-    hanging.wait("in")
-    house.look(6)
-    house.look()
-    assert net.health == "degraded" and "no answer within 5 s" in net._record.health_reason
-    hanging.tell("go")
-    until(lambda: not net._record.users)
-    gates.tell("over")
-
-
 def test_critical_services_count_in_full_and_others_as_trouble(house: House) -> None:
     heard: list[tuple[str, str]] = []
     house.registry.ports.events.subscribe(lambda e: heard.append((e.before, e.after)), SystemHealthChanged)
     small, vital = house.net("small"), house.net("vital", priority="critical")
     small.ask()
     vital.ask()
+    house.net("calm").ask()
     house.look()
     assert house.monitor.system().verdict == "healthy"
     broken(small, 6)
@@ -239,7 +96,7 @@ def test_critical_services_count_in_full_and_others_as_trouble(house: House) -> 
     house.look()
     house.look()
     assert house.monitor.system().verdict == "unhealthy"
-    assert list(house.monitor.system().services) == ["vital", "small"], "critical ones first"
+    assert list(house.monitor.system().services) == ["vital", "calm", "small"], "critical ones first"
     assert heard == [("unknown", "healthy"), ("healthy", "degraded"), ("degraded", "unhealthy")]
     assert (
         "health: unhealthy" in repr(house.monitor.system())
@@ -284,3 +141,144 @@ def test_it_looks_by_itself_once_it_is_started(registry: ServiceRegistry) -> Non
     monitor.close()
     monitor.close()
     assert monitor.of("net").verdict == "healthy"
+
+
+def test_what_one_look_raises_takes_nothing_else_along(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    net, other = house.net().load(), house.net("other").load()
+    told: list[str] = []
+
+    def bad(*_: Any) -> Any:
+        raise OSError("nvidia-smi is gone")
+
+    house.monitor.looks += [bad, lambda now: told.append("looked") or ()]
+    house.monitor.concerned += [bad, lambda name, health: told.append(name)]
+    house.registry.ports.metrics.counter("service.health", service="net").add()
+    broken(net, 6)
+    broken(other, 6)
+    for _ in range(3):
+        house.look()
+    assert (net.health, other.health) == ("unhealthy", "unhealthy")
+    assert {"looked", "net", "other"} <= set(told)
+    said = [record.getMessage() for record in caplog.records if "is not said again" in record.getMessage()]
+    assert len(said) == 4, said
+
+
+def test_one_slow_call_among_a_few_is_no_slowness(house: House) -> None:
+    net = house.net()
+    for _ in range(12):
+        for _ in range(5):
+            net.ask(lambda: house.clock.advance(0.1))
+        house.look()
+    house.look(70)
+    net.ask(lambda: house.clock.advance(2.0))  # the first one, or a long one
+    for _ in range(6):
+        net.ask(lambda: house.clock.advance(0.1))
+        house.look(1)
+    for _ in range(6):
+        house.look()
+        assert net.health == "healthy", net._record.health_reason
+
+
+def test_the_usual_is_learned_from_enough_calls_and_anew_with_another_config(house: House) -> None:
+    net = house.net()
+    for _ in range(2):
+        net.ask(lambda: house.clock.advance(0.01))
+    for _ in range(12):
+        house.look()
+    watched = house.monitor._watched["net"]
+    assert watched.learned == 2 and watched.usual is None, "the same two calls, looked at twelve times"
+    for _ in range(6):
+        for _ in range(5):
+            net.ask(lambda: house.clock.advance(0.01))
+        house.look()
+    assert watched.usual is not None
+    version = net._record.config_version
+    net.configure(broken=False, late=0.2)
+    assert net._record.config_version == version + 1
+    for _ in range(6):
+        for _ in range(3):
+            net.ask(lambda: house.clock.advance(0.2))
+        house.look()
+        assert net.health == "healthy", net._record.health_reason
+
+
+def test_a_deadline_that_was_spent_in_line_is_no_failure(house: House) -> None:
+    gates = Gates()
+    net = house.net().load()
+    first = net.ask.submit(gates.hold)
+    gates.wait("in")
+    calls = [net.ask.with_(timeout=1.0).submit() for _ in range(8)]
+    house.look()
+    assert all(isinstance(outcome(call), CallTimeout) for call in calls)
+    for _ in range(3):
+        house.look()
+    assert net.health == "healthy", net._record.health_reason
+    gates.tell("go")
+    first.result(WAIT)
+
+
+class Newer(Net):
+    """The same, mended."""
+
+
+def test_the_old_code_s_failures_do_not_speak_against_the_new(house: House) -> None:
+    net = house.net().load()
+    broken(net, 8)
+    house.look()
+    house.look()
+    assert net.health == "unhealthy"
+    house.registry.register("net", Newer)
+    assert net._record.code_version == 2
+    net.ask()
+    for _ in range(4):
+        house.look()
+    assert net.health == "healthy", net._record.health_reason
+
+
+def test_what_failed_last_is_remembered_until_a_call_or_a_ping_says_otherwise(house: House) -> None:
+    class Mute(ModelService):
+        @task
+        def ask(self, do: Any = None) -> Any:
+            return do() if do is not None else None
+
+    net, mute = house.net().load(), house.registry.register("mute", Mute).load()
+    for one in (net, mute):
+        broken(one, 20)
+    for _ in range(30):
+        house.look()
+    assert net.health == "healthy", "its own ping says that it is well"
+    assert mute.health == "degraded"
+    assert "20 of 20 calls failed when it was last used, ValueError the most often" in (
+        mute._record.health_reason
+    )
+    mute.ask()
+    for _ in range(4):
+        house.look()
+    assert mute.health == "healthy", mute._record.health_reason
+
+
+def test_all_together_are_as_ill_as_half_of_them(house: House) -> None:
+    nets = [house.net(name).load() for name in ("one", "two", "three")]
+    broken(nets[0], 6)
+    house.look()
+    house.look()
+    assert house.monitor.system().verdict == "degraded"
+    broken(nets[1], 6)
+    house.look()
+    house.look()
+    system = house.monitor.system()
+    assert system.verdict == "unhealthy" and len(system.reasons) == 2
+
+
+def test_who_was_removed_while_being_looked_at_is_forgotten(house: House) -> None:
+    house.net().load()
+    record = house.registry["net"]._record
+    house.look()
+    house.registry.remove("net")
+    house.monitor._look(record, Lately(house.monitor.history, 60.0), house.clock())
+    house.look()
+    assert not house.monitor._judges and not house.monitor._watched and not house.monitor._story
+    with pytest.raises(ServiceNotFound, match="'nett'"):
+        house.monitor.story("nett")

@@ -13,33 +13,31 @@ from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.runtime import Runtime
 from grym_nb.services import ServiceHandle
 from grym_nb.settings import Settings
-from tests.health.ward import BROKEN, PINGS, Choosy, House, Needy, fail
+from tests.health.ward import BROKEN, PINGS, Choosy, Needy, Ward, fail
 from tests.services.crowd import WAIT, Gates, outcome, until
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError])
-def test_a_breaker_is_left_to_its_own_probes_where_a_ping_answers(
-    house: House, error: type[Exception]
-) -> None:
-    recovery = house.recovery()
-    net = house.net(breaker={"open_seconds": 60.0, "min_calls": 5}).load()
+def test_a_breaker_is_left_to_its_own_probes_where_a_ping_answers(ward: Ward, error: type[Exception]) -> None:
+    recovery = ward.recovery()
+    net = ward.net(breaker={"open_seconds": 60.0, "min_calls": 5}).load()
     pings: list[str] = []
     PINGS["net"] = lambda: pings.append("asked")
     for _ in range(8):
         fail(net, error)
-        until(house.at_rest)
-        house.look()
-        until(house.at_rest)
+        until(ward.at_rest)
+        ward.look()
+        until(ward.at_rest)
     assert pings and net.breaker.state == "open" and net.breaker.snapshot().opened == 1
-    assert recovery._cases == {} and net.status().loads == 1 and not house.ended
-    house.clock.advance(61.0)
+    assert recovery._cases == {} and net.status().loads == 1 and not ward.ended
+    ward.clock.advance(61.0)
     assert net.ask() is None
 
 
 @pytest.mark.parametrize("way", ["raises", "hangs"])
-def test_a_breaker_that_opens_has_a_ping_asked_at_once(house: House, way: str) -> None:
-    recovery = house.recovery()
-    net = house.net(breaker={"open_seconds": 300.0, "min_calls": 5}).load()
+def test_a_breaker_that_opens_has_a_ping_asked_at_once(ward: Ward, way: str) -> None:
+    recovery = ward.recovery()
+    net = ward.net(breaker={"open_seconds": 300.0, "min_calls": 5}).load()
     gates = Gates()
 
     def ping() -> None:
@@ -52,159 +50,157 @@ def test_a_breaker_that_opens_has_a_ping_asked_at_once(house: House, way: str) -
     fail(net)
     gates.wait("in")
     if way == "hangs":
-        house.clock.advance(11.0)
+        ward.clock.advance(11.0)
     until(lambda: "net" in recovery._cases)
     PINGS.clear()
     gates.tell("go")
-    house.until_over(recovery)
-    assert house.ended[-1].helped and net.ping().ok
+    ward.until_over(recovery)
+    assert ward.ended[-1].helped and net.ping().ok
 
 
-def test_what_is_loaded_anew_begins_with_a_closed_breaker(house: House) -> None:
-    recovery = house.recovery()
+def test_what_is_loaded_anew_begins_with_a_closed_breaker(ward: Ward) -> None:
+    recovery = ward.recovery()
     BROKEN["net"] = 1
-    net = house.net(breaker={"open_seconds": 300.0, "min_calls": 5}).load()
+    net = ward.net(breaker={"open_seconds": 300.0, "min_calls": 5}).load()
     fail(net)
     until(lambda: "net" in recovery._cases)
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reload", True)] and net.breaker.state == "closed"
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False), ("reload", True)] and net.breaker.state == "closed"
     assert net.ask() is None and net.health == "healthy"
     counters = {
-        dict(s.tags)["outcome"]: s.value for s in house.registry.ports.metrics.select("recovery.attempts")
+        dict(s.tags)["outcome"]: s.value for s in ward.registry.ports.metrics.select("recovery.attempts")
     }
     assert counters == {"failed": 1, "helped": 1}
-    [taken] = house.registry.ports.metrics.select("recovery.seconds")
+    [taken] = ward.registry.ports.metrics.select("recovery.seconds")
     assert taken.value.count == 1  # type: ignore[union-attr]
 
 
-def test_a_breaker_that_was_opened_by_hand_or_only_watches_is_left_alone(house: House) -> None:
-    recovery = house.recovery()
+def test_a_breaker_that_was_opened_by_hand_or_only_watches_is_left_alone(ward: Ward) -> None:
+    recovery = ward.recovery()
     asked: list[str] = []
     PINGS["net"] = PINGS["shadow"] = lambda: asked.append("asked")
     BROKEN["net"] = BROKEN["shadow"] = 1
-    net = house.net(breaker=True).load()
+    net = ward.net(breaker=True).load()
     net.breaker.open("maintenance")
-    until(house.at_rest)
-    shadow = house.net("shadow", breaker={"shadow": True, "min_calls": 5}).load()
+    until(ward.at_rest)
+    shadow = ward.net("shadow", breaker={"shadow": True, "min_calls": 5}).load()
     fail(shadow)
-    until(house.at_rest)
+    until(ward.at_rest)
     assert shadow.breaker.state == "open" and recovery._cases == {} and asked == []
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps()[-1] == ("reload", True)
+    ward.until_over(recovery)
+    assert ward.steps()[-1] == ("reload", True)
     assert net.breaker.state == "open" and net.breaker.by_hand
 
 
-def test_what_does_not_help_is_followed_by_a_stronger_step_after_a_pause(house: House) -> None:
+def test_what_does_not_help_is_followed_by_a_stronger_step_after_a_pause(ward: Ward) -> None:
     BROKEN["net"] = 1
-    recovery = house.recovery()
-    net = house.net().load()
+    recovery = ward.recovery()
+    net = ward.net().load()
     assert recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reload", True)]
-    assert (
-        net.health == "healthy" and net.ask() is None and "ping: RuntimeError: ill" in house.ended[0].reason
-    )
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False), ("reload", True)]
+    assert net.health == "healthy" and net.ask() is None and "ping: RuntimeError: ill" in ward.ended[0].reason
 
 
-def test_what_is_loaded_is_pinged_before_any_call_gets_to_it(house: House) -> None:
+def test_what_is_loaded_is_pinged_before_any_call_gets_to_it(ward: Ward) -> None:
     BROKEN["net"] = 3
-    recovery = house.recovery(policy=RecoveryPolicy(steps=("reload",)))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(steps=("reload",)))
+    net = ward.net().load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reload", False), ("reload", False), ("reload", True)]
-    assert "RuntimeError: ill" in house.ended[0].reason and net.state == "ready"
+    ward.until_over(recovery)
+    assert ward.steps() == [("reload", False), ("reload", False), ("reload", True)]
+    assert "RuntimeError: ill" in ward.ended[0].reason and net.state == "ready"
 
 
-def test_a_relapse_gets_the_next_step(house: House) -> None:
-    recovery = house.recovery()
-    net = house.net().load()
+def test_a_relapse_gets_the_next_step(ward: Ward) -> None:
+    recovery = ward.recovery()
+    net = ward.net().load()
     for step in ("reset", "reload", "restart", "restart"):
         assert recovery.begin("net", "again")
-        house.until_over(recovery)
-        assert house.steps()[-1] == (step, True)
-        house.clock.advance(10.0)
-    house.clock.advance(1000.0)
+        ward.until_over(recovery)
+        assert ward.steps()[-1] == (step, True)
+        ward.clock.advance(10.0)
+    ward.clock.advance(1000.0)
     recovery.begin("net", "much later")
-    house.until_over(recovery)
-    assert house.steps()[-1] == ("reset", True) and net.state == "ready"
+    ward.until_over(recovery)
+    assert ward.steps()[-1] == ("reset", True) and net.state == "ready"
 
 
-def test_a_call_that_hangs_is_left_behind_and_the_next_ones_are_answered(house: House) -> None:
+def test_a_call_that_hangs_is_left_behind_and_the_next_ones_are_answered(ward: Ward) -> None:
     gates = Gates()
-    recovery = house.recovery()
-    net = house.net()
+    recovery = ward.recovery()
+    net = ward.net()
     net.ask()
 
     call = net.ask.with_(timeout=10.0).submit(gates.hold)
     gates.wait("in")
-    house.look(11)
+    ward.look(11)
     assert isinstance(outcome(call), GrymError)
-    house.look()
-    house.look()
+    ward.look()
+    ward.look()
     until(lambda: "net" in recovery._cases)
-    house.until_over(recovery)
-    assert house.steps() == [("restart", True)] and net.ask() is None
+    ward.until_over(recovery)
+    assert ward.steps() == [("restart", True)] and net.ask() is None
     gates.tell("go")
     until(lambda: not net._record.lane.frames())
 
 
-def test_what_is_needed_is_mended_first(house: House) -> None:
+def test_what_is_needed_is_mended_first(ward: Ward) -> None:
     BROKEN["base"] = 1
-    recovery = house.recovery()
-    base = house.net("base")
-    net = house.net(made=Needy).load()
+    recovery = ward.recovery()
+    base = ward.net("base")
+    net = ward.net(made=Needy).load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert [one.service for one in house.ended] == ["base", "base", "net"]
-    assert house.steps("base") == [("reset", False), ("reload", True)] and house.steps() == [("reset", True)]
+    ward.until_over(recovery)
+    assert [one.service for one in ward.ended] == ["base", "base", "net"]
+    assert ward.steps("base") == [("reset", False), ("reload", True)] and ward.steps() == [("reset", True)]
     assert base.ping().ok and base.status().loads == 2 and net.status().loads == 1
 
 
-def test_what_several_need_is_mended_once_and_they_wait_for_that(house: House) -> None:
+def test_what_several_need_is_mended_once_and_they_wait_for_that(ward: Ward) -> None:
     BROKEN["base"] = 1
     gates = Gates()
     PINGS["base"] = gates.hold
-    recovery = house.recovery()
-    base = house.net("base")
-    nets = [house.net(name, made=Needy).load() for name in ("net", "other")]
+    recovery = ward.recovery()
+    base = ward.net("base")
+    nets = [ward.net(name, made=Needy).load() for name in ("net", "other")]
     for net in nets:
         recovery.begin(net.name, "as asked")
     recovery.begin("base", "its ping")
     gates.tell("go")
     for name in ("base", "net", "other"):
-        house.until_over(recovery, name)
+        ward.until_over(recovery, name)
     assert base.status().loads == 2 and [net.status().loads for net in nets] == [1, 1]
-    assert house.steps("base") == [("reset", False), ("reload", True)]
-    assert house.steps() == house.steps("other") == [("reset", True)]
+    assert ward.steps("base") == [("reset", False), ("reload", True)]
+    assert ward.steps() == ward.steps("other") == [("reset", True)]
 
 
-def test_an_optional_need_that_cannot_be_had_is_in_nobodys_way(house: House) -> None:
+def test_an_optional_need_that_cannot_be_had_is_in_nobodys_way(ward: Ward) -> None:
     BROKEN["base"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=2))
-    base = house.net("base", way="load")
-    net = house.net(made=Choosy).load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=2))
+    base = ward.net("base", way="load")
+    net = ward.net(made=Choosy).load()
     loads = base.status().loads
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reset", True)] and net.ask() is None and base.status().loads == loads
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", True)] and net.ask() is None and base.status().loads == loads
 
 
-def test_a_ping_within_a_load_may_ask_what_the_service_needs(house: House) -> None:
-    recovery = house.recovery(policy=RecoveryPolicy(steps=("reload",)))
-    base = house.net("base")
-    net = house.net(made=Needy).load()
+def test_a_ping_within_a_load_may_ask_what_the_service_needs(ward: Ward) -> None:
+    recovery = ward.recovery(policy=RecoveryPolicy(steps=("reload",)))
+    base = ward.net("base")
+    net = ward.net(made=Needy).load()
     asked: list[object] = []
     PINGS["net"] = lambda: asked.append((net.state, base.ask()))
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reload", True)] and asked[0] == ("loading", None)
+    ward.until_over(recovery)
+    assert ward.steps() == [("reload", True)] and asked[0] == ("loading", None)
 
 
-def test_one_for_which_there_was_no_room_is_loaded_by_a_reset_too(house: House) -> None:
-    recovery = house.recovery(policy=RecoveryPolicy(steps=("reset",)))
-    net = house.net(way="load")
+def test_one_for_which_there_was_no_room_is_loaded_by_a_reset_too(ward: Ward) -> None:
+    recovery = ward.recovery(policy=RecoveryPolicy(steps=("reset",)))
+    net = ward.net(way="load")
     BROKEN["net"] = 1
     with pytest.raises(GrymError):
         net.load()
@@ -216,47 +212,47 @@ def test_one_for_which_there_was_no_room_is_loaded_by_a_reset_too(house: House) 
             raise ResourceExhausted("there is no room for it")
         yield
 
-    house.registry.ports.admit = admit
+    ward.registry.ports.admit = admit
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reset", True)] and net.state == "ready"
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False), ("reset", True)] and net.state == "ready"
 
 
 @pytest.mark.parametrize("why", ["given up", "not to be mended"])
-def test_a_need_that_is_not_to_be_mended_stays_as_it_is(house: House, why: str) -> None:
+def test_a_need_that_is_not_to_be_mended_stays_as_it_is(ward: Ward, why: str) -> None:
     BROKEN["base"] = 100
     policies = {"base": RecoveryPolicy(budget=1) if why == "given up" else None}
-    recovery = house.recovery(policies=policies, policy=RecoveryPolicy(budget=1))
-    base = house.net("base")
-    net = house.net(made=Needy).load()
+    recovery = ward.recovery(policies=policies, policy=RecoveryPolicy(budget=1))
+    base = ward.net("base")
+    net = ward.net(made=Needy).load()
     if recovery.begin("base", "ill"):
-        house.until_over(recovery, "base")
+        ward.until_over(recovery, "base")
         assert base.state == "failed"
     loads, state = base.status().loads, base.state
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
+    ward.until_over(recovery)
     assert (base.status().loads, base.state) == (loads, state)
-    assert house.steps() == [("reset", False)]
+    assert ward.steps() == [("reset", False)]
     told = "left as failed until its reload()" if why == "given up" else "ping: RuntimeError: ill"
-    assert told in house.ended[-1].reason
-    assert net.state == "ready" and not any(one.service == "net" for one in house.gave_up), "it answers"
+    assert told in ward.ended[-1].reason
+    assert net.state == "ready" and not any(one.service == "net" for one in ward.gave_up), "it answers"
 
 
-def test_failed_loads_are_tried_again_where_that_is_wanted(house: House) -> None:
+def test_failed_loads_are_tried_again_where_that_is_wanted(ward: Ward) -> None:
     BROKEN["net"] = 2
-    recovery = house.recovery(policy=RecoveryPolicy(on=("state",)))
-    net = house.net(way="load")
+    recovery = ward.recovery(policy=RecoveryPolicy(on=("state",)))
+    net = ward.net(way="load")
     with pytest.raises(GrymError):
         net.load()
-    house.registry.ports.pulse.step()
+    ward.registry.ports.pulse.step()
     until(lambda: "net" in recovery._cases)
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reload", True)] and net.state == "ready"
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False), ("reload", True)] and net.state == "ready"
 
 
-def poisoned(house: House) -> ServiceHandle:
+def poisoned(ward: Ward) -> ServiceHandle:
     """Return a service whose calls fail, while its ping answers."""
-    net = house.net(way="call").load()
+    net = ward.net(way="call").load()
     net._record.instance.model.ill = True  # type: ignore[union-attr]
     for _ in range(8):
         with pytest.raises(GrymError):
@@ -264,40 +260,40 @@ def poisoned(house: House) -> ServiceHandle:
     return net
 
 
-def test_the_authors_errors_are_nothing_that_another_try_would_cure(house: House) -> None:
-    recovery = house.recovery()
-    net = poisoned(house)
+def test_the_authors_errors_are_nothing_that_another_try_would_cure(ward: Ward) -> None:
+    recovery = ward.recovery()
+    net = poisoned(ward)
     for _ in range(3):
-        house.look()
+        ward.look()
     assert net.health == "unhealthy" and recovery._cases == {}
 
 
-def test_a_ping_that_raises_after_the_verdict_is_heard_too(house: House) -> None:
+def test_a_ping_that_raises_after_the_verdict_is_heard_too(ward: Ward) -> None:
     """First its calls fail, which may be for what they are given; then its ping says that it is not."""
-    recovery = house.recovery()
-    net = poisoned(house)
+    recovery = ward.recovery()
+    net = poisoned(ward)
     for _ in range(3):
-        house.look()
+        ward.look()
     assert net.health == "unhealthy" and recovery._cases == {}
     net._record.instance.model.way = "ping"  # type: ignore[union-attr]
     for _ in range(3):
-        house.look()
-    house.until_over(recovery)
-    assert house.steps()[-1] == ("reload", True)
+        ward.look()
+    ward.until_over(recovery)
+    assert ward.steps()[-1] == ("reload", True)
 
 
-def test_one_that_is_not_to_be_mended_is_left_alone(house: House) -> None:
-    recovery = house.recovery(policies={"net": None})
-    house.net().load()
+def test_one_that_is_not_to_be_mended_is_left_alone(ward: Ward) -> None:
+    recovery = ward.recovery(policies={"net": None})
+    ward.net().load()
     assert recovery.policy("net") is None and not recovery.begin("net", "as asked")
     assert not recovery.begin("nobody", "as asked")
     assert repr(recovery) == "what recovery did: nothing had to be mended\nnothing is under way"
 
 
-def test_nothing_is_mended_twice_at_a_time_or_in_the_middle_of_a_drain(house: House) -> None:
+def test_nothing_is_mended_twice_at_a_time_or_in_the_middle_of_a_drain(ward: Ward) -> None:
     gates = Gates()
-    recovery = house.recovery(policy=RecoveryPolicy(steps=("reload",)))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(steps=("reload",)))
+    net = ward.net().load()
 
     call = net.ask.submit(gates.hold)
     gates.wait("in")
@@ -306,16 +302,16 @@ def test_nothing_is_mended_twice_at_a_time_or_in_the_middle_of_a_drain(house: Ho
     assert not recovery.begin("net", "again") and "under way: net" in repr(recovery)
     gates.tell("go")
     call.result(WAIT)
-    house.until_over(recovery)
-    assert house.steps() == [("reload", True)]
+    ward.until_over(recovery)
+    assert ward.steps() == [("reload", True)]
 
 
-def test_a_service_that_was_removed_is_forgotten(house: House) -> None:
-    recovery = house.recovery()
-    house.net().load()
+def test_a_service_that_was_removed_is_forgotten(ward: Ward) -> None:
+    recovery = ward.recovery()
+    ward.net().load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    house.registry.remove("net")
+    ward.until_over(recovery)
+    ward.registry.remove("net")
     assert recovery._cases == {}
     recovery.close()
     recovery.close()

@@ -13,257 +13,257 @@ from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.notebook.health import health
 from grym_nb.runtime import Runtime
 from grym_nb.testing import FakeClock
-from tests.health.ward import BROKEN, LOADS, PINGS, House, Net, pauses
+from tests.health.ward import BROKEN, LOADS, PINGS, Net, Ward, pauses
 from tests.services.crowd import Gates, outcome, start, until
 
 
 def test_after_the_budget_it_is_left_as_failed_which_is_said_once_with_what_to_do(
-    house: House, caplog: pytest.LogCaptureFixture
+    ward: Ward, caplog: pytest.LogCaptureFixture
 ) -> None:
     BROKEN["net"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=3, budget_seconds=600.0))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=3, budget_seconds=600.0))
+    net = ward.net().load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reload", False), ("restart", False)]
-    assert net.state == "failed" and len(house.gave_up) == 1
-    assert "3 attempts within 10 min 0 s did not help" in house.gave_up[0].reason
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False), ("reload", False), ("restart", False)]
+    assert net.state == "failed" and len(ward.gave_up) == 1
+    assert "3 attempts within 10 min 0 s did not help" in ward.gave_up[0].reason
     assert [m for m in caplog.messages if "left as failed" in m] == [caplog.messages[-1]]
     assert "grym.get('net').reload()" in caplog.messages[-1]
     loads = net.status().loads
     with pytest.raises(ServiceNotReady, match="net is left as failed: 3 attempts") as caught:
         net.ask()
     assert "reload()" in caught.value.hint and net.status().loads == loads
-    house.look()
+    ward.look()
     assert net.health == "unhealthy"
     BROKEN["net"] = 0
     net.reload()
     assert net.ask() is None and net.state == "ready"
 
 
-def test_after_that_the_budget_is_there_again(house: House) -> None:
+def test_after_that_the_budget_is_there_again(ward: Ward) -> None:
     BROKEN["net"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=2))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=2))
+    net = ward.net().load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert net.state == "failed" and len(house.gave_up) == 1
+    ward.until_over(recovery)
+    assert net.state == "failed" and len(ward.gave_up) == 1
     BROKEN["net"] = 1
     net.reload()
     recovery.begin("net", "ill again")
-    house.until_over(recovery)
-    assert house.steps()[2:] == [("reset", False), ("reload", True)] and len(house.gave_up) == 1
+    ward.until_over(recovery)
+    assert ward.steps()[2:] == [("reset", False), ("reload", True)] and len(ward.gave_up) == 1
 
 
-def test_attempts_that_take_long_are_counted_too(house: House) -> None:
+def test_attempts_that_take_long_are_counted_too(ward: Ward) -> None:
     BROKEN["net"] = 1000
-    LOADS["net"] = lambda: house.clock.advance(90.0)
-    recovery = house.recovery()
-    net = house.net().load()
+    LOADS["net"] = lambda: ward.clock.advance(90.0)
+    recovery = ward.recovery()
+    net = ward.net().load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert len(house.ended) == 8 and net.state == "failed"
-    assert "8 attempts in a row did not help" in house.gave_up[0].reason
+    ward.until_over(recovery)
+    assert len(ward.ended) == 8 and net.state == "failed"
+    assert "8 attempts in a row did not help" in ward.gave_up[0].reason
 
 
-def test_nobody_is_given_up_whose_ping_answers(house: House) -> None:
+def test_nobody_is_given_up_whose_ping_answers(ward: Ward) -> None:
     gates = Gates()
-    recovery = house.recovery(policy=RecoveryPolicy(budget=2, steps=("reset",)))
-    net = house.net(concurrency=2).load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=2, steps=("reset",)))
+    net = ward.net(concurrency=2).load()
     call = net.ask.with_(timeout=10.0).submit(gates.hold)
     gates.wait("in")
-    house.clock.advance(20.0)
+    ward.clock.advance(20.0)
     assert isinstance(outcome(call), GrymError)
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False)] * 2 and not house.gave_up and net.state == "ready"
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False)] * 2 and not ward.gave_up and net.state == "ready"
     assert not recovery.begin("net", "again"), "its budget is spent for now"
     gates.tell("go")
     until(lambda: not net._record.lane.frames())
-    house.clock.advance(601.0)
+    ward.clock.advance(601.0)
     assert recovery.begin("net", "again")
-    house.until_over(recovery)
+    ward.until_over(recovery)
 
 
 def test_one_that_is_mended_again_and_again_is_left_to_itself_for_a_while(
-    house: House, caplog: pytest.LogCaptureFixture
+    ward: Ward, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recovery = house.recovery(policy=RecoveryPolicy(budget=3))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=3))
+    net = ward.net().load()
     for _ in range(3):
         assert recovery.begin("net", "a call hangs", hangs=True)
-        house.until_over(recovery)
+        ward.until_over(recovery)
     assert not recovery.begin("net", "a call hangs", hangs=True) and not recovery.begin("net", "again")
-    assert house.steps() == [("restart", True)] * 3 and net.state == "ready" and not house.gave_up
+    assert ward.steps() == [("restart", True)] * 3 and net.state == "ready" and not ward.gave_up
     [told] = [one for one in caplog.messages if "left to itself" in one]
     assert told == "net is left to itself for a while, after 3 attempts within 10 min 0 s: a call hangs"
-    house.clock.advance(601.0)
+    ward.clock.advance(601.0)
     assert recovery.begin("net", "a call hangs", hangs=True)
-    house.until_over(recovery)
+    ward.until_over(recovery)
     net.reload()
     assert recovery.begin("net", "ill")
-    house.until_over(recovery)
+    ward.until_over(recovery)
 
 
-def test_who_waits_when_it_is_given_up_does_not_load_it_again(house: House) -> None:
+def test_who_waits_when_it_is_given_up_does_not_load_it_again(ward: Ward) -> None:
     """A loop in a cell calls as soon as it is unloaded."""
     BROKEN["net"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=1))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=1))
+    net = ward.net().load()
     told: list[object] = []
 
     def heard(event: StateChanged) -> None:
         if event.after == "registered":
             told.append(outcome(start(net.ask)))
 
-    house.registry.ports.events.subscribe(heard, StateChanged)
+    ward.registry.ports.events.subscribe(heard, StateChanged)
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert isinstance(told[0], ServiceNotReady) and net.state == "failed" and len(house.gave_up) == 1
+    ward.until_over(recovery)
+    assert isinstance(told[0], ServiceNotReady) and net.state == "failed" and len(ward.gave_up) == 1
 
 
-def test_nobody_is_told_that_it_is_left_as_failed_where_somebody_has_loaded_it(house: House) -> None:
+def test_nobody_is_told_that_it_is_left_as_failed_where_somebody_has_loaded_it(ward: Ward) -> None:
     BROKEN["net"] = 1
-    recovery = house.recovery(policy=RecoveryPolicy(budget=1))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=1))
+    net = ward.net().load()
 
     def heard(event: StateChanged) -> None:
         if event.after == "registered":
             outcome(start(net.load))
 
-    house.registry.ports.events.subscribe(heard, StateChanged)
+    ward.registry.ports.events.subscribe(heard, StateChanged)
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
-    assert net.state == "ready" and not house.gave_up and net._record.given_up == ""
+    ward.until_over(recovery)
+    assert net.state == "ready" and not ward.gave_up and net._record.given_up == ""
     assert net.ask() is None
 
 
-def test_registering_it_again_gives_it_another_chance(house: House) -> None:
+def test_registering_it_again_gives_it_another_chance(ward: Ward) -> None:
     BROKEN["net"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=1))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=1))
+    net = ward.net().load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
+    ward.until_over(recovery)
     assert net.state == "failed"
     BROKEN["net"] = 0
-    house.registry.register("net", Net, config={"name": "net", "way": "call"})
+    ward.registry.register("net", Net, config={"name": "net", "way": "call"})
     assert net.ask() is None
 
 
-def test_a_new_model_that_does_not_answer_is_in_nobodys_way(house: House) -> None:
+def test_a_new_model_that_does_not_answer_is_in_nobodys_way(ward: Ward) -> None:
     gates = Gates()
-    recovery = house.recovery(policy=RecoveryPolicy(steps=("reload",)))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(steps=("reload",)))
+    net = ward.net().load()
     PINGS["net"] = gates.hold
     recovery.begin("net", "as asked")
     gates.wait("in")
     assert net.state == "loading"
-    assert house.net("other").ask() is None, "the gate of loads is free"
+    assert ward.net("other").ask() is None, "the gate of loads is free"
     PINGS.clear()
-    house.clock.advance(11.0)
-    until(lambda: house.ended)
-    assert "its ping gave no answer within 10 s" in house.ended[0].reason
-    house.until_over(recovery)
-    assert house.steps() == [("reload", False), ("reload", True)] and net.ask() is None
+    ward.clock.advance(11.0)
+    until(lambda: ward.ended)
+    assert "its ping gave no answer within 10 s" in ward.ended[0].reason
+    ward.until_over(recovery)
+    assert ward.steps() == [("reload", False), ("reload", True)] and net.ask() is None
     gates.tell("go")
 
 
-def test_a_ping_that_hangs_is_a_failed_attempt(house: House) -> None:
+def test_a_ping_that_hangs_is_a_failed_attempt(ward: Ward) -> None:
     gates = Gates()
-    recovery = house.recovery()
-    net = house.net().load()
+    recovery = ward.recovery()
+    net = ward.net().load()
     PINGS["net"] = gates.hold
     recovery.begin("net", "as asked")
     gates.wait("in")
     PINGS.clear()
-    house.clock.advance(11.0)
-    until(lambda: house.ended)
-    assert house.ended[0].reason == "ping: no answer within 10 s"
+    ward.clock.advance(11.0)
+    until(lambda: ward.ended)
+    assert ward.ended[0].reason == "ping: no answer within 10 s"
     gates.tell("go")
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reload", True)] and net.ask() is None
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False), ("reload", True)] and net.ask() is None
 
 
-def test_whatever_a_ping_raises_is_a_failed_attempt(house: House) -> None:
-    recovery = house.recovery()
-    net = house.net().load()
+def test_whatever_a_ping_raises_is_a_failed_attempt(ward: Ward) -> None:
+    recovery = ward.recovery()
+    net = ward.net().load()
     PINGS["net"] = lambda: sys.exit(1)
     recovery.begin("net", "as asked")
-    until(lambda: house.ended)
-    assert "SystemExit: 1" in house.ended[0].reason
+    until(lambda: ward.ended)
+    assert "SystemExit: 1" in ward.ended[0].reason
     PINGS.clear()
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False), ("reload", True)] and net.ask() is None
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False), ("reload", True)] and net.ask() is None
 
 
-def test_a_load_that_hangs_ends_the_case_at_its_deadline(house: House) -> None:
+def test_a_load_that_hangs_ends_the_case_at_its_deadline(ward: Ward) -> None:
     gates = Gates()
-    recovery = house.recovery(policy=RecoveryPolicy(steps=("reload",)))
-    net = house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(steps=("reload",)))
+    net = ward.net().load()
     LOADS["net"] = gates.hold
     recovery.begin("net", "as asked")
     gates.wait("in")
-    house.clock.advance(601.0)
-    house.until_over(recovery)
-    assert house.steps() == [("reload", False)] and "no end within 10 min" in house.ended[0].reason
+    ward.clock.advance(601.0)
+    ward.until_over(recovery)
+    assert ward.steps() == [("reload", False)] and "no end within 10 min" in ward.ended[0].reason
     assert net.state == "loading" and not recovery.begin("net", "again"), "whose load it is ends it"
     gates.tell("go")
     until(lambda: net.state == "ready")
-    until(house.at_rest)
-    assert len(house.ended) == 1 and recovery.begin("net", "again")
-    house.until_over(recovery)
+    until(ward.at_rest)
+    assert len(ward.ended) == 1 and recovery.begin("net", "again")
+    ward.until_over(recovery)
 
 
-def test_a_case_for_which_there_is_no_thread_is_none(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    recovery = house.recovery()
-    house.net().load()
+def test_a_case_for_which_there_is_no_thread_is_none(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery = ward.recovery()
+    ward.net().load()
     with monkeypatch.context() as patched:
 
         def work(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr(house.registry.ports.pulse, "work", work)
+        patched.setattr(ward.registry.ports.pulse, "work", work)
         with pytest.raises(KeyboardInterrupt):
             recovery.begin("net", "as asked")
     assert recovery.begin("net", "as asked")
-    house.until_over(recovery)
+    ward.until_over(recovery)
 
 
 @pytest.mark.parametrize("by_hand", ["reload", "unload"])
-def test_who_mends_it_by_hand_has_the_last_word(house: House, by_hand: str) -> None:
+def test_who_mends_it_by_hand_has_the_last_word(ward: Ward, by_hand: str) -> None:
     BROKEN["net"] = 1
-    recovery = house.recovery()
-    net = house.net().load()
+    recovery = ward.recovery()
+    net = ward.net().load()
     recovery.begin("net", "as asked")
-    until(lambda: pauses(house.registry))
+    until(lambda: pauses(ward.registry))
     getattr(net, by_hand)()
     loads, state = net.status().loads, net.state
-    house.until_over(recovery)
-    assert house.steps() == [("reset", False)] and (net.status().loads, net.state) == (loads, state)
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False)] and (net.status().loads, net.state) == (loads, state)
 
 
-def test_a_look_at_its_end_finds_a_case_under_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_at_its_end_finds_a_case_under_way(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     BROKEN["net"] = 1
-    recovery = house.recovery()
-    net = house.net().load()
-    renew, begun = house.monitor.renew, []
+    recovery = ward.recovery()
+    net = ward.net().load()
+    renew, begun = ward.monitor.renew, []
 
     def look_first(name: str) -> None:
         begun.append(recovery.begin(name, "ill"))
         renew(name)
 
-    monkeypatch.setattr(house.monitor, "renew", look_first)
+    monkeypatch.setattr(ward.monitor, "renew", look_first)
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
+    ward.until_over(recovery)
     assert begun == [False] and net.status().loads == 2
 
 
-def test_what_was_done_is_kept_and_said(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_done_is_kept_and_said(ward: Ward, caplog: pytest.LogCaptureFixture) -> None:
     BROKEN["net"] = 100
-    recovery = house.recovery(policy=RecoveryPolicy(budget=2))
-    house.net().load()
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=2))
+    ward.net().load()
     recovery.begin("net", "as asked")
-    house.until_over(recovery)
+    ward.until_over(recovery)
     assert [type(one) for one in recovery.story("net")] == [RecoveryEnded, RecoveryEnded, RecoveryGaveUp]
     assert recovery.story("other") == () and "nothing had to be mended" in recovery.table("other").text()
     lines = repr(recovery).splitlines()
@@ -273,8 +273,8 @@ def test_what_was_done_is_kept_and_said(house: House, caplog: pytest.LogCaptureF
     assert "<table" in recovery._repr_html_()
     told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert "recovery of net by reload, which loads it anew when its calls have ended, did not help" in told[1]
-    house.look()
-    assert "mend what is wrong, then reload()" in house.monitor.of("net").told(house.clock())
+    ward.look()
+    assert "mend what is wrong, then reload()" in ward.monitor.of("net").told(ward.clock())
 
 
 def test_the_health_of_one_service_shows_what_was_done_to_it() -> None:

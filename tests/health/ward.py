@@ -1,4 +1,4 @@
-"""Services that are ill as they are told to be, and the house in which they are watched and mended."""
+"""Services that are ill as they are told to be, and the ward in which they are watched and mended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
 from tests.services.crowd import until
 
-__all__ = ["BROKEN", "LOADS", "PINGS", "Choosy", "House", "Needy", "Net", "fail", "house", "pauses"]
+__all__ = ["BROKEN", "LOADS", "PINGS", "Choosy", "Needy", "Net", "Ward", "fail", "pauses", "ward"]
 
 #: what is wrong, for how many more loads
 BROKEN: dict[str, int] = {}
@@ -67,7 +67,7 @@ def pauses(registry: ServiceRegistry) -> bool:
     )
 
 
-class House:
+class Ward:
     def __init__(self, registry: ServiceRegistry, clock: FakeClock) -> None:
         self.registry, self.clock = registry, clock
         self.monitor = HealthMonitor(registry, look_seconds=5.0)
@@ -92,7 +92,7 @@ class House:
             self.clock.advance(1.0)
             self.monitor.history.step()
         self.monitor.step()
-        until(lambda: not any(runs for _, runs in self.monitor._pings.values()))
+        until(lambda: not any(one.runs for one in self.monitor._pings.values()))
 
     def steps(self, name: str = "net") -> list[tuple[str, bool]]:
         return [(one.step, one.helped) for one in self.ended if one.service == name]
@@ -116,8 +116,8 @@ class House:
 
 
 @pytest.fixture
-def house(driven: ServiceRegistry, clock: FakeClock) -> Iterator[House]:
-    made = House(driven, clock)
+def ward(driven: ServiceRegistry, clock: FakeClock) -> Iterator[Ward]:
+    made = Ward(driven, clock)
     yield made
     made.monitor.close()
 

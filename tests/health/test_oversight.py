@@ -1,0 +1,115 @@
+"""All that watches, together: it goes on whatever is raised, and rests where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from grym_nb.health.alerts import Notice
+from grym_nb.health.oversight import Oversight
+from grym_nb.health.rules import Rule
+from grym_nb.runtime import Runtime
+from grym_nb.services import ModelService, ServiceRegistry, task
+from grym_nb.settings import Settings
+from grym_nb.testing import FakeClock
+from tests.services.crowd import until
+
+
+class Net(ModelService):
+    """Answers."""
+
+    @task
+    def ask(self) -> int:
+        return 1
+
+
+@pytest.fixture
+def watch(driven: ServiceRegistry) -> Iterator[Oversight]:
+    made = Oversight(driven, look_seconds=5.0)
+    yield made
+    made.close()
+
+
+def seconds(registry: ServiceRegistry, clock: FakeClock, count: int) -> None:
+    for _ in range(count):
+        clock.advance(1.0)
+        until(lambda: registry.ports.pulse.step() is None or registry.ports.pulse.step() > clock())
+
+
+def test_what_raises_in_one_look_does_not_end_all_looks(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight
+) -> None:
+    net = driven.register("net", Net).load()
+    looked: list[float] = []
+
+    def bad(now: float) -> Any:
+        raise OSError("nvidia-smi is gone")
+
+    watch.monitor.looks += [bad, lambda now: looked.append(now) or ()]
+    seconds(driven, clock, 30)
+    assert len(looked) >= 5 and net.health == "healthy"
+
+
+def test_a_metric_of_somebody_s_with_a_name_of_ours_costs_only_that_gauge(
+    driven: ServiceRegistry, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = driven.ports.metrics
+    for name in ("service.running", "kernel.memory.share"):
+        metrics.counter(name).add()
+    watch = Oversight(driven, look_seconds=5.0)
+    net = driven.register("net", Net).load()
+    seconds(driven, clock, 30)
+    assert net.health == "healthy" and metrics.gauge("service.loads", service="net").value == 1
+    said = [one for one in caplog.records if "is not said again" in one.getMessage()]
+    assert len(said) == 2
+    watch.close()
+
+
+def test_a_look_that_is_not_over_is_not_in_the_way_of_the_next(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad() -> Any:
+        raise OSError("broken")
+
+    net = driven.register("net", Net).load()
+    with monkeypatch.context() as patch:
+        patch.setattr(watch.alerts, "steps", bad)
+        seconds(driven, clock, 12)
+    assert watch._under_way is None
+    before = len(watch.history.series())
+    watch.alerts.add(Rule("any", "service.loads", above=0.5))
+    seconds(driven, clock, 12)
+    assert before and any(one.rule == "any" for one in watch.alerts.active) and net.health == "healthy"
+
+
+def test_what_was_pending_when_it_went_to_rest_begins_anew(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight
+) -> None:
+    told: list[Notice] = []
+    watch.alerts.tell(told.append)
+    watch.alerts.add(Rule("long queue", "queue", above=10, for_seconds=300.0))
+    watch.begin()
+    queue = driven.ports.metrics.gauge("queue")
+    seconds(driven, clock, 30)
+    queue.set(50)
+    seconds(driven, clock, 60)
+    assert not watch._entries, "nothing is loaded"
+    queue.set(0)
+    clock.advance(7200.0)
+    driven.register("net", Net).load()
+    queue.set(50)
+    seconds(driven, clock, 200)
+    assert not told
+    seconds(driven, clock, 120)
+    assert [one.rule for one in told] == ["long queue"]
+
+
+def test_where_nobody_is_to_be_judged_a_question_begins_nothing() -> None:
+    with Runtime(Settings(health_seconds=0)) as runtime:
+        assert runtime.health.system().verdict == "unknown"
+        runtime.registry.register("net", Net).load()
+        assert not runtime._watching()._entries
+        runtime.health.step()
+        assert runtime.registry["net"].health == "healthy", "who asks is told"
