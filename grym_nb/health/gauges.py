@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING
 
 from grym_nb.devices import process_memory
@@ -11,16 +14,17 @@ from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign
 from grym_nb.health.vitals import failures, parted
 
 if TYPE_CHECKING:
-    from grym_nb.hardening import ResourcePool
     from grym_nb.metrics import Metrics
+    from grym_nb.metrics.forecast import Reach
     from grym_nb.metrics.history import History
     from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["DEFAULT_RULES", "KernelMemory", "write_gauges"]
+__all__ = ["DEFAULT_RULES", "KernelMemory", "rules_of", "write_gauges"]
 
 _ENOUGH = 5  # calls before a share says anything
-_TREND_SECONDS = 600.0
-_AHEAD_SECONDS = 900.0  # within which a limit is worth a word
+_MINUTES = 4  # in each of which memory has to have grown by itself, about as much: a load is over sooner
+_EVENLY = 0.5  # of the mean growth of a minute
+_AHEAD_MINUTES = 15.0  # within which a limit is worth a word
 
 
 def write_gauges(registry: ServiceRegistry, metrics: Metrics, guarded: Guarded) -> None:
@@ -51,16 +55,16 @@ def _set(metrics: Metrics, name: str, value: float, /, **tags: str) -> None:
 class KernelMemory:
     """How the kernel's own memory stands: two gauges, and signs as it comes near its limit."""
 
-    def __init__(self, resources: ResourcePool, history: History, metrics: Metrics) -> None:
-        self._resources = resources
+    def __init__(self, registry: ServiceRegistry, history: History) -> None:
+        self._registry = registry
+        self._resources = registry.ports.resources
+        self._metrics = registry.ports.metrics
         self._history = history
-        self._metrics = metrics
         self._guarded = Guarded()
 
     def __call__(self, now: float) -> tuple[Sign, ...]:
         """Measure, and return what speaks against the kernel."""
         from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM
-        from grym_nb.metrics.forecast import time_to
 
         pressure = self._resources.pressure()
         used = process_memory().rss
@@ -70,11 +74,44 @@ class KernelMemory:
         if pressure.share >= WARNED_FROM:
             level = UNHEALTHY if pressure.share >= REFUSED_FROM else DEGRADED
             return (Sign("memory", level, f"memory: {pressure}", certain=True),)
-        points = self._history.points("kernel.memory.share", _TREND_SECONDS)
-        reach = time_to(points, REFUSED_FROM) if len(points) >= 10 else None
-        if reach is not None and reach.likely <= _AHEAD_SECONDS:
+        reach = self._reach(now)
+        if reach is not None and reach.likely <= 60.0 * _AHEAD_MINUTES:
             return (Sign("memory", DEGRADED, f"memory limit {reach.told}: {pressure}"),)
         return ()
+
+    def minutes_left(self, history: History, now: float) -> dict[tuple[tuple[str, str], ...], float]:
+        """Return in how many minutes memory will be at its limit, for a rule; nothing if it will not."""
+        reach = self._reach(now)
+        return {} if reach is None else {(): reach.likely / 60.0}
+
+    def _reach(self, now: float) -> Reach | None:
+        """Return when the limit is reached, where memory grows by itself and not for what is loaded."""
+        from grym_nb.hardening.pressure import REFUSED_FROM
+        from grym_nb.metrics.forecast import time_to
+
+        seen = 60.0 * (_MINUTES + 1)
+        points = self._history.points("kernel.memory.share", seen)
+        if not _grows(points, now) or self._loaded_since(now - seen):
+            return None
+        return time_to(points, REFUSED_FROM)
+
+    def _loaded_since(self, time: float) -> bool:
+        """Tell whether anything was loaded, or let go of, since a time."""
+        lives = [handle._record.lifecycle for handle in self._registry.handles()]
+        return any(life.state == "loading" or (life.story and life.since >= time) for life in lives)
+
+
+def _grows(points: Sequence[tuple[float, float]], now: float) -> bool:
+    """Tell whether a value has grown in each of the last minutes, about as much."""
+    levels = []
+    for back in range(_MINUTES, -1, -1):
+        end = now - 60.0 * back
+        minute = [value for at, value in points if end - 60.0 < at <= end]
+        if not minute:
+            return False
+        levels.append(median(minute))
+    rises = [after - before for before, after in pairwise(levels)]
+    return min(rises) > 0 and min(rises) >= _EVENLY * sum(rises) / len(rises)
 
 
 def _failing(history: History, now: float) -> dict[tuple[tuple[str, str], ...], float]:
@@ -139,15 +176,18 @@ DEFAULT_RULES = (
         suggest="%grym unload what is not needed, now: at 100 % the kernel is killed",
         words="95 % of the memory is in use",
     ),
-    Rule(
-        *("memory ahead", "kernel.memory.share"),
-        above=0.95,
-        within=_AHEAD_SECONDS,
-        window=_TREND_SECONDS,
+)
+
+
+def rules_of(memory: KernelMemory) -> tuple[Rule, ...]:
+    """Return what anybody wants to know of, with what only this one knows."""
+    ahead = Rule(
+        *("memory ahead", memory.minutes_left),
+        below=_AHEAD_MINUTES,
         for_seconds=10.0,
         clear_seconds=60.0,
         inhibited_by=("memory", "memory limit"),
-        suggest="look for what grows: %grym mem",
+        suggest="so many minutes are left: look for what grows, %grym mem",
         words="the memory's limit is reached in 15 minutes",
-    ),
-)
+    )
+    return (*DEFAULT_RULES, ahead)

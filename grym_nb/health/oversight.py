@@ -13,7 +13,7 @@ from grym_nb.errors import StateError
 from grym_nb.events import StateChanged
 from grym_nb.health.alerts import Alerts
 from grym_nb.health.channels import log
-from grym_nb.health.gauges import DEFAULT_RULES, KernelMemory, write_gauges
+from grym_nb.health.gauges import KernelMemory, rules_of, write_gauges
 from grym_nb.health.guarded import Guarded
 from grym_nb.health.monitor import HealthMonitor
 from grym_nb.health.recovery import Recovery
@@ -71,10 +71,11 @@ class Oversight:
             look_seconds=look_seconds or _LOOK_SECONDS,
             ping_seconds=ping_seconds,
         )
-        self.monitor.looks.append(KernelMemory(ports.resources, self.history, ports.metrics))
+        memory = KernelMemory(registry, self.history)
+        self.monitor.looks.append(memory)
         self.recovery = Recovery(self.monitor, registry, policy=recovery, policies=recoveries)
         self.alerts = Alerts(
-            self.history, DEFAULT_RULES, clock=ports.clock, events=ports.events, channels=[log]
+            self.history, rules_of(memory), clock=ports.clock, events=ports.events, channels=[log]
         )
         self._lock = threading.Lock()
         self._entries: tuple[Entry, ...] = ()

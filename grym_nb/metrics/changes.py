@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from grym_nb.metrics.seasons import Point, Season, median, season, spread, thinned
 
-__all__ = ["Account", "Change", "Spike", "account", "changes", "dependence", "spikes", "steps_of"]
+__all__ = ["Account", "Change", "Spike", "account", "around", "changes", "dependence", "spikes", "steps_of"]
 
 _MOST = 200  # points that are weighed
 _LEAST = 8
@@ -98,7 +98,7 @@ def spikes(points: Sequence[Point]) -> list[Spike]:
     kept = thinned(points, len(points))
     if len(kept) < 2 * _NEAR + 1:
         return []
-    usual = _usual(kept)
+    usual = around(kept)
     far = [value - its for (_, value), its in zip(kept, usual, strict=True)]
     sizes = sorted(map(abs, far))
     # The tails count too: in skewed noise a large value is nothing special.
@@ -278,13 +278,13 @@ def _tamed(points: list[Point]) -> list[Point]:
     """Return points without those far from all around them."""
     if len(points) < 2 * _NEAR + 1:
         return points
-    far = [value - its for (_, value), its in zip(points, _usual(points), strict=True)]
+    far = [value - its for (_, value), its in zip(points, around(points), strict=True)]
     # On a slope most are what is around them: those that are not say how far apart values lie.
     scale = max(spread(far), sorted(map(abs, far))[int(0.8 * len(far))] / 1.282, _floor(points))
     return [point for point, its in zip(points, far, strict=True) if abs(its) <= _WILD * scale]
 
 
-def _usual(points: Sequence[Point]) -> list[float]:
+def around(points: Sequence[Point]) -> list[float]:
     """Return the median of what is around each point."""
     values = [value for _, value in points]
     found = []

@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import copysign, inf, sqrt
 from typing import Literal
 
-from grym_nb.metrics.changes import Account, Change, Spike, account, dependence, spikes, steps_of
+from grym_nb.metrics.changes import Account, Change, Spike, account, around, dependence, spikes, steps_of
 from grym_nb.metrics.seasons import Point, median, spread, thinned
 
 __all__ = ["Kind", "Reach", "Shape", "Trend", "classify", "time_to", "trend"]
@@ -31,6 +31,10 @@ _STEADY = 0.02  # noise of a steady series, as a share of its level
 _SHARP = 3.0  # a fall at once, in spreads of what the value changes by from point to point
 _DEEP = 0.35  # of the deepest fall
 _TEETH = 3  # such falls make a saw
+_TELLING = 16  # points that say where something is going
+_STEEP = 0.15  # of the moves of a staircase are its steps, at most
+_FAR = 4.0  # how far it has to have come, in what its other moves may add up to by chance
+_FLAT = 0.25  # of the way is what the other moves come to
 _SILENT = 5.0  # usual gaps without a point
 _UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -121,14 +125,19 @@ def trend(points: Sequence[Point]) -> Trend | None:
 def time_to(points: Sequence[Point], limit: float) -> Reach | None:
     """Return when a series reaches a limit, from above or from below; None when it is not on its way there.
 
-    What takes ten times as long as it has gone that way by now is too far to tell, and so None too.
+    What takes ten times as long as it has gone that way by now is too far to tell, and so None too; neither
+    do 15 points or a staircase, flat but for a few steps, say where it is going.
 
     >>> time_to([(float(at), float(at)) for at in range(60)], 99.0).told
     'in about 40 s'
     >>> time_to([(float(at), 1.0 if at < 30 else 50.0) for at in range(60)], 99.0)
     """
-    found = trend(points)
-    return None if found is None else _reach(found, limit)
+    best = account(points)
+    found = _trend(best)
+    reach = None if found is None else _reach(found, limit)
+    if found is None or reach is None or reach.late <= 0:
+        return reach
+    return None if len(points) < _TELLING or _is_staircase(best, found) else reach
 
 
 def classify(points: Sequence[Point], *, now: float | None = None) -> Shape | None:
@@ -268,6 +277,20 @@ def _is_saw(best: Account) -> bool:
     sharp = max(_SHARP * spread(moves), -_DEEP * min(moves))
     falls, climbs = sum(move < -sharp for move in moves), sum(move > sharp for move in moves)
     return falls >= max(_TEETH, 2 * climbs)
+
+
+def _is_staircase(best: Account, found: Trend) -> bool:
+    """Whether it rises (or falls) in a few steps, and goes nowhere in between."""
+    points = [point for point in best.points if point[0] >= found.since]
+    level = around(points)
+    moves = sorted([after - before for before, after in pairwise(level)])
+    cut = int(_STEEP * len(moves))
+    if not cut:
+        return False
+    # As many falls are left out as rises: noise goes as far up as down.
+    rest = moves[cut:-cut]
+    doubt = spread(rest) * sqrt(len(moves))
+    return abs(found.rise) > _FAR * doubt and sum(rest) / found.rise * len(moves) / len(rest) < _FLAT
 
 
 def _usual_gap(points: Sequence[Point]) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from grym_nb.hardening.pressure import Pressure
 from grym_nb.health.alerts import Notice
 from grym_nb.health.oversight import Oversight
 from grym_nb.health.rules import Rule
@@ -104,6 +106,53 @@ def test_what_was_pending_when_it_went_to_rest_begins_anew(
     assert not told
     seconds(driven, clock, 120)
     assert [one.rule for one in told] == ["long queue"]
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [((60, 30, 0.3),), ((60, 10, 0.12), (180, 10, 0.12), (300, 10, 0.12), (420, 10, 0.12))],
+    ids=["a long load", "four loads"],
+)
+def test_what_is_loaded_is_no_growth(
+    driven: ServiceRegistry,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    loads: tuple[tuple[int, int, float], ...],
+) -> None:
+    rng, share = random.Random(5), [0.2]
+    monkeypatch.setattr(
+        driven.ports.resources, "pressure", lambda: Pressure(int(share[0] * 1e9), 10**9, "test")
+    )
+    watch = Oversight(driven, look_seconds=5.0)
+    driven.register("net", Net).load()
+    for second in range(540):
+        grown = sum(size * min(max((second - at) / took, 0.0), 1.0) for at, took, size in loads)
+        share[0] = 0.2 + grown + rng.gauss(0, 0.001)
+        seconds(driven, clock, 1)
+        assert not watch.monitor.system().reasons and not watch.alerts.active
+    watch.close()
+
+
+def test_growth_right_after_a_load_is_ignored_and_what_goes_on_is_told(
+    driven: ServiceRegistry, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = [0.2]
+    monkeypatch.setattr(
+        driven.ports.resources, "pressure", lambda: Pressure(int(share[0] * 1e9), 10**9, "test")
+    )
+    watch = Oversight(driven, look_seconds=5.0)
+    net = driven.register("net", Net).load()
+    for second in range(600):
+        if second == 240:
+            net.reload()
+        share[0] += 0.0008
+        seconds(driven, clock, 1)
+        if second < 500:
+            assert not watch.monitor.system().reasons
+    assert "memory limit in about" in watch.monitor.system().reasons[0]
+    [alert] = watch.alerts.active
+    assert alert.rule == "memory ahead" and alert.told.endswith("below 15")
+    watch.close()
 
 
 def test_where_nobody_is_to_be_judged_a_question_begins_nothing() -> None:

@@ -117,6 +117,34 @@ def test_what_is_flat_by_now_is_not_on_its_way(shape: Callable[[int], float], se
     assert time_to(series(shape, seed=seed), 100.0) is None
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_staircase_of_loads_is_not_on_its_way_to_the_limit(seed: int) -> None:
+    rng = random.Random(seed)
+    steps = sorted(rng.sample(range(5, 110), 4))
+
+    def share(at: int) -> float:  # each takes ten seconds
+        return 0.2 + sum(0.15 * min(max((at - step) / 2, 0.0), 1.0) for step in steps)
+
+    points = [(5.0 * at, share(at) + rng.gauss(0, 0.002)) for at in range(120)]
+    found = time_to(points, 0.95)
+    assert found is None or found.likely > 900
+    falling = [(time, 1.0 - value) for time, value in points]
+    assert (time_to(falling, 0.05) is None) == (found is None)
+
+
+def test_many_small_steps_are_growth() -> None:
+    points = [(5.0 * at, 0.2 + 0.02 * (at // 4)) for at in range(120)]
+    found = time_to(points, 0.95)
+    assert found is not None and found.likely == pytest.approx(175.0, rel=0.1)
+
+
+def test_a_few_points_do_not_say_where_it_is_going() -> None:
+    points = [(5.0 * at, 0.3 * (at >= 6)) for at in range(10)]
+    assert time_to(points, 0.95) is None
+    assert time_to([(float(at), float(at)) for at in range(15)], 30.0) is None
+    assert time_to([(float(at), float(at)) for at in range(16)], 30.0) is not None
+
+
 def test_what_is_too_far_ahead_is_not_told() -> None:
     points = series(lambda at: 0.5 * at, noise=0.1)
     near, far = time_to(points, 59.5 + 0.5 * 1100), time_to(points, 59.5 + 0.5 * 1300)
