@@ -67,11 +67,11 @@ class Lately:
         self._all = history.stretch("service.call.seconds", window)
         self._parted = parted(self._all, "service")
 
-    def of(self, name: str, known: float) -> tuple[float, dict[str, Window], float | None]:
+    def of(self, name: str, known: float) -> tuple[float, dict[str, Window], Stretch | None]:
         """Return the calls of a service over the shortest time with enough of them, by how they ended.
 
-        It is `known` for so many seconds: what was before says nothing. With them come the seconds, and what
-        the third slowest of the answered calls took, where they are few.
+        It is `known` for so many seconds: what was before says nothing. With them come the seconds, and the
+        answered ones, where they are too few for a p95.
         """
         whole = self._parted.get(name)
         if whole is None:
@@ -84,8 +84,7 @@ class Lately:
             found = {outcome: its for outcome, its in found.items() if its.count}
             if sum([its.count for its in found.values()]) >= _ENOUGH:
                 break
-        third = _third(ended["ok"]) if "ok" in found and found["ok"].count < _MANY else None
-        return seconds, found, third
+        return seconds, found, ended["ok"] if "ok" in found and found["ok"].count < _MANY else None
 
     def waited_out(self, name: str, seconds: float) -> int:
         """Return how many calls of a service have spent their deadline waiting, over so many seconds."""
@@ -129,7 +128,7 @@ def vitals_of(
 ) -> Vitals:
     """Return what a service shows now; `watched` learns what is usual for it."""
     _keep_up(watched, record, now)
-    seconds, found, third = lately.of(record.name, now - watched.since)
+    seconds, found, few = lately.of(record.name, now - watched.since)
     answered = found.get("ok")
     waited_out = lately.waited_out(record.name, seconds) if _LATE in found else 0
     failed = failures({outcome: its.count for outcome, its in found.items()}, waited_out)
@@ -141,6 +140,8 @@ def vitals_of(
         watched.broken = f"{bad} of {good + bad} calls failed when it was last used{most}"
     elif fresh:
         watched.broken = ""
+    p95, usual = answered.p95 if answered is not None else None, _usual(watched, answered, fresh, now)
+    slower = p95 is not None and usual is not None and p95 > usual
     standing, _, why = breaker_of(record).partition(" for ")
     return Vitals(
         state=record.lifecycle.state,
@@ -150,9 +151,9 @@ def vitals_of(
         failed=bad,
         worst=worst,
         broken=watched.broken,
-        p95=answered.p95 if answered is not None else None,
-        third=third,
-        usual=_usual(watched, answered, fresh, now),
+        p95=p95,
+        third=_third(few) if slower and few is not None else None,
+        usual=usual,
         breaker=standing,
         breaker_why=why.partition(": ")[2],
         stuck=tuple(hanging(record, watched, now, others)),

@@ -205,5 +205,15 @@ def test_a_hang_in_another_service_is_that_ones(house: House) -> None:
         house.look()
     assert (inner.health, outer.health) == ("unhealthy", "degraded")
     assert "past its deadline, it waits for inner.ask" in outer._record.health_reason
+    inner.unload(timeout=0.0)
+    for _ in range(3):
+        house.look()
+    assert outer.health == "degraded", "what it waits for will not end, but nobody else is kept waiting"
+    waiting = outer.ask.submit()
+    until(lambda: outer._record.lane.waiting)
+    for _ in range(3):
+        house.look()
+    assert outer.health == "unhealthy", "only to let go of its model gives the slot back"
     gates.tell("go")
+    waiting.result(WAIT)
     until(lambda: not outer._record.lane.frames())

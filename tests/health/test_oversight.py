@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from grym_nb.errors import CallTimeout
 from grym_nb.hardening.pressure import Pressure
 from grym_nb.health.alerts import Notice
 from grym_nb.health.oversight import Oversight
@@ -16,7 +17,7 @@ from grym_nb.runtime import Runtime
 from grym_nb.services import ModelService, ServiceRegistry, task
 from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
-from tests.services.crowd import until
+from tests.services.crowd import WAIT, Gates, outcome, until
 
 
 class Net(ModelService):
@@ -25,6 +26,16 @@ class Net(ModelService):
     @task
     def ask(self) -> int:
         return 1
+
+
+class Held(ModelService):
+    """Waits for the test."""
+
+    gates: Gates
+
+    @task
+    def ask(self) -> None:
+        self.gates.hold()
 
 
 @pytest.fixture
@@ -106,6 +117,24 @@ def test_what_was_pending_when_it_went_to_rest_begins_anew(
     assert not told
     seconds(driven, clock, 120)
     assert [one.rule for one in told] == ["long queue"]
+
+
+def test_a_queue_alone_is_no_failing_service(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight
+) -> None:
+    gates = Gates()
+    net = driven.register("net", Held)
+    with net.use() as model:
+        model.gates = gates
+    first = net.ask.submit()
+    gates.wait("in")
+    calls = [net.ask.with_(timeout=1.0).submit() for _ in range(8)]
+    seconds(driven, clock, 50)
+    assert all(isinstance(outcome(call), CallTimeout) for call in calls)
+    assert net.metrics().errors == {"call.timeout": 8}
+    assert net.health == "healthy" and not watch.alerts.active
+    gates.tell("go")
+    first.result(WAIT)
 
 
 @pytest.mark.parametrize(
