@@ -179,7 +179,7 @@ class HealthMonitor:
         vitals = Vitals(
             state=record.lifecycle.state,
             reason=story[-1].reason if story else "",
-            stuck=tuple(hanging(record, watched, now, self._records)),
+            stuck=tuple([one for one in hanging(record, watched, now, self._records) if not one.behind]),
             slots=record.spec.concurrency,
         )
         return "; ".join([sign.told for sign in signs_of(vitals, self._signs)])
@@ -287,12 +287,13 @@ class HealthMonitor:
 
     def _forget_removed(self) -> None:
         """Forget the services that are gone: also those that went while they were looked at."""
-        for name in [name for name in self._watched.copy() if name not in self._registry]:
-            self._forget(name)
+        known = {*self._judges.copy(), *self._watched.copy(), *self._pings.copy(), *self._story.copy()}
+        for name in known:
+            if name not in self._registry:
+                self._forget(name)
 
     def _forget(self, name: str) -> None:
-        # The watched one last: by that it is known that there is something to forget.
-        for known in (self._judges, self._pings, self._story, self._watched):
+        for known in (self._judges, self._watched, self._pings, self._story):
             known.pop(name, None)
 
     # -- pings -------------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ class HealthMonitor:
     def _wait_for_answer(self, record: ServiceRecord, watched: Watched, now: float) -> None:
         """Count each deadline that passes without an answer; a ping that waits for a thread has none."""
         asked = self._pings.get(record.name)
-        if asked is None or not asked.runs or asked.began is None:
+        if asked is None or not asked.runs or asked.began is None or asked.loads != record.loads:
             return
         if now - asked.began > self.ping_timeout * (asked.missed + 1):
             asked.missed += 1
@@ -361,7 +362,7 @@ class HealthMonitor:
     def _judge_system(self, now: float) -> None:
         signs = self._of_services()
         for look in tuple(self.looks):
-            signs += self._guarded(f"{named(look)}, asked for signs,", look, now) or ()
+            signs += self._guarded(f"{named(look)}, asked for signs,", _all_of, look, now) or ()
         signs.sort(key=lambda sign: -sign.level)
         before = self._system.health
         after = self._system.look(now, tuple(signs))
@@ -385,6 +386,10 @@ class HealthMonitor:
                 full = many or record.spec.priority >= CRITICAL
                 found.append(Sign(kind, level if full else DEGRADED, told, certain=True))
         return found
+
+
+def _all_of(look: Callable[[float], Iterable[Sign]], now: float) -> list[Sign]:
+    return list(look(now))
 
 
 def _means(record: ServiceRecord) -> bool:

@@ -121,7 +121,7 @@ class Oversight:
 
     def _second(self) -> None:
         self._guarded("the lag of the loop", self.lag.step)
-        self.history.step()
+        self._guarded("the history of the metrics", self.history.step)
 
     def _keep(self) -> None:
         if self.kept is not None:

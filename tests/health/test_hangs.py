@@ -133,6 +133,9 @@ def test_another_model_is_asked_though_the_one_before_still_hangs(house: House) 
     net.load()
     with net.use() as model:
         pass
+    for _ in range(4):
+        house.look()
+        assert net.health == "healthy", net._record.health_reason
     house.look(31)
     until(lambda: model.pings == 1)
     gates.tell("go")
@@ -205,6 +208,7 @@ def test_a_hang_in_another_service_is_that_ones(house: House) -> None:
         house.look()
     assert (inner.health, outer.health) == ("unhealthy", "degraded")
     assert "past its deadline, it waits for inner.ask" in outer._record.health_reason
+    assert "past its deadline" in house.monitor.stands("inner") and not house.monitor.stands("outer")
     inner.unload(timeout=0.0)
     for _ in range(3):
         house.look()
