@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 from zlib import crc32
 
-from grym_nb.errors import MissingExtra
+from grym_nb.errors import MissingExtra, ValidationError
+from grym_nb.metrics.given import number
 from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
 from grym_nb.metrics.series import Counter, Metrics, Sample
 
@@ -174,9 +175,9 @@ class Collector:
             for row in family.rows:
                 tags = {labels[key]: _sound(value) for key, value in row.tags}
                 for suffix, label, numbers in _points(row):
-                    for at, number in numbers:
+                    for at, one in numbers:
                         more = {label: at} if label else {}
-                        found.add_sample(family.name + suffix, {**tags, **more}, _float(number))
+                        found.add_sample(family.name + suffix, {**tags, **more}, _float(one))
             yield found
 
     def describe(self) -> tuple[Metric, ...]:
@@ -199,7 +200,20 @@ class Collector:
 
 
 def _samples(source: Metrics | Iterable[Sample]) -> Iterable[Sample]:
-    return source.snapshot() if isinstance(source, Metrics) else source
+    if isinstance(source, Metrics):
+        return source.snapshot()
+    return [sample for sample in source if _is_figure(sample.value)]
+
+
+def _is_figure(value: Any) -> bool:
+    """Tell whether a value can be written: a sample that somebody made may hold anything."""
+    if value is None or isinstance(value, (int, float, HistogramSnapshot)):
+        return True
+    try:
+        number(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _families(source: Metrics | Iterable[Sample], summary: bool) -> Iterator[_Family]:

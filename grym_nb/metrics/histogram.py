@@ -11,6 +11,8 @@ from math import ceil, frexp, inf, ldexp
 from sys import float_info
 from typing import ClassVar
 
+from grym_nb.metrics.given import number, refusal
+
 __all__ = ["Frozen", "Histogram", "HistogramSnapshot"]
 
 _SUB = 32  # linear buckets in each power of two
@@ -60,9 +62,9 @@ class Histogram:
     def record(self, value: float) -> None:
         """Count `value`. Negative, infinite and undefined ones raise ValueError."""
         if type(value) is not float:
-            value = float(value)  # a NumPy scalar would make a slow one of the sum
+            value = number(value)
         if not 0.0 <= value <= _MOST:
-            raise ValueError(f"a histogram takes finite values of zero and more, not {value!r}")
+            raise refusal("value", value, "finite values of zero and more")
         if value:
             fraction, exponent = frexp(value)  # 0.5 <= fraction < 1
             bucket = exponent * _SUB + int(fraction * _TWICE)

@@ -7,17 +7,29 @@ minutes. A histogram keeps what each of its buckets grew by, so that percentiles
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from typing import Any, NamedTuple, TypeAlias
 
 from grym_nb.clock import Clock, monotonic
-from grym_nb.errors import ConfigError, Problem
+from grym_nb.errors import ConfigError, Problem, closest
 from grym_nb.metrics.histogram import Frozen, Histogram
 from grym_nb.metrics.series import Counter, Gauge, Metrics
 from grym_nb.metrics.slots import BucketSlots, NumberSlots, Slots, Timeline
-from grym_nb.metrics.window import Figure, Kind, Seen, Stretch, Tags, Window, join
+from grym_nb.metrics.window import (
+    Figure,
+    Kind,
+    Seen,
+    Stretch,
+    Tags,
+    Window,
+    check_figure,
+    check_seconds,
+    join,
+)
 
 __all__ = ["LADDER", "History", "Wanted", "accepts"]
 
@@ -36,16 +48,17 @@ _KINDS: Mapping[type, Kind] = {Counter: "counter", Gauge: "gauge", Histogram: "h
 class _Track:
     """One series: what it was when it was last looked at, and its slots of each width."""
 
-    __slots__ = ("begun", "gone", "key", "kind", "last", "moved", "series", "slots")
+    __slots__ = ("begun", "gone", "key", "kind", "last", "moved", "said", "series", "slots")
 
     def __init__(self, key: _Key, series: _Series, ladder: Iterable[tuple[float, int]], now: float) -> None:
         self.key = key
         self.series = series
         self.kind: Kind = _KINDS[type(series)]
-        self.slots = [_slots(self.kind, most) for _, most in ladder]
+        self.slots = [_slots(self.kind) for _ in ladder]
         self.last: Any = None
         self.begun = now
         self.moved: float | None = None  # when anything was last counted
+        self.said = 0  # how often somebody had said what a gauge is
         self.gone: float | None = None  # since when nobody can see it any more
 
     def look(self) -> Any:
@@ -58,6 +71,13 @@ class _Track:
         value = series.value
         grown, self.last = float(value - (self.last or 0)), value
         return (grown,) if grown else None
+
+    def again(self) -> bool:
+        """Tell whether somebody has said what a gauge is since this was last asked, changed or not."""
+        if not isinstance(self.series, Gauge):
+            return False
+        before, self.said = self.said, self.series.said
+        return before != self.said
 
     def _of_gauge(self, series: Gauge) -> Any:
         value = series.value
@@ -101,11 +121,17 @@ class History:
     """
 
     def __init__(
-        self, metrics: Metrics, *, clock: Clock = monotonic, ladder: Sequence[tuple[float, int]] = LADDER
+        self,
+        metrics: Metrics,
+        *,
+        clock: Clock = monotonic,
+        wall: Clock = time.time,
+        ladder: Sequence[tuple[float, int]] = LADDER,
     ) -> None:
         _check(ladder)
         self._metrics = metrics
         self._clock = clock
+        self._wall = wall
         self._ladder = tuple(ladder)
         self._lock = threading.Lock()
         self._tracks: dict[_Key, _Track] = {}
@@ -135,8 +161,9 @@ class History:
             if track is None or track.series is not series:
                 track = self._begin(key, series, now)
             came = track.look()
-            if came is not None:
+            if track.again() or came is not None:
                 track.moved = now
+            if came is not None:
                 held[track] = join(track.kind, held[track], came) if track in held else came
         if len(self._tracks) != len(there):
             self._forget(there, now)
@@ -157,7 +184,7 @@ class History:
             wider = self._open[rung + 1] if rung + 1 < len(self._lines) else None
             over, self._open[rung] = self._open[rung], {}
             for track, part in over.items():
-                track.slots[rung].add(line.open, part)
+                track.slots[rung].add(line.open, part, line.first)
                 if wider is not None:
                     wider[track] = join(track.kind, wider[track], part) if track in wider else part
             line.close(self._stepped)
@@ -177,7 +204,8 @@ class History:
 
         A tag's value may be one, several, or a function: ``outcome=lambda one: one != "ok"``.
         """
-        return self.stretch(name, seconds, **tags).window(name)
+        found = self.stretch(name, seconds, **tags).window(name)
+        return found if found.kind is not None else replace(found, near=self._near(name, tags))
 
     def by(self, name: str, tag: str, seconds: float, /, **tags: Wanted) -> dict[str, Window]:
         """Return the same for each value of one tag; values of which nothing came are left out."""
@@ -195,13 +223,19 @@ class History:
     ) -> list[tuple[float, float]]:
         """Return a figure over time, oldest first: when each slot ended, and what it was in it.
 
-        The slots are the narrowest that reach so far back. "value" is what a gauge was, or what came of all
-        else; where nothing came, a gauge is as it was before.
+        The times are times of day (UNIX seconds). The slots are the narrowest that reach so far back. "value"
+        is what a gauge was, or what came of all else; where nothing came, a gauge is as it was before.
         """
-        return self.stretch(name, seconds, **tags).points(figure)
+        check_figure(figure)
+        shift = self._wall() - self._clock()
+        return [(at + shift, value) for at, value in self.stretch(name, seconds, **tags).points(figure)]
 
     def stretch(self, name: str, seconds: float, /, **tags: Wanted) -> Stretch:
-        """Return all that is known of these series over the last so many seconds, to be asked or cut."""
+        """Return all that is known of these series over the last so many seconds, to be asked or cut.
+
+        Where nobody has stepped for so long, nothing is known.
+        """
+        check_seconds(seconds, self._reach)
         since = self._clock() - seconds
         tracks = self._matching(name, tags)
         with self._lock:
@@ -209,6 +243,8 @@ class History:
             number, times = self._lines[rung].after(since)
             taken = self._taken(tracks, rung, number)
             end = self._stepped
+        if end <= since:
+            return Stretch((), ())
         return Stretch([*times, end], [_seen(one, number, len(times) - 1) for one in taken])
 
     def closed(self, rung: int, number: int) -> tuple[int, Sequence[float], list[tuple[str, Seen]]]:
@@ -242,6 +278,10 @@ class History:
         moved = [track.moved for track in self._matching(name, tags) if track.moved is not None]
         return self._clock() - max(moved) if moved else None
 
+    def knows(self, name: str, /, **tags: Wanted) -> bool:
+        """Tell whether there is such a series."""
+        return any(track.gone is None for track in self._matching(name, tags))
+
     @property
     def clock(self) -> Clock:
         """The clock that its times are of."""
@@ -256,6 +296,23 @@ class History:
         return f"<History: {len(self._tracks)} series>"
 
     # -- inside ------------------------------------------------------------------------------------
+
+    @property
+    def _reach(self) -> float:
+        width, most = self._ladder[-1]
+        return width * most
+
+    def _near(self, name: str, tags: Mapping[str, Wanted]) -> str:
+        """Return what there is instead of series of which nothing is known."""
+        there = {track.key[0] for track in self._tracked()}
+        if name not in there:
+            return f"there is no series of that name yet.{closest(name, there)}"
+        if not self._matching(name, tags):
+            known = sorted(
+                {tag for track in self._tracked() if track.key[0] == name for tag, _ in track.key[1]}
+            )
+            return f"there is none with these tags; its tags are {', '.join(known) or 'none'}"
+        return "nobody has stepped the history meanwhile"
 
     def _tracked(self) -> Sequence[_Track]:
         with self._lock:
@@ -290,8 +347,8 @@ class History:
         return part
 
 
-def _slots(kind: Kind, most: int) -> Slots:
-    return BucketSlots(most) if kind == "histogram" else NumberSlots(most, 3 if kind == "gauge" else 1)
+def _slots(kind: Kind) -> Slots:
+    return BucketSlots() if kind == "histogram" else NumberSlots(3 if kind == "gauge" else 1)
 
 
 def _seen(taken: _Taken, number: int, last: int) -> Seen:

@@ -22,9 +22,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from grym_nb.clock import Clock
-from grym_nb.errors import ConfigError, Problem
+from grym_nb.errors import ConfigError, Problem, StorageError
 from grym_nb.metrics.history import History, Wanted, accepts
-from grym_nb.metrics.window import KINDS, Figure, Kind, Seen, Stretch, Tags, Window, join
+from grym_nb.metrics.window import (
+    KINDS,
+    Figure,
+    Kind,
+    Seen,
+    Stretch,
+    Tags,
+    Window,
+    check_figure,
+    check_seconds,
+    join,
+)
 from grym_nb.render import size
 from grym_nb.sizes import parse_size
 
@@ -120,10 +131,12 @@ class Kept:
         self, name: str, seconds: float, /, *, figure: Figure = "value", **tags: Wanted
     ) -> list[tuple[float, float]]:
         """Return a figure over time, oldest first, by time of day; times in which no kernel ran have none."""
+        check_figure(figure)
         return self.stretch(name, seconds, **tags).points(figure)
 
     def stretch(self, name: str, seconds: float, /, **tags: Wanted) -> Stretch:
         """Return all that the folder has of these series over the last so many seconds."""
+        check_seconds(seconds)
         since = self._wall() - seconds
         found = _Reading(name, accepts(tags), since)
         for path in _files(self._folder):
@@ -151,17 +164,30 @@ class Kept:
         return len(times) - 1
 
     def _append(self, slot: _Slot, at: int, series: list[tuple[str, Seen]]) -> None:
-        """Put a slot into the file, or into the next one where it is full."""
-        data = b"" if self._file is None else self._file.lines(slot)
-        if self._file is None or self._file.bytes + len(data) > self._most // _FILES:
-            self._file = _File(self._folder / f"{round(slot.begin * 1e6):016d}-{os.getpid()}.jsonl")
-            levels = {_key(name, one): _before(one, at) for name, one in series}
-            data = self._file.lines(slot, levels)
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files = list(_files(self._folder))
-        while files and _bytes_of(files) + len(data) > self._most:
-            files.pop(0).unlink(missing_ok=True)
+        """Put a slot into the file, or into the next one where it is full, or where somebody took it away."""
+        if self._file is not None and self._file.is_whole():
+            data = self._file.lines(slot)
+            fits = self._file.bytes + len(data) <= self._most // _FILES
+            if fits and self._make_room(len(data)) and self._file.put(data):
+                return
+        self._file = _File(self._folder / f"{round(slot.begin * 1e6):016d}-{os.getpid()}.jsonl")
+        data = self._file.lines(slot, {_key(name, one): _before(one, at) for name, one in series})
+        if len(data) > self._most:
+            told = f"{len(series)} series take {size(len(data))}, and {size(self._most)} may be kept"
+            raise StorageError(f"{told}: set metrics_bytes= higher", hint="")
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_room(len(data))
         self._file.put(data)
+
+    def _make_room(self, more: int) -> bool:
+        """Let the oldest files go until so many bytes fit; tell whether our own is still there."""
+        files = list(_files(self._folder))
+        there = True
+        while files and _bytes_of(files) + more > self._most:
+            gone = files.pop(0)
+            gone.unlink(missing_ok=True)
+            there = there and self._file is not None and gone != self._file.path
+        return there
 
     def _fail(self, error: OSError) -> None:
         self._file = None  # the next try begins another: this one may end within a line
@@ -192,17 +218,31 @@ class _File:
         rows.append([slot.end, slot.begin, parts])
         return "".join([json.dumps(row, separators=(",", ":")) + "\n" for row in rows]).encode()
 
-    def put(self, data: bytes) -> None:
-        """Append lines, all of them or, where the disk lets us, none."""
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self.bytes else os.O_TRUNC)
+    def is_whole(self) -> bool:
+        """Tell whether what was written is there: another kernel may have made room, or somebody by hand."""
         try:
-            with os.fdopen(os.open(self.path, flags, 0o600), "wb") as file:
+            return self.path.stat().st_size == self.bytes
+        except FileNotFoundError:
+            return False
+
+    def put(self, data: bytes) -> bool:
+        """Append lines, all of them or, where the disk lets us, none; tell whether the file is there."""
+        flags = os.O_WRONLY | (os.O_APPEND if self.bytes else os.O_CREAT | os.O_TRUNC)
+        try:
+            opened = os.open(self.path, flags, 0o600)
+        except FileNotFoundError:
+            if not self.bytes:
+                raise
+            return False
+        try:
+            with os.fdopen(opened, "wb") as file:
                 file.write(data)
         except OSError:
             with suppress(OSError):
                 os.truncate(self.path, self.bytes)
             raise
         self.bytes += len(data)
+        return True
 
 
 def _slots(times: Sequence[float], series: list[tuple[str, Seen]], shift: float) -> list[_Slot]:

@@ -48,7 +48,11 @@ class LoopLag:
         self._loop, self._every = loop, every
         self._run = run = object()
         self._due = self._clock()
-        loop.call_soon_threadsafe(_tick, ref(self), run)
+        try:
+            loop.call_soon_threadsafe(_tick, ref(self), run)
+        except BaseException:  # the loop is closed
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Measure no more. Idempotent; a callback that is under way does nothing."""
@@ -57,8 +61,9 @@ class LoopLag:
     def lag(self) -> float | None:
         """Return how late the loop is: now, when it is silent, else when it was last measured.
 
-        None when nothing was measured yet, or any more.
+        None when nothing was measured yet, or any more: a loop that has ended is not late.
         """
+        self._see_to_its_end()
         due, last = self._due, self._last
         silent = 0.0 if due is None else self._clock() - due
         if silent > 0 and silent > (last or 0.0):
@@ -86,12 +91,21 @@ class LoopLag:
 
     # -- on the loop -------------------------------------------------------------------------------
 
+    def _see_to_its_end(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        if loop.is_closed():
+            self.stop()
+        elif self._last is not None and not loop.is_running():
+            self._due = None  # nobody waits for it now; when it goes on, that was no lag
+
     def _ran(self, run: object) -> None:
         loop, due = self._loop, self._due
-        if run is not self._run or loop is None or due is None:
+        if run is not self._run or loop is None:
             return
         now = self._clock()
-        self._last = late = max(0.0, now - due)
+        self._last = late = 0.0 if due is None else max(0.0, now - due)
         with self._lock:
             self._note(now, late)
         self._due = now + self._every

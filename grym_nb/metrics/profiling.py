@@ -75,6 +75,7 @@ class Profile:
         self._token: Token[Profile | None] | None = None
         self._not_kept_by: Profile | None = None
         self._else_seconds = 0.0  # what those that are left out took
+        self._ended: Callable[[Profile], None] | None = None
 
     @property
     def own_seconds(self) -> float | None:
@@ -94,11 +95,12 @@ class Profile:
     def __enter__(self) -> Self:
         if self._token is not None:
             raise StateError(f"the profile {self.name!r} has begun already", hint="make one for each block")
+        # The reading first: Ctrl-C in it must not leave a block that has not begun around all later ones.
+        self._before = self._read(True)
         parent = _current.get()
         if parent is not None and parent._after is None:
             parent._adopt(self)
         self._token = _current.set(self)
-        self._before = self._read(True)
         return self
 
     def __exit__(
@@ -112,13 +114,19 @@ class Profile:
             self._not_kept_by._else_seconds += self.cost.seconds
         with suppress(ValueError):  # a coroutine may be closed from another context
             _current.reset(self._token)
+        if self._ended is not None:
+            self._ended(self)
 
     def __call__(self, function: F, /) -> F:
         """Return the function, each call of which is measured."""
 
         def begin() -> Profile:
-            found.last_profile = one = Profile(self.name, read=self._read)
+            one = Profile(self.name, read=self._read)
+            one._ended = ended
             return one
+
+        def ended(one: Profile) -> None:
+            found.last_profile = one  # at its end: of calls within calls the outermost is the last to end
 
         found: Any = around(function, begin)
         found.last_profile = None

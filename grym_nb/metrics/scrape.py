@@ -32,6 +32,7 @@ from grym_nb.clock import monotonic
 from grym_nb.errors import ConfigError, Problem
 from grym_nb.metrics.export import openmetrics, prometheus
 from grym_nb.metrics.series import Metrics
+from grym_nb.render import brief
 
 __all__ = ["Endpoint", "serve"]
 
@@ -58,13 +59,16 @@ def serve(
     A client has `timeout` seconds for all of a request. `summary` is that of `prometheus`.
     """
     problems = []
+    given: object = metrics
+    if not isinstance(given, Metrics):
+        problems.append(Problem("metrics", brief(metrics), "a Metrics, such as grym.current().metrics"))
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 2**16:
         problems.append(Problem("port", repr(port), "0 for any, or a number up to 65535"))
     if token is not None and not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
         problems.append(
             Problem("token", "one with other characters, or empty", "visible ASCII without spaces")
         )
-    if not 0 < timeout < inf:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < inf:
         problems.append(Problem("timeout", repr(timeout), "a positive number of seconds"))
     if problems:
         raise ConfigError("metrics cannot be served", problems=problems)

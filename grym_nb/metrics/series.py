@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from sys import float_info
 from typing import Literal, TypeVar, cast
 
 from grym_nb.errors import ConfigError, Problem
+from grym_nb.metrics.given import number, refusal, text
 from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
 from grym_nb.metrics.tracking import Track
 
@@ -15,6 +17,7 @@ __all__ = ["Counter", "Gauge", "Metrics", "Sample"]
 
 _Kind = Literal["counter", "gauge", "histogram"]
 _Tags = tuple[tuple[str, str], ...]
+_MOST = float_info.max
 S = TypeVar("S", "Counter", "Gauge", Histogram)
 
 
@@ -28,9 +31,11 @@ class Counter:
         self._value: float = 0
 
     def add(self, n: float = 1) -> None:
-        """Add `n`, which may not be negative."""
-        if not n >= 0:
-            raise ValueError(f"a counter only grows: {n!r}")
+        """Add `n`, a finite number that is not negative."""
+        if type(n) is not int and type(n) is not float:
+            n = number(n, "n")
+        if not 0 <= n <= _MOST:
+            raise refusal("n", n, "a finite number from 0: a counter only grows")
         with self._lock:
             self._value += n
 
@@ -46,27 +51,39 @@ class Counter:
 class Gauge:
     """A number that goes up and down; its value is None until it was set or added to."""
 
-    __slots__ = ("_lock", "_value")
+    __slots__ = ("_lock", "_said", "_value")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._value: float | None = None
+        self._said = 0
 
     def set(self, value: float) -> None:
         """Make it `value`."""
+        if type(value) is not float and type(value) is not int:
+            value = number(value)
         # Locked, or an `add` that has read the old value would overwrite this one.
         with self._lock:
             self._value = value
+            self._said += 1
 
     def add(self, n: float = 1) -> None:
         """Add `n`, from 0 when nothing was set."""
+        if type(n) is not int and type(n) is not float:
+            n = number(n, "n")
         with self._lock:
             self._value = n if self._value is None else self._value + n
+            self._said += 1
 
     @property
     def value(self) -> float | None:
         """What it is now, None when nobody has said."""
         return self._value
+
+    @property
+    def said(self) -> int:
+        """How often anybody has said what it is."""
+        return self._said
 
     def __repr__(self) -> str:
         return "<Gauge: unset>" if self._value is None else f"<Gauge: {self._value:g}>"
@@ -156,13 +173,17 @@ class Metrics:
 
     def _get(self, name: str, tags: dict[str, str], kind: _Kind, make: Callable[[], S]) -> S:
         key = (name, _sorted(tags))
-        series = self._series.get(key)
+        try:
+            series = self._series.get(key)
+        except TypeError:  # a name that cannot be one
+            series = None
         if type(series) is not make:
             series = self._make(key, kind, make)
         return cast(S, series)
 
     def _make(self, key: tuple[str, _Tags], kind: _Kind, make: Callable[[], S]) -> S:
         name = key[0]
+        text(name, "name")
         with self._lock:
             known = self._kinds.setdefault(name, kind)
             if known != kind:

@@ -49,6 +49,11 @@ class Timeline:
         """Tell whether all that came since a time is in these slots."""
         return not self._first or self._times[0] <= time
 
+    @property
+    def first(self) -> int:
+        """The number of the oldest slot that is known."""
+        return self._first
+
     def after(self, time: float) -> tuple[int, Sequence[float]]:
         """Return the number of the first slot that ended after a time, and the times from its begin on."""
         at = max(bisect_right(self._times, time) - 1, 0)
@@ -63,27 +68,27 @@ class Timeline:
 class NumberSlots:
     """Some numbers for each slot in which they changed."""
 
-    __slots__ = ("_columns", "_most", "_numbers")
+    __slots__ = ("_columns", "_numbers")
 
-    def __init__(self, most: int, columns: int) -> None:
-        self._most = most
+    def __init__(self, columns: int) -> None:
         self._numbers = array("I")
         self._columns = [array("d") for _ in range(columns)]
 
-    def add(self, number: int, part: Numbers) -> None:
-        """Keep a slot; the oldest goes."""
+    def add(self, number: int, part: Numbers, oldest: int = 0) -> None:
+        """Keep a slot; those before the oldest go, but for the last of them: a gauge is what it was then."""
         self._numbers.append(number)
         for column, value in zip(self._columns, part, strict=True):
             column.append(value)
-        if len(self._numbers) > self._most + _SLACK:
-            del self._numbers[:_SLACK]
+        over = bisect_left(self._numbers, oldest) - 1
+        if over > 0:
+            del self._numbers[:over]
             for column in self._columns:
-                del column[:_SLACK]
+                del column[:over]
 
     def after(self, number: int) -> NumberSlots:
         """Return a copy of the slots from a number on, and of the last one before."""
         at = max(bisect_left(self._numbers, number) - 1, 0)
-        found = NumberSlots(self._most, 0)
+        found = NumberSlots(0)
         found._numbers = self._numbers[at:]
         found._columns = [column[at:] for column in self._columns]
         return found
@@ -95,10 +100,9 @@ class NumberSlots:
 class BucketSlots:
     """For each slot in which a histogram counted, the sum and the buckets that grew."""
 
-    __slots__ = ("_counts", "_firsts", "_most", "_numbers", "_sizes", "_steps", "_totals")
+    __slots__ = ("_counts", "_firsts", "_numbers", "_sizes", "_steps", "_totals")
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._numbers = array("I")
         self._totals = array("d")
         self._sizes = array("H")  # how many buckets are of each slot
@@ -106,8 +110,8 @@ class BucketSlots:
         self._steps = array("B")  # from one bucket to the next: most are neighbours, and take a byte
         self._counts = array("B")
 
-    def add(self, number: int, part: Grown) -> None:
-        """Keep a slot; the oldest goes."""
+    def add(self, number: int, part: Grown, oldest: int = 0) -> None:
+        """Keep a slot; those before the oldest go."""
         total, grown = part
         self._numbers.append(number)
         self._totals.append(total)
@@ -118,15 +122,16 @@ class BucketSlots:
         steps = [bucket - before for before, bucket in zip([first, *buckets], buckets, strict=False)]
         self._steps = _joined(self._steps, steps, "BHIQ")
         self._counts = _joined(self._counts, [grown[bucket] for bucket in buckets], "BHIQ")
-        if len(self._numbers) > self._most + _SLACK:
-            over = sum(self._sizes[:_SLACK])
-            del self._steps[:over], self._counts[:over], self._firsts[:_SLACK]
-            del self._numbers[:_SLACK], self._totals[:_SLACK], self._sizes[:_SLACK]
+        over = bisect_left(self._numbers, oldest)
+        if over:
+            buckets_over = sum(self._sizes[:over])
+            del self._steps[:buckets_over], self._counts[:buckets_over], self._firsts[:over]
+            del self._numbers[:over], self._totals[:over], self._sizes[:over]
 
     def after(self, number: int) -> BucketSlots:
         """Return a copy of the slots from a number on."""
         at = bisect_left(self._numbers, number)
-        found = BucketSlots(self._most)
+        found = BucketSlots()
         found._numbers, found._totals, found._sizes = self._numbers[at:], self._totals[at:], self._sizes[at:]
         flat = len(self._steps) - sum(found._sizes)
         found._firsts, found._steps, found._counts = (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from grym_nb.clock import Clock
 from grym_nb.errors import ConfigError, Problem, StateError
+from grym_nb.metrics.given import text
 from grym_nb.metrics.histogram import Histogram
 from grym_nb.render import brief
 
@@ -39,6 +40,7 @@ class Track:
     def __init__(
         self, metrics: Metrics, operation: str, tags: Mapping[str, str], *, timer: Clock = perf_counter
     ) -> None:
+        text(operation, "operation")
         if tags and not tags.keys().isdisjoint(_OURS):
             problems = [Problem(tag, repr(tags[tag]), "another name") for tag in _OURS if tag in tags]
             raise ConfigError("track() sets these tags itself", problems=problems)
@@ -90,7 +92,15 @@ def around(function: F, begin: Callable[[], AbstractContextManager[Any]]) -> F:
             problems=[problem],
             hint="use `with` inside of it, or decorate what goes through it",
         )
-    if inspect.iscoroutinefunction(function):
+    if not callable(function):
+        told = brief(getattr(function, "__func__", None) or getattr(function, "fget", None) or function)
+        problem = Problem("function", f"{type(function).__name__} of {told}", "a function")
+        raise ConfigError(
+            "only what can be called can be measured",
+            problems=[problem],
+            hint="put this decorator below @classmethod, @staticmethod or @property, next to the function",
+        )
+    if _is_async(function):
 
         @wraps(function)
         async def waits(*args: Any, **kwargs: Any) -> Any:
@@ -105,3 +115,8 @@ def around(function: F, begin: Callable[[], AbstractContextManager[Any]]) -> F:
             return function(*args, **kwargs)
 
     return cast(F, runs)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = None if inspect.isclass(function) else getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)

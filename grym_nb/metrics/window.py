@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
+from grym_nb.errors import Problem, ValidationError, closest
 from grym_nb.metrics.histogram import Frozen
+from grym_nb.render import brief
 
-__all__ = ["KINDS", "Figure", "Kind", "Seen", "Stretch", "Tags", "Window", "join"]
+__all__ = [
+    "FIGURES",
+    "KINDS",
+    "Figure",
+    "Kind",
+    "Seen",
+    "Stretch",
+    "Tags",
+    "Window",
+    "check_figure",
+    "check_seconds",
+    "join",
+]
 
 Figure = Literal["value", "rate", "count", "mean", "low", "high", "p50", "p95", "p99"]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 Kind = Literal["counter", "gauge", "histogram"]
 Tags: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -42,6 +57,17 @@ class Window:
     p50: float | None = None
     p95: float | None = None
     p99: float | None = None
+    near: str = field(default="", compare=False, repr=False)  # where there is no series: what there is
+
+    def __repr__(self) -> str:
+        if self.near:
+            return f"<Window of {self.name!r}: empty, {self.near}>"
+        told = [(figure, getattr(self, figure)) for figure in _SHOWN]
+        figures = ", ".join(f"{figure}={value:.6g}" for figure, value in told if value is not None)
+        return f"<Window of {self.name!r}: {self.kind}, {self.seconds:.6g} s, {figures}>"
+
+
+_SHOWN = ("count", "total", "rate", "last", "mean", "low", "high", "p50", "p95", "p99")
 
 
 class Seen(NamedTuple):
@@ -183,6 +209,27 @@ class Stretch:
                     yield at, changes[at]
             elif level is not None:
                 yield at, (level, level, level)
+
+
+# -- what is asked ----------------------------------------------------------------------------------------
+
+
+def check_figure(figure: Any) -> None:
+    """Refuse a figure that there is none of."""
+    if figure not in FIGURES:
+        problem = Problem(
+            "figure", brief(figure), f"one of {', '.join(FIGURES)}.{closest(str(figure), FIGURES)}"
+        )
+        raise ValidationError("there is no such figure", problems=[problem], hint="nothing was changed")
+
+
+def check_seconds(seconds: Any, most: float = inf) -> None:
+    """Refuse a time that cannot be looked back on."""
+    fits = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= most
+    if not fits:
+        told = f"seconds above 0, up to {most:g}" if most < inf else "seconds above 0"
+        problem = Problem("seconds", brief(seconds), f"{told}, such as 300")
+        raise ValidationError("nobody can look back so far", problems=[problem], hint="for 5 minutes say 300")
 
 
 # -- what came ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable
 from math import inf, nan
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -172,7 +173,8 @@ def _as_float(value: object) -> float:
 @pytest.mark.parametrize(("write", "parse"), FORMATS)
 @given(
     names=st.lists(
-        st.text("ab_.☃", max_size=3) | st.sampled_from(["a.count", "a_sum", "a.total"]), unique=True
+        st.text("ab_.☃", min_size=1, max_size=3) | st.sampled_from(["a.count", "a_sum", "a.total"]),
+        unique=True,
     )
 )
 def test_each_name_has_a_name_of_its_own_outside_whatever_its_kind(
@@ -480,3 +482,9 @@ def test_without_prometheus_client_the_line_that_installs_it_is_named(
     with pytest.raises(MissingExtra, match="needs that package, which is not installed") as caught:
         to_prometheus_collector(metrics)
     assert caught.value.hint == "pip install prometheus-client"
+
+
+@pytest.mark.parametrize("write", [prometheus, openmetrics, to_json, to_csv])
+def test_a_sample_that_is_no_number_is_left_out(write: Any) -> None:
+    odd: Any = Sample("odd", "gauge", (), "0.3 (best)")  # type: ignore[arg-type]
+    assert write([odd]) == write([])

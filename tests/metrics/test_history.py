@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grym_nb.errors import ConfigError
+from grym_nb.errors import ConfigError, ValidationError
 from grym_nb.metrics import Histogram, Metrics
 from grym_nb.metrics.history import History
 from grym_nb.metrics.window import Window
@@ -22,7 +22,7 @@ class House:
     def __init__(self) -> None:
         self.clock = FakeClock(1000.0)
         self.metrics = Metrics()
-        self.history = History(self.metrics, clock=self.clock)
+        self.history = History(self.metrics, clock=self.clock, wall=self.clock)
 
     def pass_seconds(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -253,7 +253,7 @@ def test_whoever_steps_more_often_loses_nothing(house: House) -> None:
 def test_a_clock_that_is_set_back_makes_no_negative_rate() -> None:
     now = [1000.0]
     metrics = Metrics()
-    history = History(metrics, clock=lambda: now[0])
+    history = History(metrics, clock=lambda: now[0], wall=lambda: now[0])
     for at in (1001.0, 1002.0, 500.0, 501.0, 1003.0, 1004.0):
         metrics.counter("calls").add()
         now[0] = at
@@ -316,8 +316,7 @@ def test_a_gauge_that_never_changes_has_a_value_for_all_the_day(house: House) ->
 
 
 def test_a_gauge_that_is_no_number_is_left_out(house: House) -> None:
-    house.metrics.gauge("level", service="a").set("much")  # type: ignore[arg-type]
-    house.metrics.gauge("level", service="b").set(10**400)
+    house.metrics.gauge("level", service="a").set(10**400)
     house.metrics.gauge("level", service="c").set(2)
     house.metrics.gauge("level", service="d")
     house.pass_seconds(2)
@@ -397,3 +396,58 @@ def test_series_are_named_as_long_as_they_are_there(house: House) -> None:
     house.metrics.drop(service="a")
     house.pass_seconds(1)
     assert house.history.series() == [("level", "gauge", (("service", "b"),))]
+
+
+@pytest.mark.parametrize("age", [0, 25])
+def test_no_window_leaves_anything_out_however_young_a_series_is(house: House, age: int) -> None:
+    house.pass_seconds(age)
+    for second in range(500):
+        house.metrics.counter("calls").add()
+        house.metrics.record("seconds", 0.1)
+        house.pass_seconds(1)
+        for wide in (60.0, 80.0, 100.0):
+            stretch = house.history.stretch("calls", wide)
+            came = min(second + 1, round(house.clock() - stretch.times[0]))
+            assert stretch.window("calls").count == came
+            assert house.history.window("seconds", wide).count == came
+
+
+def test_where_nobody_has_stepped_nothing_is_known(house: House) -> None:
+    house.metrics.counter("calls").add(5)
+    house.pass_seconds(3)
+    house.clock.advance(3600.0)
+    window = house.history.window("calls", 60.0)
+    assert (window.count, window.seconds) == (0, 0.0) and "nobody has stepped" in repr(window)
+    assert house.history.points("calls", 60.0) == []
+
+
+def test_what_is_asked_for_and_is_not_there_is_told_with_what_is(house: House) -> None:
+    house.metrics.counter("calls", service="a").add()
+    house.pass_seconds(1)
+    assert "Did you mean 'calls'?" in repr(house.history.window("clals", 60.0))
+    assert "its tags are service" in repr(house.history.window("calls", 60.0, srevice="a"))
+    assert repr(house.history.window("calls", 60.0)).startswith("<Window of 'calls': counter, 1 s, count=1")
+    for name in ("calls", "nobody"):
+        with pytest.raises(ValidationError, match=r"Did you mean 'p9\d'"):
+            house.history.points(name, 60.0, figure="p96")  # type: ignore[arg-type]
+    for seconds in ("5m", 0, -5, 10**7, float("nan"), True, None):
+        with pytest.raises(ValidationError, match="such as 300"):
+            house.history.window("calls", seconds)  # type: ignore[arg-type]
+
+
+def test_points_are_by_time_of_day() -> None:
+    clock, metrics = FakeClock(5.0), Metrics()
+    history = History(metrics, clock=clock, wall=lambda: clock() + 1e9)
+    metrics.gauge("level").set(1)
+    clock.advance(1.0)
+    history.step()
+    assert history.points("level", 60.0) == [(1e9 + 6.0, 1.0)]
+
+
+def test_a_gauge_that_is_set_to_what_it_is_has_not_been_silent(house: House) -> None:
+    for _ in range(20):
+        house.metrics.gauge("beat").set(1.0)
+        house.pass_seconds(1)
+    assert house.history.silent("beat") == 0.0
+    house.pass_seconds(7)
+    assert house.history.silent("beat") == 7.0

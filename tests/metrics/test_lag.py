@@ -23,6 +23,13 @@ class Loop:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.due: list[tuple[float, Callable[..., object], tuple[Any, ...]]] = []
+        self.running, self.closed = True, False
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def is_closed(self) -> bool:
+        return self.closed
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         self.due.append((self.clock(), callback, args))
@@ -149,3 +156,27 @@ def test_a_real_loop_is_measured_while_a_callback_blocks_it() -> None:
 def test_a_pace_that_makes_no_sense_is_refused(house: House) -> None:
     with pytest.raises(ConfigError, match="cannot be measured so"):
         house.lag.start(house.loop, every=0.0)
+
+
+def test_a_loop_that_has_ended_is_not_late(house: House) -> None:
+    house.lag.start(house.loop, every=1.0)
+    house.loop.run()
+    house.loop.running = False
+    house.clock.advance(30.0)
+    house.lag.step()
+    assert house.gauges() == (0.0, 0.0)
+    house.loop.running = True
+    house.loop.run()
+    assert house.lag.lag() == 0.0, "it goes on: nobody had waited for it"
+    house.loop.closed = True
+    house.clock.advance(30.0)
+    assert house.lag.lag() is None
+
+
+def test_a_loop_that_is_closed_is_not_measured() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    lag = LoopLag(Metrics())
+    with pytest.raises(RuntimeError):
+        lag.start(loop)
+    assert lag.lag() is None

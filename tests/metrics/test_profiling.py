@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -279,3 +280,26 @@ def test_torch_is_asked_only_when_it_has_begun(monkeypatch: pytest.MonkeyPatch) 
     with profile("load") as block:
         pass
     assert block.cost is not None and block.cost.gpu_bytes is None
+
+
+def test_of_calls_within_calls_the_outermost_is_the_last() -> None:
+    @profile("down")
+    def down(n: int) -> int:
+        return down(n - 1) if n else 0
+
+    down(3)
+    last = down.last_profile  # type: ignore[attr-defined]
+    assert len(last.children) == 1 and len(last.children[0].children[0].children) == 1
+
+
+def test_what_is_interrupted_before_it_begins_is_around_nothing() -> None:
+    def interrupted(begins: bool) -> Any:
+        raise KeyboardInterrupt
+
+    broken = Profile("broken", read=interrupted)
+    with profile("whole") as whole:
+        with pytest.raises(KeyboardInterrupt), broken:
+            pass
+        with profile("later"):
+            pass
+    assert broken.children == [] and [one.name for one in whole.children] == ["later"]

@@ -380,7 +380,7 @@ def test_a_forgotten_endpoint_says_so_and_ends(metrics: Metrics) -> None:
 def test_metrics_that_cannot_be_written_are_said_and_the_endpoint_goes_on(
     endpoint: Endpoint, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    metrics.gauge("odd").set("many")  # type: ignore[arg-type]
+    metrics.gauge("odd")._value = "many"  # type: ignore[assignment]
     status, _, body = ask(endpoint)
     assert (status, b"see the kernel's log" in body) == (500, True)
     assert "the metrics could not be written" in caplog.text
@@ -535,3 +535,9 @@ class Queries:
         self._process.terminate()
         self._process.wait(60)
         self._log.close()
+
+
+@pytest.mark.parametrize("wrong", [{"metrics": None}, {"timeout": "5"}, {"timeout": True}])
+def test_what_cannot_be_served_is_said(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="metrics cannot be served"):
+        serve(**{"metrics": Metrics(), **wrong})

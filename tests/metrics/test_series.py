@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from math import nan
+from decimal import Decimal
+from fractions import Fraction
+from math import inf, nan
+from typing import Any
 
 import pytest
 
-from grym_nb.errors import ConfigError, Problem
+from grym_nb.errors import ConfigError, Problem, ValidationError
 from grym_nb.metrics import Counter, Gauge, Histogram, Metrics, Sample
 
 
@@ -24,12 +27,27 @@ class TestCounter:
         counter.add(2.5)
         assert (counter.value, repr(counter)) == (3.5, "<Counter: 3.5>")
 
-    @pytest.mark.parametrize("n", [-1, nan])
+    @pytest.mark.parametrize("n", [-1, nan, inf, 10**400])
     def test_it_only_grows(self, n: float) -> None:
         counter = Counter()
         with pytest.raises(ValueError, match="only grows"):
             counter.add(n)
         assert counter.value == 0
+
+    @pytest.mark.parametrize("n", ["7", None, [1], object()])
+    def test_what_is_no_number_is_refused(self, n: Any) -> None:
+        counter, gauge, histogram = Counter(), Gauge(), Histogram()
+        for count in (counter.add, gauge.set, gauge.add, histogram.record):
+            with pytest.raises(ValidationError, match="cannot be counted") as caught:
+                count(n)
+            assert len(str(caught.value).splitlines()) == 3
+        assert (counter.value, gauge.value, histogram.count) == (0, None, 0)
+
+    def test_numbers_of_other_kinds_are_counted_as_pythons_own(self) -> None:
+        counter, gauge = Counter(), Gauge()
+        counter.add(Fraction(1, 2))  # type: ignore[arg-type]
+        gauge.set(Decimal("1.5"))  # type: ignore[arg-type]
+        assert (type(counter.value), counter.value, type(gauge.value)) == (float, 0.5, float)
 
 
 class TestGauge:
@@ -47,6 +65,13 @@ class TestGauge:
 
 
 class TestMetrics:
+    @pytest.mark.parametrize("name", [None, "", " ", 3, []])
+    def test_a_name_is_a_text(self, metrics: Metrics, name: Any) -> None:
+        for make in (metrics.counter, metrics.gauge, metrics.histogram, metrics.track):
+            with pytest.raises(ConfigError, match="nothing can be called"):
+                make(name)
+        assert len(metrics) == 0 and metrics.snapshot() == ()
+
     def test_the_same_name_and_tags_are_the_same_series_in_any_order(self, metrics: Metrics) -> None:
         one = metrics.counter("calls", service="a", task="x")
         assert metrics.counter("calls", task="x", service="a") is one

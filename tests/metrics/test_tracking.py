@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -146,3 +147,22 @@ def test_its_name_is_free_for_a_histogram_alone(metrics: Metrics) -> None:
         pass
     found = metrics.histogram(OPERATION, operation="load", outcome="ok")
     assert isinstance(found, Histogram) and found.count == 2
+
+
+def test_objects_that_are_called_are_measured_until_they_are_done(metrics: Metrics) -> None:
+    class Later:
+        async def __call__(self) -> int:
+            await asyncio.sleep(0)
+            raise KeyError("late")
+
+    later = metrics.track("later")(Later())
+    with pytest.raises(KeyError):
+        asyncio.run(later())
+    assert counts(metrics) == {"KeyError": 1}
+
+
+@pytest.mark.parametrize("wrong", [classmethod(len), property(len), 5])
+def test_what_cannot_be_called_is_refused(metrics: Metrics, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="only what can be called") as caught:
+        metrics.track("load")(wrong)
+    assert "next to the function" in caught.value.hint
