@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, ValidationError, closest
 from grym_nb.events import AlertChanged, EventBus
-from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by
+from grym_nb.health.listeners import Listener, Work
+from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for
 from grym_nb.render import Table, brief, seconds
 
 if TYPE_CHECKING:
@@ -26,12 +28,17 @@ __all__ = ["Alert", "Alerts", "Channel", "Notice", "Silence"]
 
 _log = logging.getLogger(__name__)
 _STORY_LENGTH = 500
+_PATIENCE = 1.0  # seconds that a step waits for those who are told
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule that fires, or fired, for one group: figure, limit, since when, and what to do."""
+    """One rule that fires, or fired, for one group: figure, limit, since when, and what to do.
+
+    `since` and `at` are times of day (UNIX seconds). `why` is there when it is over for another reason than
+    that its figure is good again.
+    """
 
     rule: str
     tags: Tags
@@ -43,6 +50,7 @@ class Alert:
     at: float
     told: str
     suggestion: str
+    why: str = ""
 
     @property
     def subject(self) -> str:
@@ -54,7 +62,8 @@ class Alert:
     def text(self) -> str:
         """The alert in one line."""
         if self.state == "over":
-            return f"{self.subject}: {self.rule} is over, after {seconds(self.at - self.since)}"
+            why = f" ({self.why})" if self.why else ""
+            return f"{self.subject}: {self.rule} is over, after {seconds(self.at - self.since)}{why}"
         held = f", for {seconds(self.at - self.since)}" if self.at - self.since >= 1.0 else ""
         todo = f" → {self.suggestion}" if self.suggestion else ""
         return f"{self.subject}: {self.rule} ({self.severity}): {self.told}{held}{todo}"
@@ -85,6 +94,12 @@ class Silence:
     tags: Tags = ()
     why: str = ""
 
+    @property
+    def what(self) -> str:
+        """All that it keeps quiet, in words."""
+        tags = ", ".join(f"{tag}={value}" for tag, value in self.tags)
+        return f"{self.rule or 'all'}{f' ({tags})' if tags else ''}"
+
     def covers(self, rule: str, tags: Tags, now: float) -> bool:
         """Tell whether it covers an alert now."""
         return now < self.until and self.rule in (None, rule) and set(self.tags) <= set(tags)
@@ -99,12 +114,14 @@ class _Track:
     firing_since: float | None = None
     told: bool = False
     alert: Alert | None = None
+    why: str = ""
 
 
 class Alerts:
     """Evaluates rules over a history, at each `step`; channels are told what began and what is over.
 
-    A channel that raises is told of no more, which is logged. For any thread.
+    Those that `tell` adds are told where `work` runs them, since they may take their time; a channel that
+    raises is told of no more, which is logged. For any thread.
     """
 
     def __init__(
@@ -113,19 +130,23 @@ class Alerts:
         rules: Iterable[Rule] = (),
         *,
         clock: Clock = monotonic,
+        wall: Clock = time.time,
         events: EventBus | None = None,
         channels: Iterable[Channel] = (),
+        work: Work | None = None,
     ) -> None:
         self._history = history
         self._clock = clock
+        self._wall = wall
+        self._work = work
         self._events = events
         self._lock = threading.Lock()
         self._rules: dict[str, Rule] = {}
         self._tracks: dict[tuple[str, Tags], _Track] = {}
         self._silences: tuple[Silence, ...] = ()
-        self._channels: tuple[Channel, ...] = tuple(channels)
+        self._listeners = tuple([Listener(channel, None, clock=clock) for channel in channels])
         self._story: deque[Alert] = deque(maxlen=_STORY_LENGTH)
-        self._troubled: set[str] = set()
+        self._troubles: dict[str, str] = {}  # why a rule cannot be evaluated
         for rule in rules:
             self.add(rule)
 
@@ -139,37 +160,70 @@ class Alerts:
             raise ConfigError("only rules can be followed", problems=[problem])
         with self._lock:
             self._rules = {**self._rules, rule.name: rule}
+            self._troubles.pop(rule.name, None)
 
     def remove(self, name: str) -> None:
-        """Follow a rule no more; what it fires is over."""
-        if name not in self._rules:
-            problem = Problem("rule", name, f"a rule that there is.{closest(name, self._rules)}")
-            raise ValidationError(f"there is no rule {name!r}", problems=[problem])
+        """Follow a rule no more; what it fires is over, which is told at the next step."""
+        self._known(name)
         with self._lock:
             self._rules = _but(self._rules, name)
-        for key in [key for key in self._tracks.copy() if key[0] == name]:
-            del self._tracks[key]
 
     def tell(self, channel: Channel) -> Callable[[], None]:
-        """Tell a channel from now on; returns what ends that."""
+        """Tell a channel from now on; returns what ends that.
+
+        It is called with one notice after another, on a thread that may wait.
+        """
+        given: object = channel
+        if not callable(given):
+            hint = "grym_nb.health.channels has webhook(url) and command([...])"
+            problem = Problem("channel", brief(channel), "a function of a notice")
+            raise ConfigError("only a function can be told", problems=[problem], hint=hint)
+        listener = Listener(channel, self._work, clock=self._clock)
         with self._lock:
-            self._channels = (*self._channels, channel)
-        return lambda: self._forget(channel)
+            self._listeners = (*self._listeners, listener)
+        return lambda: self._forget(listener)
 
     def silence(
         self, seconds: float, *, rule: str | None = None, why: str = "", **tags: str
     ) -> Callable[[], None]:
         """Tell nobody of a rule, or of what has these tags, for so many seconds; returns what ends that."""
-        if rule is not None and rule not in self._rules:
-            problem = Problem("rule", rule, f"a rule that there is.{closest(rule, self._rules)}")
-            raise ValidationError(f"there is no rule {rule!r}", problems=[problem])
-        if not seconds > 0:
-            problem = Problem("seconds", brief(seconds), "more than 0")
+        if rule is not None:
+            self._known(rule)
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+            problem = Problem("seconds", brief(seconds), "a number above 0, such as 3600")
             raise ValidationError("nothing is silenced so", problems=[problem])
-        made = Silence(self._clock() + seconds, rule, tuple(sorted(tags.items())), why)
+        known = self._tag_names() if tags else set()
+        strange = [tag for tag in tags if tag not in known]
+        if strange:
+            problems = [Problem(tag, "no tag of any rule", f"a tag.{closest(tag, known)}") for tag in strange]
+            raise ValidationError("nothing is silenced so", problems=problems)
+        own = tuple(sorted([(tag, str(value)) for tag, value in tags.items()]))
+        now = self._clock()
+        made = Silence(now + seconds, rule, own, why)
         with self._lock:
-            self._silences = (*self._silences, made)
+            self._silences = (*_lasting(self._silences, now), made)
         return lambda: self._end_silence(made)
+
+    def unsilence(self, rule: str | None = None) -> int:
+        """End the silences of a rule, or all of them; return how many there were."""
+        if rule is not None:
+            self._known(rule)
+        now = self._clock()
+        with self._lock:
+            before = _lasting(self._silences, now)
+            self._silences = () if rule is None else _of_others(before, rule)
+            return len(before) - len(self._silences)
+
+    def _known(self, rule: str) -> None:
+        if rule not in self._rules:
+            problem = Problem("rule", brief(rule), f"a rule that there is.{closest(str(rule), self._rules)}")
+            raise ValidationError(f"there is no rule {rule!r}", problems=[problem])
+
+    def _tag_names(self) -> set[str]:
+        """Return the tags by which rules and series are told apart."""
+        of_rules = {tag for rule in self._rules.values() for tag in (*rule.by, *rule.tags)}
+        of_groups = {tag for _, tags in self._tracks.copy() for tag, _ in tags}
+        return of_rules | of_groups | {tag for _, _, tags in self._history.series() for tag, _ in tags}
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -179,8 +233,20 @@ class Alerts:
     @property
     def silences(self) -> tuple[Silence, ...]:
         """The silences that hold now."""
-        now = self._clock()
-        return tuple([one for one in self._silences if now < one.until])
+        return _lasting(self._silences, self._clock())
+
+    def state_of(self, rule: Rule) -> str:
+        """Return how a rule does, in words: that it fires, is quiet, or cannot fire, and why."""
+        if trouble := self._troubles.get(rule.name):
+            return f"broken: {trouble}"
+        if any(alert.rule == rule.name for alert in self.active):
+            return "fires"
+        return idle_for(rule, self._history) or "quiet"
+
+    @property
+    def wall(self) -> Clock:
+        """The clock that the times of alerts are of: the time of day."""
+        return self._wall
 
     # -- what fires --------------------------------------------------------------------------------
 
@@ -188,7 +254,11 @@ class Alerts:
     def active(self) -> tuple[Alert, ...]:
         """What fires now, told or not, the gravest first."""
         rank = {"critical": 0, "warning": 1, "info": 2}
-        found = [track.alert for track in self._tracks.copy().values() if track.firing_since is not None]
+        found = [
+            track.alert
+            for (rule, _), track in self._tracks.copy().items()
+            if track.firing_since is not None and rule in self._rules
+        ]
         alerts = [alert for alert in found if alert is not None]
         return tuple(sorted(alerts, key=lambda alert: (rank[alert.severity], alert.since)))
 
@@ -205,34 +275,48 @@ class Alerts:
                 self._tracks.pop(key, None)
 
     def step(self) -> None:
-        """Evaluate every rule once, and tell what began and what is over."""
+        """Evaluate every rule once, and tell what began and what is over.
+
+        Waits a second at most for those who are told.
+        """
         for _ in self.steps():
             pass
+        until = monotonic() + _PATIENCE
+        for listener in self._listeners:
+            listener.wait(until)
 
     def steps(self) -> Iterator[None]:
         """Do the same a rule at a time, so that others get their turn."""
+        self._history.step()  # or what was mended a moment ago would be told of as broken
         now = self._clock()
         for rule in tuple(self._rules.values()):
             self._evaluate(rule, now)
             yield
-        changed = [alert for rule in self._rules.values() for alert in self._changes(rule, now)]
-        self._send(changed)
+        with self._lock:
+            changed = self._changed(now)
+        self._send(changed, now)
 
     def _evaluate(self, rule: Rule, now: float) -> None:
         try:
             found = found_by(rule, self._history, now, lambda tags: self._fires(rule.name, tags))
         except Exception as error:
-            if rule.name not in self._troubled:
-                self._troubled.add(rule.name)
-                _log.warning(
-                    "the rule %s cannot be evaluated: %s: %s", rule.name, type(error).__name__, error
-                )
+            self._fail(rule, f"{type(error).__name__}: {error}", now)
             return
+        self._troubles.pop(rule.name, None)
         for tags, one in found.items():
             self._track(rule, tags, one, now)
         for key, track in self._tracks.copy().items():
             if key[0] == rule.name and key[1] not in found:
                 self._pass(rule, track, now)  # what it was about is gone
+
+    def _fail(self, rule: Rule, why: str, now: float) -> None:
+        """Take down that a rule cannot be evaluated: nobody knows any more whether what it fires holds."""
+        if rule.name not in self._troubles:
+            _log.warning("the rule %s cannot be evaluated: %s", rule.name, why)
+        self._troubles[rule.name] = why
+        for (name, _), track in self._tracks.copy().items():
+            if name == rule.name:
+                self._pass(rule, track, now, why=f"the rule cannot be evaluated: {why}")
 
     def _fires(self, rule: str, tags: Tags) -> bool:
         track = self._tracks.get((rule, tags))
@@ -249,12 +333,13 @@ class Alerts:
         if track.firing_since is None and now - track.breached_since >= rule.for_seconds:
             track.firing_since = track.breached_since
         if track.firing_since is not None:
+            day = self._wall() - self._clock()
             track.alert = Alert(
                 *(rule.name, tags, rule.severity, "firing", found.figure, rule.limit),
-                *(track.firing_since, now, found.told, rule.suggest),
+                *(track.firing_since + day, now + day, found.told, rule.suggest),
             )
 
-    def _pass(self, rule: Rule, track: _Track, now: float) -> None:
+    def _pass(self, rule: Rule, track: _Track, now: float, *, why: str = "") -> None:
         """Take down that a figure is on the good side; what fired is over once that has lasted."""
         if track.firing_since is None:
             track.breached_since = None
@@ -263,20 +348,25 @@ class Alerts:
             track.clear_since = now
         if now - track.clear_since >= rule.clear_seconds:
             track.breached_since = track.firing_since = track.clear_since = None
+            track.why = why
 
     # -- who is told -------------------------------------------------------------------------------
 
-    def _changes(self, rule: Rule, now: float) -> list[Alert]:
-        """Return what of a rule is to be told: what began and is not kept quiet, and what is over."""
+    def _changed(self, now: float) -> list[Alert]:
+        """Return what is to be told: what began and is not kept quiet, and what is over."""
         changed = []
-        for (name, tags), track in self._tracks.copy().items():
-            if name != rule.name or track.alert is None:
-                continue
-            if track.firing_since is None:
-                if track.told:
-                    changed.append(replace(track.alert, state="over", at=now))
+        order = {name: at for at, name in enumerate(self._rules)}
+        for (name, tags), track in sorted(
+            self._tracks.copy().items(), key=lambda item: order.get(item[0][0], len(order))
+        ):
+            rule = self._rules.get(name)
+            if rule is None or (track.alert is not None and track.firing_since is None):
                 self._tracks.pop((name, tags), None)
-            elif not track.told and not self._kept_quiet(rule, tags, now):
+                if track.told and track.alert is not None:
+                    why = track.why if rule is not None else "the rule was removed"
+                    day = self._wall() - self._clock()
+                    changed.append(replace(track.alert, state="over", at=now + day, why=why))
+            elif track.alert is not None and not track.told and not self._kept_quiet(rule, tags, now):
                 track.told = True
                 changed.append(track.alert)
         return changed
@@ -286,28 +376,25 @@ class Alerts:
             return True
         return any(self._fires(other, tags) or self._fires(other, ()) for other in rule.inhibited_by)
 
-    def _send(self, changed: list[Alert]) -> None:
+    def _send(self, changed: list[Alert], now: float) -> None:
         notices: dict[str, list[Alert]] = {}
         for alert in changed:
             notices.setdefault(alert.rule, []).append(alert)
             self._story.append(alert)
             if self._events is not None:
-                self._events.publish(AlertChanged(alert.at, alert))
+                self._events.publish(AlertChanged(now, alert))
         for rule, alerts in notices.items():
             notice = Notice(rule, tuple(alerts))
-            for channel in self._channels:
-                self._hand(channel, notice)
+            for listener in self._listeners:
+                listener.hand(notice)
+        for listener in self._listeners:
+            if listener.gone:
+                self._forget(listener)
 
-    def _hand(self, channel: Channel, notice: Notice) -> None:
-        try:
-            channel(notice)
-        except Exception:
-            _log.exception("the channel %r raised on an alert, and is told no more", channel)
-            self._forget(channel)
-
-    def _forget(self, channel: Channel) -> None:
+    def _forget(self, listener: Listener) -> None:
+        listener.gone = True
         with self._lock:
-            self._channels = _without(self._channels, channel)
+            self._listeners = _without(self._listeners, listener)
 
     def _end_silence(self, made: Silence) -> None:
         with self._lock:
@@ -317,7 +404,7 @@ class Alerts:
 
     def table(self) -> Table:
         """Return what fires now, as a table."""
-        now = self._clock()
+        now = self._wall()
         rows = [
             (one.subject, one.rule, one.severity, one.told, seconds(now - one.since), one.suggestion)
             for one in self.active
@@ -334,6 +421,14 @@ class Alerts:
 
 def _without(all: tuple[T, ...], gone: T) -> tuple[T, ...]:
     return tuple([one for one in all if one is not gone])
+
+
+def _lasting(silences: tuple[Silence, ...], now: float) -> tuple[Silence, ...]:
+    return tuple([one for one in silences if now < one.until])
+
+
+def _of_others(silences: tuple[Silence, ...], rule: str) -> tuple[Silence, ...]:
+    return tuple([one for one in silences if one.rule != rule])
 
 
 def _but(rules: dict[str, Rule], name: str) -> dict[str, Rule]:

@@ -1,32 +1,33 @@
-"""Where alerts go: the log, a webhook, a command. Each is a function of one notice, and waits for nobody.
+"""Where alerts go: the log, a webhook, a command. Each is a function of one notice.
 
-What may take time runs where `work` runs it: on the work threads of a runtime.
+What takes time is for `Alerts.tell`, which calls it on a thread that may wait.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from math import isfinite
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from grym_nb.errors import ConfigError, Problem
 from grym_nb.health.alerts import Notice
 from grym_nb.render import brief
 
-__all__ = ["Work", "as_json", "command", "log", "webhook"]
+__all__ = ["as_json", "command", "log", "webhook"]
 
 _log = logging.getLogger("grym_nb.alerts")
 _log.addHandler(logging.NullHandler())  # a library writes nowhere unless it is told to
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.ERROR}
-#: f(job, name=...): runs a job in a thread that may take its time
-Work = Callable[..., object]
 
 
 def log(notice: Notice) -> None:
@@ -36,37 +37,97 @@ def log(notice: Notice) -> None:
         _log.log(level, "%s", alert.text)
 
 
-def webhook(
-    url: str, *, work: Work, timeout: float = 5.0, token: str | None = None
-) -> Callable[[Notice], None]:
+def webhook(url: str, *, timeout: float = 5.0, token: str | None = None) -> Callable[[Notice], None]:
     """Return a channel that posts each notice as JSON; what cannot be delivered is logged.
 
-    With `token` it goes along as a bearer token. Redirects are followed as for any POST: not at all.
+    All of it takes `timeout` seconds at most. With `token` it goes along as a bearer token. Redirects are
+    followed as for any POST: not at all.
     """
     parts = urlsplit(url) if isinstance(url, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
             "nothing can be posted there", problems=[Problem("url", brief(url), "http(s)://...")]
         )
+    _check_timeout(timeout)
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
 
-    def post(body: bytes) -> None:
-        request = Request(url, data=body, headers=headers, method="POST")
-        try:
-            with build_opener().open(request, timeout=timeout) as answer:
-                answer.read(1)
-        except (OSError, URLError, ValueError) as error:
-            _log.warning("an alert could not be posted to %s: %s", parts.hostname, error)
-
     def tell(notice: Notice) -> None:
-        work(partial(post, as_json(notice).encode()), name=f"webhook to {parts.hostname}")
+        request = Request(url, data=as_json(notice).encode(), headers=headers, method="POST")
+        try:
+            _post(request, timeout)
+        except (OSError, HTTPException, ValueError) as error:
+            _log.warning("an alert could not be posted to %s: %s", parts.hostname, error or repr(error))
 
     return tell
 
 
-def command(arguments: Sequence[str], *, work: Work, timeout: float = 10.0) -> Callable[[Notice], None]:
+class _NoRedirects(HTTPRedirectHandler):
+    """Leaves a redirect what it is: an answer that is no good. Elsewhere nobody is to see the token."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class _Plain(HTTPHandler):
+    """Opens connections that others can cut, which a server that drips would keep for ever."""
+
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def http_open(self, request: Request) -> HTTPResponse:
+        def made(host: str, **options: Any) -> HTTPConnection:
+            self._opened.append(HTTPConnection(host, **options))
+            return self._opened[-1]
+
+        return self.do_open(made, request)
+
+
+class _Safe(HTTPSHandler):
+    """The same for https."""
+
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def https_open(self, request: Request) -> HTTPResponse:
+        def made(host: str, **options: Any) -> HTTPConnection:
+            self._opened.append(HTTPSConnection(host, **options))
+            return self._opened[-1]
+
+        return self.do_open(made, request)
+
+
+def _post(request: Request, timeout: float) -> None:
+    """Post, and take no more of the answer than its head; all of it within so many seconds."""
+    opened: list[HTTPConnection] = []
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        for connection in opened:
+            with suppress(OSError):
+                # Not by its own method, which of a TLS socket takes apart what another thread reads from.
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        with build_opener(_NoRedirects, _Plain(opened), _Safe(opened)).open(request, timeout=timeout):
+            pass
+    except (OSError, HTTPException, ValueError):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if late.is_set():  # also where what was cut reads as a short answer
+        raise TimeoutError(f"no answer within {timeout:g} s")
+
+
+def command(arguments: Sequence[str], *, timeout: float = 10.0) -> Callable[[Notice], None]:
     """Return a channel that runs a program for each notice, which reads it as JSON from its input.
 
     No shell sees any of it. A program that takes longer than `timeout` is ended.
@@ -75,25 +136,44 @@ def command(arguments: Sequence[str], *, work: Work, timeout: float = 10.0) -> C
     if isinstance(given, str) or not given or not all(isinstance(one, str) and one for one in given):
         problem = Problem("arguments", brief(given), "a list of texts, such as ['notify-send', 'grym']")
         raise ConfigError("no program can be run so", problems=[problem])
+    _check_timeout(timeout)
     argv = list(arguments)
 
-    def run(body: bytes) -> None:
+    def tell(notice: Notice) -> None:
+        body = as_json(notice).encode()
         try:
             done = subprocess.run(argv, input=body, capture_output=True, timeout=timeout, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             _log.warning("an alert could not be handed to %s: %s", argv[0], error)
             return
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()[:200]
             _log.warning("%s ended with %d on an alert: %s", argv[0], done.returncode, said)
 
-    def tell(notice: Notice) -> None:
-        work(partial(run, as_json(notice).encode()), name=f"command {argv[0]}")
-
     return tell
 
 
+def _check_timeout(timeout: Any) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 3600:
+        problem = Problem("timeout", brief(timeout), "seconds above 0, such as 5")
+        raise ConfigError("nobody can be told so", problems=[problem])
+
+
 def as_json(notice: Notice) -> str:
-    """Return a notice as JSON: its rule, and each alert with its tags, figure, limit and suggestion."""
-    alerts = [{**asdict(one), "tags": dict(one.tags), "text": one.text} for one in notice.alerts]
-    return json.dumps({"rule": notice.rule, "alerts": alerts, "text": notice.text})
+    """Return a notice as JSON: its rule, and each alert with its tags, figure, limit and suggestion.
+
+    What JSON has no number for is "nan", "inf" or "-inf".
+    """
+    alerts = [
+        {
+            **{name: _plain(value) for name, value in asdict(one).items()},
+            "tags": dict(one.tags),
+            "text": one.text,
+        }
+        for one in notice.alerts
+    ]
+    return json.dumps({"rule": notice.rule, "alerts": alerts, "text": notice.text}, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not isfinite(value) else value

@@ -138,6 +138,7 @@ DEFAULT_RULES = (
         clear_seconds=10.0,
         suggest="%grym health says why",
         words="a service is unhealthy",
+        named={0.0: "judged healthy", 1.0: "judged degraded", 2.0: "judged unhealthy"},
     ),
     Rule(
         *("failing", _failing),

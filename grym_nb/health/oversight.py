@@ -75,7 +75,11 @@ class Oversight:
         self.monitor.looks.append(memory)
         self.recovery = Recovery(self.monitor, registry, policy=recovery, policies=recoveries)
         self.alerts = Alerts(
-            self.history, rules_of(memory), clock=ports.clock, events=ports.events, channels=[log]
+            *(self.history, rules_of(memory)),
+            clock=ports.clock,
+            events=ports.events,
+            channels=[log],
+            work=ports.pulse.work,
         )
         self._lock = threading.Lock()
         self._entries: tuple[Entry, ...] = ()

@@ -10,21 +10,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from grym_nb.errors import Problem, says_what_it_takes
+from grym_nb.errors import Problem, closest, says_what_it_takes
 from grym_nb.hardening.policy import Fit, Policy
 from grym_nb.render import seconds as in_words
 
 if TYPE_CHECKING:
     from grym_nb.metrics.history import History
-    from grym_nb.metrics.window import Figure
+    from grym_nb.metrics.window import Figure, Window
 
-__all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by"]
+__all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by", "idle_for"]
 
 Severity = Literal["info", "warning", "critical"]
 Tags = tuple[tuple[str, str], ...]
 #: f(history, now) -> the figure of each group, by its tags
 Figures = Callable[["History", float], Mapping[Tags, float]]
 _FIGURES = ("value", "rate", "count", "mean", "low", "high", "p50", "p95", "p99")
+#: which of them make sense for what
+_OF_KIND: Mapping[str, tuple[str, ...]] = {
+    "counter": ("value", "rate", "count"),
+    "gauge": ("value", "mean", "low", "high"),
+    "histogram": _FIGURES,
+}
 
 
 def _seconds(value: Any) -> bool:
@@ -37,12 +43,21 @@ def _limit(value: Any) -> bool:
     )
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) and one for one in value)
+
+
+def _tags(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, str) for pair in value.items() for one in pair)
+
+
 @says_what_it_takes
 @dataclass(frozen=True, slots=True)
 class Rule(Policy):
     """One thing that somebody wants to know of.
 
-    `figure` of `metric` over the last `window` seconds, for each group of the tags `by`, is compared. It
+    `figure` of `metric` over the last `window` seconds, for each group of the tags `by`, is compared; "value"
+    is what a gauge is, and how much came of all else. `named` says what figures are called. It
     fires when that is `above` or `below` the limit for `for_seconds`, and is over once it is on the good side
     of `clear` (the limit, if that is not given) for `clear_seconds`. With `absent` it fires when nothing was
     counted for so many seconds where there was something before; with `within`, when a steady trend reaches
@@ -67,6 +82,7 @@ class Rule(Policy):
     inhibited_by: tuple[str, ...] = ()
     suggest: str = ""
     words: str = field(default="", kw_only=True)  # for the condition, where the names say little
+    named: Mapping[float, str] = field(default_factory=dict, hash=False, kw_only=True)
 
     REFUSAL: ClassVar[str] = "this is no rule"
     FITS: ClassVar[Mapping[str, Fit]] = {
@@ -84,7 +100,18 @@ class Rule(Policy):
         "for_seconds": Fit("seconds from 0", _seconds),
         "clear_seconds": Fit("seconds from 0", _seconds),
         "severity": Fit("info, warning or critical", lambda v: v in ("info", "warning", "critical")),
+        "tags": Fit("a dict of texts, such as {'service': 'asr'}", _tags),
+        "by": Fit("names of tags, such as ('service',)", _texts),
+        "inhibited_by": Fit("names of rules, such as ('unhealthy',)", _texts),
+        "named": Fit("a dict, such as {2.0: 'unhealthy'}", lambda value: isinstance(value, Mapping)),
     }
+
+    def __post_init__(self) -> None:
+        for name in ("by", "inhibited_by"):
+            given: Any = getattr(self, name)
+            if isinstance(given, (str, list)):
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        Policy.__post_init__(self)
 
     def discord(self) -> list[Problem]:
         """Return what does not go together."""
@@ -155,15 +182,29 @@ def found_by(rule: Rule, history: History, now: float, firing: Callable[[Tags], 
 
 def _at_once(rule: Rule, history: History, firing: Callable[[Tags], bool]) -> dict[Tags, Found]:
     """Return what a rule finds now for each value of the one tag that tells its groups apart."""
+    from grym_nb.health.vitals import parted
+
     assert isinstance(rule.metric, str)
     found: dict[Tags, Found] = {}
     there = {tags[0][1] for tags in _groups(rule, history)}
-    for value, window in history.by(rule.metric, rule.by[0], rule.window, **rule.tags).items():
+    whole = history.stretch(rule.metric, rule.window, **rule.tags)
+    # Those of which nothing came, too: that is what a limit below is for.
+    for value, stretch in parted(whole, rule.by[0]).items():
         tags = ((rule.by[0], value),)
-        figure = window.last if rule.figure == "value" else getattr(window, rule.figure)
-        if figure is not None and value in there:
-            found[tags] = _compared(rule, float(figure), firing(tags))
+        figure = _figure(rule, stretch.window(rule.metric)) if value in there else None
+        if figure is not None:
+            found[tags] = _compared(rule, figure, firing(tags))
     return found
+
+
+def _figure(rule: Rule, window: Window) -> float | None:
+    """Return the figure that a rule asks for; None where there is none."""
+    if window.kind is None or rule.figure not in _OF_KIND[window.kind]:
+        return None
+    if rule.figure == "value":
+        return window.last if window.kind == "gauge" else float(window.count)
+    figure = getattr(window, rule.figure)
+    return None if figure is None else float(figure)
 
 
 def _groups(rule: Rule, history: History) -> list[Tags]:
@@ -177,11 +218,31 @@ def _groups(rule: Rule, history: History) -> list[Tags]:
 def _now(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:
     assert isinstance(rule.metric, str)
     window = history.window(rule.metric, rule.window, **asked)
-    figure = window.last if rule.figure == "value" else getattr(window, rule.figure)
-    return None if figure is None else _compared(rule, float(figure), firing)
+    figure = _figure(rule, window)
+    return None if figure is None else _compared(rule, figure, firing)
+
+
+def idle_for(rule: Rule, history: History) -> str:
+    """Return why a rule cannot fire as things are; empty where it can."""
+    if callable(rule.metric):
+        return ""
+    series = [(kind, dict(tags)) for name, kind, tags in history.series() if name == rule.metric]
+    if not series:
+        near = closest(rule.metric, {name for name, _, _ in history.series()}, cutoff=0.7)
+        return f"no such series yet.{near}" if near else "no such series yet"
+    wanted = rule.tags.items()
+    if not any(wanted <= tags.items() and tags.keys() >= set(rule.by) for _, tags in series):
+        known = sorted({tag for _, tags in series for tag in tags})
+        return f"no series with these tags yet; its tags are {', '.join(known) or 'none'}"
+    kind = series[0][0]
+    if rule.absent is None and rule.figure not in _OF_KIND[kind]:
+        return f"a {kind} has no {rule.figure}: one of {', '.join(_OF_KIND[kind])}"
+    return ""
 
 
 def _compared(rule: Rule, figure: float, firing: bool) -> Found:
+    if figure in rule.named:
+        return Found(figure, rule.breached(figure, firing=firing), rule.named[figure])
     side = "below" if rule.below is not None else "above"
     return Found(figure, rule.breached(figure, firing=firing), f"{figure:.4g}, {side} {rule.limit:.4g}")
 

@@ -92,7 +92,8 @@ def around(function: F, begin: Callable[[], AbstractContextManager[Any]]) -> F:
             problems=[problem],
             hint="use `with` inside of it, or decorate what goes through it",
         )
-    if not callable(function):
+    given: object = function
+    if not callable(given):
         told = brief(getattr(function, "__func__", None) or getattr(function, "fget", None) or function)
         problem = Problem("function", f"{type(function).__name__} of {told}", "a function")
         raise ConfigError(

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from grym_nb.errors import ConfigError, ValidationError
 from grym_nb.events import AlertChanged, EventBus
 from grym_nb.health.alerts import Alerts, Notice
-from grym_nb.health.channels import as_json, command, log, webhook
+from grym_nb.health.channels import command, log, webhook
 from grym_nb.health.rules import Rule
 from grym_nb.metrics import Metrics
 from grym_nb.metrics.history import History
 from grym_nb.testing import FakeClock
-from tests.services.crowd import until
 
 LEVEL = Rule("high", "level", above=10.0, clear=8.0, suggest="turn it down")
 
@@ -31,7 +25,9 @@ class House:
         self.history = History(self.metrics, clock=self.clock)
         self.events = EventBus()
         self.told: list[str] = []
-        self.alerts = Alerts(self.history, clock=self.clock, events=self.events, channels=[self.hear])
+        self.alerts = Alerts(
+            self.history, clock=self.clock, wall=self.clock, events=self.events, channels=[self.hear]
+        )
 
     def hear(self, notice: Notice) -> None:
         self.told.append(notice.text)
@@ -248,97 +244,167 @@ def test_the_table_has_the_gravest_first_with_what_to_do(house: House) -> None:
     assert "turn it down" in repr(house.alerts) and "<table" in house.alerts._repr_html_()
 
 
-# -- channels --------------------------------------------------------------------------------------
+# -- what could be told wrongly ---------------------------------------------------------------------
 
 
-class Desk(BaseHTTPRequestHandler):
-    """Takes what is posted; answers as it is told."""
-
-    posted: ClassVar[list[tuple[str, dict[str, Any]]]] = []
-    answer = 200
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.posted.append((self.headers.get("Authorization", ""), json.loads(body)))
-        self.send_response(self.answer)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None: ...
+def test_what_comes_to_a_stop_is_below_its_limit_still(house: House) -> None:
+    house.alerts.add(Rule("quiet", "calls", figure="rate", below=0.5, window=10.0, by=("service",)))
+    house.alerts.add(Rule("few", "calls", figure="count", below=5, window=10.0, tags={"service": "a"}))
+    calls = house.metrics.counter("calls", service="a")
+    for _ in range(20):
+        calls.add()
+        house.wait(1)
+    house.told.clear()
+    house.wait(100)
+    assert sorted(text.split(" (")[0] for text in house.told) == ["a: quiet", "the kernel: few"]
+    assert len(house.alerts.active) == 2
 
 
-@pytest.fixture
-def desk() -> Iterator[str]:
-    Desk.posted, Desk.answer = [], 200
-    server = HTTPServer(("127.0.0.1", 0), Desk)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/hook"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+@pytest.mark.parametrize("by", [(), ("service",)])
+def test_without_a_figure_it_is_how_much_came(house: House, by: tuple[str, ...]) -> None:
+    house.alerts.add(Rule("many", "calls", above=5, by=by))
+    house.alerts.add(Rule("slow", "seconds", above=5, by=by))
+    house.metrics.counter("calls", service="a").add(6)
+    for _ in range(6):
+        house.metrics.record("seconds", 0.1, service="a")
+    house.wait(1)
+    assert {alert.rule for alert in house.alerts.active} == {"many", "slow"}
 
 
-def at_once(job: Any, *, name: str) -> None:
-    job()
+def test_a_single_tag_may_be_a_text(house: House) -> None:
+    rule = Rule("high", "level", above=10.0, by="service", inhibited_by=["down"])  # type: ignore[arg-type]
+    assert (rule.by, rule.inhibited_by) == (("service",), ("down",))
+    house.alerts.add(rule)
+    house.level(11.0, service="a")
+    assert [alert.subject for alert in house.alerts.active] == ["a"]
 
 
-@pytest.fixture
-def notice(house: House) -> Notice:
-    found: list[Notice] = []
-    house.alerts.tell(found.append)
+def test_who_is_removed_in_the_middle_of_a_step_is_over_and_told(house: House) -> None:
     house.alerts.add(LEVEL)
+    house.alerts.add(Rule("other", "level", above=10.0))
     house.level(11.0)
-    return found[0]
+    steps = house.alerts.steps()
+    next(steps)
+    house.alerts.remove("other")
+    assert [alert.rule for alert in house.alerts.active] == ["high"]
+    for _ in steps:
+        pass
+    assert house.told[-1] == "the kernel: other is over, after 0 us (the rule was removed)"
+    assert not [key for key in house.alerts._tracks if key[0] == "other"]
 
 
-def test_a_webhook_is_posted_what_fires_as_json(desk: str, notice: Notice) -> None:
-    webhook(desk, work=at_once, token="abc")(notice)
-    [(token, told)] = Desk.posted
-    assert token == "Bearer abc" and told == json.loads(as_json(notice))
-    assert told["alerts"][0]["figure"] == 11.0 and told["alerts"][0]["suggestion"] == "turn it down"
+def test_what_a_broken_rule_fires_is_over_and_says_why(house: House) -> None:
+    broken = False
 
+    def figure(history: History, now: float) -> dict[Any, float]:
+        if broken:
+            raise KeyError("what")
+        return {(): 5.0}
 
-def test_what_cannot_be_delivered_is_logged_and_no_more(
-    desk: str, notice: Notice, caplog: pytest.LogCaptureFixture
-) -> None:
-    Desk.answer = 500
-    webhook(desk, work=at_once)(notice)
-    webhook("http://127.0.0.1:1/none", work=at_once, timeout=1.0)(notice)
-    command(["/no/such/program"], work=at_once)(notice)
-    command([sys.executable, "-c", "import sys; sys.exit('not today')"], work=at_once)(notice)
-    command([sys.executable, "-c", "import threading; threading.Event().wait()"], work=at_once, timeout=0.2)(
-        notice
+    own = Rule("own", figure, above=1.0)
+    house.alerts.add(own)
+    house.wait(1)
+    assert house.alerts.state_of(own) == "fires"
+    broken = True
+    house.wait(2)
+    assert (
+        house.told[-1]
+        == "the kernel: own is over, after 1 s (the rule cannot be evaluated: KeyError: 'what')"
     )
-    told = "\n".join(caplog.messages)
-    assert len(caplog.messages) == 5
-    for word in ("500", "127.0.0.1", "/no/such/program", "not today", "timed out"):
-        assert word in told
+    assert house.alerts.active == () and house.alerts.state_of(own) == "broken: KeyError: 'what'"
+    broken = False
+    house.wait(1)
+    assert house.alerts.state_of(own) == "fires" and len(house.told) == 3
 
 
-def test_a_command_reads_what_fires_and_no_shell_sees_it(notice: Notice, tmp_path: Any) -> None:
-    file = tmp_path / "told; rm -rf ~"
-    program = f"import sys; open({str(file)!r}, 'w').write(sys.stdin.read())"
-    command([sys.executable, "-c", program], work=at_once)(notice)
-    assert json.loads(file.read_text()) == json.loads(as_json(notice))
+def test_a_rule_that_cannot_fire_says_why(house: House) -> None:
+    house.metrics.counter("calls", service="a").add()
+    house.wait(1)
+    for rule, why in (
+        (Rule("r", "clals", above=1), "no such series yet. Did you mean 'calls'?"),
+        (Rule("r", "other", above=1), "no such series yet"),
+        (
+            Rule("r", "calls", above=1, tags={"service": "b"}),
+            "no series with these tags yet; its tags are service",
+        ),
+        (Rule("r", "calls", above=1, by=("task",)), "no series with these tags yet; its tags are service"),
+        (Rule("r", "calls", figure="p95", above=1), "a counter has no p95: one of value, rate, count"),
+        (Rule("r", "calls", above=5), "quiet"),
+        (Rule("r", lambda history, now: {}, above=5), "quiet"),
+    ):
+        assert house.alerts.state_of(rule) == why
 
 
-def test_channels_wait_for_nobody(desk: str, notice: Notice) -> None:
-    from grym_nb.services.ports import Ports
+def test_what_is_set_to_what_it_is_is_not_absent(house: House) -> None:
+    house.alerts.add(Rule("silent", "level", absent=10.0))
+    for _ in range(20):
+        house.level(1.0)
+    assert house.told == []
+    house.wait(11)
+    assert len(house.told) == 1
 
-    ports = Ports()
-    webhook(desk, work=ports.pulse.work)(notice)
-    until(lambda: bool(Desk.posted))
-    assert ports.close() == ()
+
+def test_figures_may_have_names(house: House) -> None:
+    house.alerts.add(Rule("bad", "level", above=1.5, named={2.0: "judged unhealthy"}))
+    house.level(2.0)
+    assert house.told == ["the kernel: bad (warning): judged unhealthy"]
+
+
+def test_what_was_mended_before_the_step_is_not_told(house: House) -> None:
+    house.alerts.add(LEVEL)
+    house.metrics.gauge("level").set(11.0)
+    house.clock.advance(1.0)
+    house.history.step()
+    house.metrics.gauge("level").set(1.0)
+    house.alerts.step()
+    assert house.told == []
+
+
+def test_times_of_alerts_are_those_of_the_day() -> None:
+    house = House()
+    alerts = Alerts(house.history, [LEVEL], clock=house.clock, wall=lambda: house.clock() + 1e9)
+    house.metrics.gauge("level").set(11.0)
+    house.clock.advance(1.0)
+    alerts.step()
+    assert alerts.story[0].at == 1e9 + 1001.0 and "0 us" in repr(alerts)
+
+
+def test_only_what_there_is_can_be_silenced_and_all_of_it_is_shown(house: House) -> None:
+    house.alerts.add(Rule("high", "level", above=10.0, by=("service",)))
+    with pytest.raises(ValidationError, match="Did you mean 'service'"):
+        house.alerts.silence(60.0, srevice="a")
+    for wrong in ("x", True, float("nan"), -1):
+        with pytest.raises(ValidationError, match="nothing is silenced so"):
+            house.alerts.silence(wrong)  # type: ignore[arg-type]
+    house.alerts.silence(60.0, service="a")
+    house.alerts.silence(60.0, rule="high")
+    assert [one.what for one in house.alerts.silences] == ["all (service=a)", "high"]
+    assert house.alerts.unsilence("high") == 1 and house.alerts.unsilence("high") == 0
+    assert house.alerts.unsilence() == 1 and house.alerts.silences == ()
+    with pytest.raises(ValidationError, match="there is no rule 'hihg'"):
+        house.alerts.unsilence("hihg")
+
+
+def test_silences_that_have_ended_are_forgotten(house: House) -> None:
+    for _ in range(10):
+        house.alerts.silence(1.0)
+        house.clock.advance(2.0)
+    assert len(house.alerts._silences) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"tags": 5}, {"tags": {"a": 1}}, {"by": 5}, {"by": (5,)}, {"named": 5}])
+def test_a_rule_with_what_is_no_tag_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="this is no rule"):
+        Rule("high", "level", above=1.0, **wrong)
 
 
 @pytest.mark.parametrize("wrong", ["", "ftp://x", "file:///etc/passwd", "http://", 5])
 def test_only_the_web_can_be_posted_to(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="nothing can be posted there"):
-        webhook(wrong, work=at_once)
+        webhook(wrong)
 
 
 @pytest.mark.parametrize("wrong", ["rm -rf", [], [""], [5], None])
 def test_only_a_list_of_texts_is_a_command(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="no program can be run so"):
-        command(wrong, work=at_once)
+        command(wrong)

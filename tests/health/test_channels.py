@@ -1,0 +1,221 @@
+"""Where alerts go: what is delivered, what is not, and who waits for it: nobody."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from grym_nb.errors import ConfigError, StateError
+from grym_nb.health.alerts import Alerts, Notice
+from grym_nb.health.channels import as_json, command, webhook
+from grym_nb.health.listeners import Listener
+from grym_nb.testing import FakeClock
+from tests.health.test_alerts import LEVEL, House
+from tests.services.crowd import until
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+class Desk(BaseHTTPRequestHandler):
+    """Takes what is posted; answers as it is told."""
+
+    posted: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+    answer = 200
+    location = ""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.posted.append((self.headers.get("Authorization", ""), json.loads(body)))
+        self.send_response(self.answer)
+        self.send_header("Content-Length", "0")
+        self.send_header("Location", self.location)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def desk() -> Iterator[str]:
+    Desk.posted, Desk.answer = [], 200
+    server = HTTPServer(("127.0.0.1", 0), Desk)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def notice(house: House) -> Notice:
+    found: list[Notice] = []
+    house.alerts.tell(found.append)
+    house.alerts.add(LEVEL)
+    house.level(11.0)
+    return found[0]
+
+
+def test_a_webhook_is_posted_what_fires_as_json(desk: str, notice: Notice) -> None:
+    webhook(desk, token="abc")(notice)
+    [(token, told)] = Desk.posted
+    assert token == "Bearer abc" and told == json.loads(as_json(notice))
+    assert told["alerts"][0]["figure"] == 11.0 and told["alerts"][0]["suggestion"] == "turn it down"
+
+
+def test_what_cannot_be_delivered_is_logged_and_no_more(
+    desk: str, notice: Notice, caplog: pytest.LogCaptureFixture
+) -> None:
+    Desk.answer = 500
+    webhook(desk)(notice)
+    webhook("http://127.0.0.1:1/none", timeout=1.0)(notice)
+    command(["/no/such/program"])(notice)
+    command([sys.executable, "-c", "import sys; sys.exit('not today')"])(notice)
+    command([sys.executable, "-c", "import threading; threading.Event().wait()"], timeout=0.2)(notice)
+    told = "\n".join(caplog.messages)
+    assert len(caplog.messages) == 5
+    for word in ("500", "127.0.0.1", "/no/such/program", "not today", "timed out"):
+        assert word in told
+
+
+def test_a_command_reads_what_fires_and_no_shell_sees_it(notice: Notice, tmp_path: Any) -> None:
+    file = tmp_path / "told; rm -rf ~"
+    program = f"import sys; open({str(file)!r}, 'w').write(sys.stdin.read())"
+    command([sys.executable, "-c", program])(notice)
+    assert json.loads(file.read_text()) == json.loads(as_json(notice))
+
+
+def test_a_redirect_is_not_followed_and_nobody_else_sees_the_token(
+    desk: str, notice: Notice, caplog: pytest.LogCaptureFixture
+) -> None:
+    Desk.answer, Desk.location = 302, desk.replace("127.0.0.1", "localhost")
+    webhook(desk, token="abc")(notice)
+    assert len(Desk.posted) == 1 and "302" in caplog.text
+
+
+def answering(*parts: bytes, pause: float = 0.0) -> int:
+    """Return the port of a server that answers one request with this, a part at a time."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as client, suppress(OSError):
+            client.recv(65536)
+            for part in parts:
+                client.sendall(part)
+                threading.Event().wait(pause)
+
+    threading.Thread(target=serve, daemon=True).start()
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def test_what_is_no_answer_is_logged(notice: Notice, caplog: pytest.LogCaptureFixture) -> None:
+    webhook(f"http://127.0.0.1:{answering(b'hello')}/")(notice)
+    assert "an alert could not be posted to 127.0.0.1: hello" in caplog.text
+
+
+def test_a_server_that_drips_is_left_in_time(notice: Notice, caplog: pytest.LogCaptureFixture) -> None:
+    port = answering(b"HTTP/1.1 200 OK\r\n", *[b"X: 1\r\n"] * 100, pause=0.1)
+    began = time.monotonic()
+    webhook(f"http://127.0.0.1:{port}/", timeout=0.4)(notice)
+    assert time.monotonic() - began < 5.0 and "no answer within 0.4 s" in caplog.text
+
+
+def test_channels_wait_for_nobody_and_nobody_for_them(caplog: pytest.LogCaptureFixture) -> None:
+    from grym_nb.services.ports import Ports
+
+    ports, house, hang, heard = Ports(), House(), threading.Event(), []
+    alerts = Alerts(house.history, [LEVEL], clock=house.clock, work=ports.pulse.work)
+    alerts.tell(lambda notice: hang.wait(30.0))
+    alerts.tell(lambda notice: heard.append((notice.alerts[0].state, threading.current_thread().name)))
+    for value in (11.0, 7.0):
+        house.metrics.gauge("level").set(value)
+        house.clock.advance(1.0)
+        for _ in alerts.steps():
+            pass
+    until(lambda: len(heard) == 2)
+    assert [state for state, _ in heard] == ["firing", "over"]
+    assert all(name.startswith("grym-work") for _, name in heard)
+    hang.set()
+    until(lambda: not ports.pulse._running)
+    assert ports.close() == ()
+
+
+def test_who_asks_for_a_step_sees_what_was_told() -> None:
+    from grym_nb.services.ports import Ports
+
+    ports, house, heard = Ports(), House(), []
+    alerts = Alerts(house.history, [LEVEL], clock=house.clock, work=ports.pulse.work)
+    end = alerts.tell(heard.append)
+    house.metrics.gauge("level").set(11.0)
+    house.clock.advance(1.0)
+    alerts.step()
+    assert len(heard) == 1
+    end()
+    ports.close()
+    alerts.remove("high")
+    alerts.step()
+    assert len(heard) == 1
+
+
+def test_who_hangs_loses_the_oldest_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    jobs: list[Any] = []
+    heard: list[int] = []
+    listener = Listener(heard.append, lambda job, **_: jobs.append(job), clock=FakeClock())
+    for n in range(105):
+        listener.hand(n)
+    assert len(jobs) == 1 and len(caplog.messages) == 1 and "does not come back" in caplog.text
+    jobs[0]()
+    assert heard == list(range(5, 105))
+    listener.hand(105)
+    assert len(jobs) == 2
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, StateError("the pulse is closed")])
+def test_who_could_not_be_told_is_told_the_next_time(stop: Any) -> None:
+    heard: list[int] = []
+    stops = [stop]
+
+    def work(job: Any, **_: Any) -> None:
+        for one in iter(lambda: stops.pop() if stops else None, None):
+            raise one
+        job()
+
+    listener = Listener(heard.append, work, clock=FakeClock())
+    with suppress(KeyboardInterrupt):
+        listener.hand(1)
+    listener.hand(2)
+    assert heard == [1, 2]
+
+
+@pytest.mark.parametrize("wrong", [5, None, "http://here"])
+def test_only_a_function_is_told(house: House, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="only a function can be told") as caught:
+        house.alerts.tell(wrong)
+    assert "webhook(url)" in caught.value.hint
+
+
+@pytest.mark.parametrize("wrong", ["5", 0, -1, True, float("nan")])
+def test_a_timeout_is_seconds(wrong: Any) -> None:
+    for made in (lambda: webhook("http://here", timeout=wrong), lambda: command(["true"], timeout=wrong)):
+        with pytest.raises(ConfigError, match="nobody can be told so"):
+            made()
+
+
+def test_what_json_has_no_number_for_is_a_text(house: House) -> None:
+    found: list[Notice] = []
+    house.alerts.tell(found.append)
+    house.alerts.add(LEVEL)
+    house.level(float("inf"))
+    assert json.loads(as_json(found[0]))["alerts"][0]["figure"] == "inf"
