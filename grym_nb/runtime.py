@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from grym_nb.metrics.scrape import Endpoint
     from grym_nb.services.frame import Frame
 
-__all__ = ["Runtime", "current", "get", "register", "run", "submit"]
+__all__ = ["Runtime", "current", "get", "on_kernel_runtime", "register", "run", "submit"]
 
 T = TypeVar("T")
 
@@ -77,6 +77,14 @@ class Runtime:
                     there(event)
 
             self.events.subscribe(heard, StateChanged)
+            watched = WeakMethod(self._begun_watching)
+
+            def used() -> None:
+                if (there := watched()) is not None:
+                    with suppress(StateError):  # closed: it counts, and nobody remembers when
+                        there()
+
+            self.metrics.on_use = used
         self._context: ContextStore | None = None
         self._context_path = self.settings.context_path
         self._context_lock = threading.Lock()
@@ -102,12 +110,12 @@ class Runtime:
     @property
     def alerts(self) -> Alerts:
         """Who is told of what: rules, silences, channels, and what fires."""
-        return self._watching().alerts
+        return self._begun_watching().alerts
 
     @property
     def history(self) -> History:
-        """What the metrics were, over the last day."""
-        return self._watching().history
+        """What the metrics were, over the last day: from the first load, track or series of your own on."""
+        return self._begun_watching().history
 
     @property
     def kept(self) -> Kept | None:
@@ -158,6 +166,13 @@ class Runtime:
                 )
                 self._oversight.watch_loop(self._loop)
             return self._oversight
+
+    def _begun_watching(self) -> Oversight:
+        """Return what watches, which has begun: who asks wants to see what comes."""
+        watching = self._watching()
+        if self.settings.health_seconds and not self._closed:
+            watching.begin()
+        return watching
 
     def _begun(self, event: StateChanged) -> None:
         if event.after == "loading" and not self._closed and self._oversight is None:
@@ -388,6 +403,7 @@ _log = logging.getLogger(__name__)
 _LAST_SECONDS = 2.0
 _lock = threading.Lock()
 _kernel: Runtime | None = None
+_hooks: list[Callable[[Runtime], None]] = []
 
 
 @says_what_it_takes
@@ -395,11 +411,44 @@ def current() -> Runtime:
     """Return the kernel's own runtime: made at the first call, closed when the kernel ends."""
     global _kernel
     with _lock:
-        if _kernel is None or _kernel._closed:
-            if _kernel is None:
-                atexit.register(_close)
-            _kernel = Runtime()
-        return _kernel
+        made = _kernel is None or _kernel._closed
+        if _kernel is None:
+            atexit.register(_close)
+        found = _kernel = Runtime() if made or _kernel is None else _kernel
+    if made:
+        _introduce(found)
+    return found
+
+
+def on_kernel_runtime(hook: Callable[[Runtime], Callable[[], object]]) -> Callable[[], None]:
+    """Call a hook with the kernel's runtime, now and whenever there is a new one; return what ends that.
+
+    What the hook returns undoes what it did: that is called when the runtime is followed by another.
+    """
+    undo: list[Callable[[], object]] = []
+
+    def meet(runtime: Runtime) -> None:
+        while undo:
+            undo.pop()()
+        undo.append(hook(runtime))
+
+    def end() -> None:
+        _hooks.remove(meet)
+        while undo:
+            undo.pop()()
+
+    runtime = current()
+    _hooks.append(meet)
+    meet(runtime)
+    return end
+
+
+def _introduce(runtime: Runtime) -> None:
+    for meet in tuple(_hooks):
+        try:
+            meet(runtime)
+        except Exception:
+            _log.exception("%r raised on a new runtime", meet)
 
 
 @says_what_it_takes

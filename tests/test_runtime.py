@@ -610,3 +610,40 @@ class TestTheContextOfTheKernel:
                 monkeypatch.setattr(ContextStore, name, moved)
                 assert "a" in runtime.submit(Task("ask", store_results=True)).result(10)
             assert not paths and len(runtime.context.query(type="ask")) == 2
+
+
+def test_what_is_measured_first_begins_the_history() -> None:
+    for begin in (
+        lambda runtime: runtime.metrics.track("mine"),
+        lambda runtime: runtime.metrics.counter("mine"),
+        lambda runtime: runtime.history,
+        lambda runtime: runtime.alerts,
+    ):
+        with Runtime() as runtime:
+            assert runtime._oversight is None
+            begin(runtime)
+            assert runtime._oversight is not None and runtime._oversight._entries
+    with Runtime(Settings(health_seconds=0)) as runtime:
+        with runtime.metrics.track("mine"):
+            pass
+        assert runtime._oversight is None
+    runtime.metrics.counter("mine")  # closed: it counts
+
+
+def test_what_is_measured_after_a_rest_begins_it_anew() -> None:
+    clock = FakeClock(100.0)
+    with Runtime(clock=clock) as runtime:
+        mine, oversight = runtime.metrics.counter("mine"), runtime._watching()
+        for _ in range(30):
+            clock.advance(5.0)
+            mine.add()
+            oversight.history.step()
+            oversight.step()
+        assert oversight._entries, "something is still counted"
+        for _ in range(30):
+            clock.advance(5.0)
+            oversight.history.step()
+            oversight.step()
+        assert not oversight._entries
+        runtime.metrics.track("mine")
+        assert oversight._entries

@@ -50,6 +50,8 @@ class Seen:
     concurrency: int
     ttl: float | None
     before: Mapping[str, float] | None = None  # by service: the share of its calls that this one's follow
+    idled: int = 0  # how often it went since nobody used it
+    evicted: int = 0  # how often it went for others
 
 
 def suggested(seen: Seen) -> tuple[Suggestion, ...]:
@@ -61,18 +63,26 @@ def _waits(seen: Seen) -> Iterator[tuple[str, str]]:
     waited, took = seen.waited.p50, seen.answered.p50
     often = seen.waited.count >= max(_ENOUGH, seen.calls // 2)
     if often and waited is not None and took is not None and waited > took:
+        # Of those that waited, half waited so long: of all calls it is less than half.
         yield (
             f"more at a time: concurrency={seen.concurrency + 1}, if its model may be called so",
-            f"half of its calls wait {seconds(waited)} or more, and then take {seconds(took)}",
+            f"{(seen.waited.count + 1) // 2} of its {seen.calls} calls waited {seconds(waited)} or more; "
+            f"an answer takes {seconds(took)}",
         )
 
 
 def _again(seen: Seen) -> Iterator[tuple[str, str]]:
-    if seen.loads >= 3 and seen.load_seconds and seen.load_seconds * (seen.loads - 1) > 5.0:
-        yield (
-            "keep it: a longer ttl=, a higher priority=, or a larger budget (%grym mem --why)",
-            f"it was loaded {seen.loads} times, {seconds(seen.load_seconds)} each",
-        )
+    # Who unloads by hand knows what that costs.
+    for times, do, why in (
+        (seen.idled, "keep it: a longer ttl=", "went idle"),
+        (
+            seen.evicted,
+            "keep it: a higher priority=, or a larger budget (%grym mem --why)",
+            "went for others",
+        ),
+    ):
+        if times >= 2 and seen.load_seconds and seen.load_seconds * times > 5.0:
+            yield do, f"it {why} {times} times, and takes {seconds(seen.load_seconds)} to load again"
 
 
 def _idle(seen: Seen) -> Iterator[tuple[str, str]]:
@@ -114,6 +124,8 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
     for handle in registry.handles():
         record, figures = handle._record, handle.metrics()
         held = handle.status().holds
+        gone = [step.reason for step in tuple(record.lifecycle.story) if step.after == "registered"]
+        again = record.loads - 1  # what was parked, or did not come back, cost nothing
         found += suggested(
             Seen(
                 *(
@@ -130,6 +142,8 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
                 concurrency=record.spec.concurrency,
                 ttl=record.spec.ttl,
                 before=follows.get(record.name),
+                idled=min(again, sum([reason == "idle" for reason in gone])),
+                evicted=min(again, sum(["room for " in one or " ran out of memory " in one for one in gone])),
             )
         )
     return tuple(found)

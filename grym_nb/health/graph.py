@@ -84,15 +84,15 @@ class Topology:
         return Table("topology", columns, rows, empty="nothing is registered")
 
     def _beside(self, name: str) -> str:
-        told = []
-        for edge in self.edges:
-            if edge.source == name:
-                told.append(
-                    f"{edge.target} ({count(edge.calls, 'call')})"
-                    if edge.kind == "calls"
-                    else edge.target + ("?" if edge.kind == "optional" else "")
-                )
-        return ", ".join(told) or "-"
+        told: dict[str, str] = {}  # each of them once, with all that is between them
+        for edge in sorted(
+            [edge for edge in self.edges if edge.source == name], key=lambda e: e.kind == "calls"
+        ):
+            if edge.kind == "calls":
+                told[edge.target] = f"{told.get(edge.target, edge.target)} ({count(edge.calls, 'call')})"
+            else:
+                told[edge.target] = edge.target + ("?" if edge.kind == "optional" else "")
+        return ", ".join(told.values()) or "-"
 
     def __repr__(self) -> str:
         return self.table().text()

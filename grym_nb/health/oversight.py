@@ -107,7 +107,7 @@ class Oversight:
             self._nothing_since = None
         elif self._nothing_since is None:
             self._nothing_since = now
-        elif now - self._nothing_since > _RESTS_AFTER and not self.alerts.active:
+        elif min(now - self._nothing_since, self.history.idle()) > _RESTS_AFTER and not self.alerts.active:
             self._rest()
 
     def watch_loop(self, loop: AbstractEventLoop | None) -> None:
@@ -178,6 +178,7 @@ class Oversight:
     def _rest(self) -> None:
         with self._lock:
             entries, self._entries = self._entries, ()
+        self._ports.metrics.asleep = True  # what is measured next begins it anew
         for entry in entries:
             entry.cancel()
         self._measure_loop(False)

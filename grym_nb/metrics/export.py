@@ -193,7 +193,8 @@ class Collector:
         return self._hash
 
     def __repr__(self) -> str:
-        return f"<Collector: of {self.metrics!r}>"
+        metrics = self.metrics
+        return f"<Collector: {'of nothing' if metrics is None else f'of {len(metrics)} series'}>"
 
 
 # -- families ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, closest
 from grym_nb.metrics.histogram import Frozen, Histogram
-from grym_nb.metrics.series import Counter, Gauge, Metrics
+from grym_nb.metrics.series import HOUSE, Counter, Gauge, Metrics
 from grym_nb.metrics.slots import BucketSlots, NumberSlots, Slots, Timeline
 from grym_nb.metrics.window import (
     Figure,
@@ -278,9 +278,11 @@ class History:
         moved = [track.moved for track in self._matching(name, tags) if track.moved is not None]
         return self._clock() - max(moved) if moved else None
 
-    def knows(self, name: str, /, **tags: Wanted) -> bool:
-        """Tell whether there is such a series."""
-        return any(track.gone is None for track in self._matching(name, tags))
+    def idle(self) -> float:
+        """Return for how many seconds nothing was counted but by the house itself."""
+        own = [track for track in self._tracked() if not track.key[0].startswith(HOUSE)]
+        moved = [track.moved for track in own if track.moved is not None]
+        return self._clock() - max(moved) if moved else inf
 
     @property
     def clock(self) -> Clock:

@@ -6,14 +6,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from sys import float_info
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from grym_nb.errors import ConfigError, Problem
 from grym_nb.metrics.given import number, refusal, text
 from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
 from grym_nb.metrics.tracking import Track
 
-__all__ = ["Counter", "Gauge", "Metrics", "Sample"]
+if TYPE_CHECKING:
+    from grym_nb.render import Table
+
+__all__ = ["HOUSE", "Counter", "Gauge", "Metrics", "Sample"]
+
+#: how the names begin that are the house's own
+HOUSE = ("kernel.", "recovery.", "service.", "weights.")
 
 _Kind = Literal["counter", "gauge", "histogram"]
 _Tags = tuple[tuple[str, str], ...]
@@ -110,6 +116,9 @@ class Metrics:
         self._lock = threading.Lock()
         self._series: dict[tuple[str, _Tags], Counter | Gauge | Histogram] = {}
         self._kinds: dict[str, _Kind] = {}
+        #: while `asleep`, called once when something of the user's own is measured
+        self.on_use: Callable[[], object] | None = None
+        self.asleep = True
 
     def counter(self, name: str, /, **tags: str) -> Counter:
         """Return the counter of that name and tags, a new one the first time."""
@@ -132,6 +141,8 @@ class Metrics:
 
         Each is counted in the histogram ``operation.seconds`` by `operation`, `outcome` and these tags.
         """
+        if self.asleep:
+            self._wake()
         return Track(self, operation, tags)
 
     def snapshot(self) -> tuple[Sample, ...]:
@@ -169,7 +180,21 @@ class Metrics:
         return len(self._series)
 
     def __repr__(self) -> str:
-        return f"<Metrics: {len(self._series)} series of {len(self._kinds)} names>"
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+    def _table(self) -> Table:
+        from grym_nb.metrics.overview import overview  # seldom, and it is below this
+
+        return overview(self)
+
+    def _wake(self) -> None:
+        """Say that something is measured, to whoever rests meanwhile."""
+        self.asleep = False
+        if self.on_use is not None:
+            self.on_use()
 
     def _get(self, name: str, tags: dict[str, str], kind: _Kind, make: Callable[[], S]) -> S:
         key = (name, _sorted(tags))
@@ -189,7 +214,10 @@ class Metrics:
             if known != kind:
                 problem = Problem(name, f"a {kind}", f"a {known}, which it is already")
                 raise ConfigError(f"{name!r} is a {known} and cannot be a {kind}", problems=[problem])
-            return cast(S, self._series.setdefault(key, make()))
+            made = cast(S, self._series.setdefault(key, make()))
+        if self.asleep and not name.startswith(HOUSE):
+            self._wake()
+        return made
 
     def _samples(self, wanted: Callable[[str, _Tags], bool]) -> tuple[Sample, ...]:
         with self._lock:

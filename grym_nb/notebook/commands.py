@@ -271,6 +271,7 @@ def _metrics_options(parser: Parser) -> None:
 def _alerts_options(parser: Parser) -> None:
     parser.add_argument("--rules", action="store_true")
     parser.add_argument("--silence", nargs="+", metavar="RULE")
+    parser.add_argument("--unsilence", nargs="+", metavar="RULE")
     parser.add_argument("--minutes", type=float, default=60.0, metavar="M")
 
 
@@ -410,7 +411,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "metrics",
-        "how their calls went lately; --export writes all figures to a file",
+        "how their calls, and what is yours, went lately; --export writes all figures to a file",
         "[SERVICE] [--since 5m] [--export prometheus|openmetrics|json|csv FILE] [--serve [PORT|off]]",
         (
             "%grym metrics asr --since 1h",
@@ -424,8 +425,13 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "alerts",
         "what fires, and what somebody was told of lately; --silence a rule for a while",
-        "[--rules] [--silence RULE|all] [--minutes M]",
-        ("%grym alerts", "%grym alerts --rules", "%grym alerts --silence failing --minutes 30"),
+        "[--rules] [--silence RULE|all] [--minutes M] [--unsilence RULE|all]",
+        (
+            "%grym alerts",
+            "%grym alerts --rules",
+            "%grym alerts --silence failing --minutes 30",
+            "%grym alerts --unsilence failing",
+        ),
         _alerts,
         _alerts_options,
     ),

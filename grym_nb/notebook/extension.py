@@ -14,11 +14,15 @@ from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
 from grym_nb.notebook.toast import Toasts
-from grym_nb.runtime import current
+from grym_nb.runtime import on_kernel_runtime
 from grym_nb.services.progress import on_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from IPython.core.interactiveshell import InteractiveShell
+
+    from grym_nb.runtime import Runtime
 
 __all__ = ["install", "uninstall"]
 
@@ -80,16 +84,24 @@ def _add_breadcrumb(shell: InteractiveShell, undo: ExitStack) -> None:
     """Say what became of a kernel that was killed, and leave word of what this one does."""
     for line in found():
         _log.warning(line)
-    crumbs = Crumbs(current())
-    undo.callback(crumbs.end)
-    shell.events.register("post_run_cell", crumbs.look)
-    undo.callback(shell.events.unregister, "post_run_cell", crumbs.look)
+
+    def begin(runtime: Runtime) -> Callable[[], None]:
+        crumbs = Crumbs(runtime)
+        shell.events.register("post_run_cell", crumbs.look)
+
+        def end() -> None:
+            shell.events.unregister("post_run_cell", crumbs.look)
+            crumbs.end()
+
+        return end
+
+    undo.callback(on_kernel_runtime(begin))
 
 
 def _add_toasts(shell: InteractiveShell, undo: ExitStack) -> None:
     """Show what alerts say, where somebody looks: under the cells."""
     toasts = Toasts(lambda bundle: shell.display_pub.publish(dict(bundle)))
-    undo.callback(current().events.subscribe(toasts.hear, AlertChanged))
+    undo.callback(on_kernel_runtime(lambda runtime: runtime.events.subscribe(toasts.hear, AlertChanged)))
     for moment in ("pre_run_cell", "post_run_cell"):
         shell.events.register(moment, toasts.show)
         undo.callback(shell.events.unregister, moment, toasts.show)
@@ -103,8 +115,12 @@ def _add_lag(undo: ExitStack) -> None:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return
-    current().watch_loop(loop)
-    undo.callback(lambda: current().watch_loop(None))
+
+    def begin(runtime: Runtime) -> Callable[[], None]:
+        runtime.watch_loop(loop)
+        return lambda: runtime.watch_loop(None)
+
+    undo.callback(on_kernel_runtime(begin))
 
 
 def _add_completion(shell: InteractiveShell, undo: ExitStack) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING
 from grym_nb.errors import CommandError
 from grym_nb.health.vitals import FAILURES
 from grym_nb.metrics import export
+from grym_nb.metrics.overview import in_words
+from grym_nb.metrics.series import HOUSE
+from grym_nb.metrics.tracking import OPERATION
 from grym_nb.notebook.pictures import spark, spark_image
 from grym_nb.notebook.sheet import Picture, Sheet
 from grym_nb.render import Table, seconds, size
@@ -20,11 +24,12 @@ if TYPE_CHECKING:
     from grym_nb.metrics import Metrics
     from grym_nb.runtime import Runtime
 
-__all__ = ["EXPORTS", "metrics", "window_of"]
+__all__ = ["EXPORTS", "lasting", "metrics", "window_of"]
 
 _SINCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.IGNORECASE)
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _POINTS = 40  # of a small picture
+_SHOWN = 30  # series of one's own
 
 
 def metrics(runtime: Runtime, given: Namespace) -> Sheet:
@@ -38,7 +43,8 @@ def metrics(runtime: Runtime, given: Namespace) -> Sheet:
     if given.service is not None:
         return _one(runtime, given.service, window)
     names = [handle.name for handle in runtime.registry.handles() if handle.metrics().calls]
-    return _table(runtime, names, window)
+    sheet = _table(runtime, names, window)
+    return Sheet("", (*sheet.parts, *_operations(runtime, window), *_own(runtime, window)))
 
 
 def window_of(words: str) -> float:
@@ -52,10 +58,15 @@ def window_of(words: str) -> float:
     return found
 
 
+def lasting(window: float) -> str:
+    """Return a time that somebody has chosen, in words: without the zeros at its end."""
+    return seconds(window).removesuffix(" 0 s").removesuffix(" 0 min")
+
+
 def _table(runtime: Runtime, names: list[str], window: float) -> Sheet:
     rows = [_row(runtime, name, window) for name in names]
     columns = ("service", "calls", "a minute", "failed", "p50", "p95", "p99", "p95 over the time")
-    title = f"the last {seconds(window)}"
+    title = f"the last {lasting(window)}"
     table = Table(title, columns, [row for row, _ in rows], empty="no service has been called yet")
     pictures = [picture for _, picture in rows if picture is not None]
     return Sheet("", (table, *pictures))
@@ -75,7 +86,7 @@ def _row(runtime: Runtime, name: str, window: float) -> tuple[tuple[str, ...], P
     row = (name, str(calls), f"{rate:.1f}", str(failed) if failed else "", *told, spark(values))
     if not any(value is not None for value in values):
         return row, None
-    words = f"{name}: p95 of its calls over {seconds(window)}, now {told[1]}"
+    words = f"{name}: p95 of its calls over {lasting(window)}, now {told[1]}"
     picture = f"<p>{html.escape(name)} {spark_image(values, words)}</p>"
     return row, Picture("", picture)
 
@@ -83,7 +94,7 @@ def _row(runtime: Runtime, name: str, window: float) -> tuple[tuple[str, ...], P
 def _thinned(runtime: Runtime, name: str, window: float) -> list[float | None]:
     """Return the p95 over the time as so many points; None where nothing was called."""
     points = runtime.history.points("service.call.seconds", window, figure="p95", service=name, outcome="ok")
-    now = runtime.registry.ports.clock()
+    now = time.time()
     values: list[float | None] = [None] * _POINTS
     for at, value in points:
         slot = min(_POINTS - 1, max(0, int((at - (now - window)) / window * _POINTS)))
@@ -106,9 +117,51 @@ def _one(runtime: Runtime, name: str, window: float) -> Sheet:
     outcomes = runtime.history.by("service.call.seconds", "outcome", window, service=name)
     ended = ", ".join(f"{its.count} {outcome}" for outcome, its in sorted(outcomes.items())) or "none"
     columns = ("task", "answers", "p50", "p95", "p99", "max")
-    table = Table(f"{name}, the last {seconds(window)}: {ended}", columns, rows, empty="nothing was answered")
+    table = Table(f"{name}, the last {lasting(window)}: {ended}", columns, rows, empty="nothing was answered")
     whole = _table(runtime, [name], window)
     return Sheet("", (table, *[part for part in whole.parts if isinstance(part, Picture)]))
+
+
+# -- of one's own ----------------------------------------------------------------------------------
+
+
+def _operations(runtime: Runtime, window: float) -> tuple[Table, ...]:
+    """Return what was tracked, if anything was."""
+    rows = []
+    for tags in sorted(runtime.history.groups(OPERATION, ("operation",))):
+        asked = dict(tags)
+        by = runtime.history.by(OPERATION, "outcome", window, **asked)
+        whole = runtime.history.window(OPERATION, window, **asked)
+        failed = sum([its.count for outcome, its in by.items() if outcome != "ok"])
+        figures = [in_words("seconds", value) for value in (whole.p50, whole.p95, whole.p99)]
+        rate = (whole.rate or 0.0) * 60.0
+        ended = str(failed) if failed else ""
+        rows.append((asked["operation"], f"{whole.count:g}", f"{rate:.1f}", ended, *figures))
+    columns = ("operation", "times", "a minute", "failed", "p50", "p95", "p99")
+    return (Table("your own operations", columns, rows),) if rows else ()
+
+
+def _own(runtime: Runtime, window: float) -> tuple[Table, ...]:
+    """Return the other series that are the user's own, if there are any."""
+    series = [one for one in runtime.history.series() if one[0] != OPERATION and not one[0].startswith(HOUSE)]
+    rows = []
+    for name, kind, tags in series[:_SHOWN]:
+        its = runtime.history.window(name, window, **dict(tags))
+        if kind == "gauge":
+            told = ("", in_words(name, its.last), in_words(name, its.low), in_words(name, its.high))
+        elif kind == "counter":
+            told = (f"{its.count:g}", "", "", "")
+        else:
+            told = (
+                f"{its.count:g}",
+                in_words(name, its.p50),
+                in_words(name, its.low),
+                in_words(name, its.high),
+            )
+        rows.append((name, ", ".join([f"{tag}={value}" for tag, value in tags]), kind, *told))
+    more = f", and {len(series) - _SHOWN} more" if len(series) > _SHOWN else ""
+    columns = ("series", "tags", "kind", "came", "is, or p50", "lowest", "highest")
+    return (Table(f"your own series{more}", columns, rows),) if rows else ()
 
 
 # -- to a file -------------------------------------------------------------------------------------

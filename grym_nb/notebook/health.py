@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING
 
 from grym_nb.errors import CommandError
 from grym_nb.health import Topology, suggestions, topology
+from grym_nb.notebook.figures import lasting
 from grym_nb.notebook.pictures import COLOURS, graph_image
 from grym_nb.notebook.sheet import Picture, Sheet
-from grym_nb.render import Table, seconds
+from grym_nb.render import Table, count, seconds
 
 if TYPE_CHECKING:
+    from grym_nb.health import Alerts
     from grym_nb.runtime import Runtime
 
 __all__ = ["alerts", "health", "topology_of"]
 
 _SHOWN = 20  # changes
+_REASONS = 3  # that fit a line
+_VERBS = {"needs": "needs", "optional": "may use", "calls": "calls"}
+_GRAVITY = {"unhealthy": 2, "degraded": 1}
 
 
 def health(runtime: Runtime, given: Namespace) -> Sheet:
@@ -32,7 +37,9 @@ def health(runtime: Runtime, given: Namespace) -> Sheet:
             *(name, own.verdict, told, f"{seconds(now - own.since)}"),
             "; ".join(f"{one.before} → {one.after}" for one in monitor.story(name)[-2:]),
         )
-        for name, (own, told) in system.services.items()
+        for name, (own, told) in sorted(
+            system.services.items(), key=lambda item: -_GRAVITY.get(item[1][0].verdict, 0)
+        )
     ]
     columns = ("service", "health", "reasons", "for", "lately")
     table = Table("services", columns, rows, empty="nothing has been loaded yet, so nobody is judged")
@@ -40,7 +47,8 @@ def health(runtime: Runtime, given: Namespace) -> Sheet:
 
 
 def _reasons(reasons: tuple[str, ...]) -> str:
-    return f" ({'; '.join(reasons)})" if reasons else ""
+    more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
+    return f" ({'; '.join(reasons[:_REASONS])}{more})" if reasons else ""
 
 
 def _better(runtime: Runtime) -> tuple[Table, ...]:
@@ -69,17 +77,18 @@ def _one(runtime: Runtime, name: str, now: float) -> Sheet:
 
 
 def alerts(runtime: Runtime, given: Namespace) -> Sheet:
-    """Return what fires and what has fired; or silence something."""
+    """Return what fires and what has fired; or silence something, or end that."""
     told = runtime.alerts
     if given.silence is not None:
-        rule = " ".join(given.silence)
-        known = [one.name for one in told.rules]
-        if rule not in known and rule != "all":
-            raise CommandError(f"there is no rule {rule!r}", hint=f"one of: {', '.join(known)}, or all")
-        told.silence(given.minutes * 60.0, rule=None if rule == "all" else rule, why="%grym alerts --silence")
-        return Sheet(f"nobody is told of {rule} for {seconds(given.minutes * 60.0)}")
+        rule = _rule_of(told, given.silence)
+        told.silence(given.minutes * 60.0, rule=rule, why="%grym alerts --silence")
+        return Sheet(f"nobody is told of {rule or 'all'} for {lasting(given.minutes * 60.0)}")
+    if given.unsilence is not None:
+        rule = _rule_of(told, given.unsilence)
+        ended = count(told.unsilence(rule), "silence")
+        return Sheet(f"{ended} ended: whoever listens is told of {rule or 'all'} again")
     told.step()
-    now = runtime.registry.ports.clock()
+    now = told.wall()
     story = Table(
         "told lately",
         ("when", "what"),
@@ -89,14 +98,27 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
     parts: list[Table | str] = [told.table(), story]
     if given.rules:
         rows = [
-            (one.name, str(one.severity), one.condition, seconds(one.for_seconds), one.suggest)
+            (
+                *(one.name, str(one.severity), one.condition, seconds(one.for_seconds)),
+                *(told.state_of(one), one.suggest),
+            )
             for one in told.rules
         ]
-        parts.append(Table("rules", ("rule", "severity", "fires when", "for", "what to do"), rows))
+        parts.append(Table("rules", ("rule", "severity", "fires when", "for", "now", "what to do"), rows))
     if silences := told.silences:
-        quiet = [(one.rule or "all", seconds(one.until - now), one.why) for one in silences]
+        moment = runtime.registry.ports.clock()
+        quiet = [(one.what, seconds(one.until - moment), one.why) for one in silences]
         parts.append(Table("silenced", ("rule", "for another", "why"), quiet))
     return Sheet("", tuple(parts))
+
+
+def _rule_of(alerts: Alerts, words: list[str]) -> str | None:
+    """Return the rule that is named, None for all."""
+    rule = " ".join(words)
+    known = [one.name for one in alerts.rules]
+    if rule not in known and rule != "all":
+        raise CommandError(f"there is no rule {rule!r}", hint=f"one of: {', '.join(known)}, or all")
+    return None if rule == "all" else rule
 
 
 def topology_of(runtime: Runtime, given: Namespace) -> Sheet:
@@ -117,6 +139,12 @@ def _picture(seen: Topology) -> tuple[Picture, ...]:
         for node in seen.nodes
         if node.name in linked or node.state != "registered"
     }
-    edges = [(edge.source, edge.target, "dashed" if edge.kind == "calls" else "solid") for edge in seen.edges]
-    words = "; ".join(f"{edge.source} {edge.kind} {edge.target}" for edge in seen.edges)
+    pairs: dict[tuple[str, str], set[str]] = {}
+    for edge in seen.edges:
+        pairs.setdefault((edge.source, edge.target), set()).add(_VERBS[edge.kind])
+    edges = [(*pair, "dashed" if kinds == {"calls"} else "solid") for pair, kinds in pairs.items()]
+    words = "; ".join(
+        f"{source} {' and '.join(sorted(kinds, reverse=True))} {target}"
+        for (source, target), kinds in pairs.items()
+    )
     return (Picture(words, graph_image(nodes, edges, words)),) if words else ()

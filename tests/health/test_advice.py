@@ -10,6 +10,7 @@ from grym_nb.health.advice import Seen, suggested, suggestions
 from grym_nb.metrics import HistogramSnapshot
 from grym_nb.services import ModelService, ServiceRegistry, task
 from grym_nb.testing import FakeClock
+from tests.services.crowd import until
 
 
 def figures(count: int, p50: float, p99: float | None = None) -> HistogramSnapshot:
@@ -42,9 +43,10 @@ def test_where_all_is_well_nothing_is_said() -> None:
         (
             {"waited": figures(150, 1.5)},
             "concurrency=2",
-            "half of its calls wait 1.5 s or more, and then take 200 ms",
+            "75 of its 200 calls waited 1.5 s or more; an answer takes 200 ms",
         ),
-        ({"loads": 5}, "keep it", "it was loaded 5 times, 4 s each"),
+        ({"loads": 5, "idled": 4}, "ttl=", "it went idle 4 times, and takes 4 s to load again"),
+        ({"loads": 5, "evicted": 2}, "priority=", "it went for others 2 times, and takes 4 s to load again"),
         (
             {"idle": 3600.0, "free": 1_000_000_000},
             "ttl=600",
@@ -72,7 +74,8 @@ def test_each_rests_on_its_figure(change: dict[str, object], do: str, why: str) 
     [
         {"waited": figures(10, 1.5)},  # few of them
         {"waited": figures(150, 0.1)},  # not for long
-        {"loads": 5, "load_seconds": 0.1},
+        {"loads": 5, "idled": 4, "load_seconds": 0.1},
+        {"loads": 5},  # by hand
         {"idle": 3600.0},  # there is room enough
         {"idle": 3600.0, "free": 10**9, "ttl": 600.0},  # it goes by itself
         {"answered": figures(30, 0.2, 4.0)},
@@ -102,3 +105,21 @@ def test_they_are_read_off_a_registry(driven: ServiceRegistry, clock: FakeClock)
     second.reload()
     [one] = suggestions(driven)
     assert one.service == "second" and "load it while first computes" in one.do
+
+
+def test_who_unloads_by_hand_is_not_told_what_that_costs(driven: ServiceRegistry, clock: FakeClock) -> None:
+    class Slow(One):
+        def load(self) -> None:
+            clock.advance(3.0)
+
+    by_hand, idle = driven.register("by_hand", Slow), driven.register("idle", Slow, ttl=10.0)
+    for _ in range(4):
+        by_hand.load()
+        by_hand.unload()
+        idle.load()
+        clock.advance(30.0)
+        driven.ports.pulse.step()
+        until(lambda: idle.state == "registered")
+    idle.load()
+    [one] = suggestions(driven)
+    assert one.text == "idle: keep it: a longer ttl=: it went idle 4 times, and takes 3 s to load again"

@@ -66,6 +66,8 @@ def test_it_is_a_table(house: ServiceRegistry) -> None:
     text = repr(topology(house))
     assert "middle, top" in text and "base, extra?" in text and "(middle), (top)" in text
     assert "<table" in topology(house)._repr_html_()
+    house["middle"].ask()
+    assert "base (1 call), extra?" in repr(topology(house)), "each of them once"
     assert "nothing is registered" in repr(Topology((), ()))
 
 

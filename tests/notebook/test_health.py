@@ -6,11 +6,18 @@ import base64
 import json
 import re
 import urllib.request
+from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from grym_nb.errors import TaskFailed
+from grym_nb.notebook.health import health
+from grym_nb.runtime import Runtime
+from grym_nb.services import ModelService, task
+from grym_nb.testing import FakeClock
 from tests.kernel import Kernel
 
 SERVICES = """
@@ -75,7 +82,7 @@ def test_figures_of_the_calls_as_a_table_and_to_files(kernel: Kernel, tmp_path: 
     assert "no service has been called yet" in shown(kernel, "%grym metrics")
     kernel.run("for n in range(20): top.ask(n)").checked()
     text = shown(kernel, "%grym metrics --since 5m")
-    assert re.search(r"^top +20 ", text, re.MULTILINE) and "the last 5 min 0 s" in text
+    assert re.search(r"^top +20 ", text, re.MULTILINE) and "the last 5 min\n" in text
     assert re.search(r"^ask +20 ", shown(kernel, "%grym metrics top"), re.MULTILINE)
     for form, looks in (("prometheus", "# TYPE grym_"), ("openmetrics", "# EOF"), ("csv", "name,kind,tags")):
         file = tmp_path / f"figures.{form}"
@@ -117,9 +124,8 @@ def test_a_busy_cell_shows_as_the_lag_of_the_kernels_loop(kernel: Kernel) -> Non
 def test_who_needs_and_calls_whom_is_a_table_and_a_picture(kernel: Kernel) -> None:
     kernel.run("top.ask(1); top.ask(2)").checked()
     reply = kernel.run("%grym topology").checked()
-    assert "base, base (2 calls)" in (reply.result_text or "") or "base (2 calls)" in (
-        reply.result_text or ""
-    )
+    assert "base (2 calls)" in (reply.result_text or "") and "base, base" not in (reply.result_text or "")
+    assert (reply.result_text or "").endswith("top needs and calls base")
     html = reply.result["text/html"]
     [data] = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html)
     svg = base64.b64decode(data).decode()
@@ -139,10 +145,17 @@ def test_alerts_fire_are_silenced_and_listed(kernel: Kernel) -> None:
     ).checked()
     text = shown(kernel, "%grym alerts")
     assert "many" in text and "call less" in text and "5, above 3" in text
-    assert shown(kernel, "%grym alerts --silence many --minutes 5") == "nobody is told of many for 5 min 0 s"
-    assert "silenced" in shown(kernel, "%grym alerts")
-    error = kernel.run("%grym alerts --silence mayn").error
-    assert error is not None and "there is no rule 'mayn'" in "".join(error.traceback)
+    assert re.search(r"many .* fires +call less", shown(kernel, "%grym alerts --rules"))
+    assert shown(kernel, "%grym alerts --silence many --minutes 5") == "nobody is told of many for 5 min"
+    kernel.run("alerts.silence(60, service='base')").checked()
+    text = shown(kernel, "%grym alerts")
+    assert "silenced" in text and re.search(r"^all \(service=base\) +", text, re.MULTILINE)
+    assert shown(kernel, "%grym alerts --unsilence many").startswith("1 silence ended")
+    assert shown(kernel, "%grym alerts --unsilence all").startswith("1 silence ended")
+    assert "silenced" not in shown(kernel, "%grym alerts")
+    for line in ("--silence mayn", "--unsilence mayn"):
+        error = kernel.run(f"%grym alerts {line}").error
+        assert error is not None and "there is no rule 'mayn'" in "".join(error.traceback)
 
 
 def test_what_fires_is_shown_under_the_cells(kernel: Kernel) -> None:
@@ -158,3 +171,60 @@ def test_what_fires_is_shown_under_the_cells(kernel: Kernel) -> None:
     assert display["text/plain"] == "the kernel: <many> (critical): 5, above 3"
     assert "&lt;many&gt;" in display["text/html"] and "#c62828" in display["text/html"]
     assert kernel.run("print('quiet')").checked().displays == []
+
+
+def test_what_is_ones_own_is_measured_and_shown_before_anything_is_loaded(kernel: Kernel) -> None:
+    kernel.run(
+        "import time\n"
+        "metrics = grym.current().metrics\n"
+        "with metrics.track('my step'): pass\n"
+        "metrics.counter('my.items', kind='a').add(7)\n"
+        "metrics.gauge('my.level').set(3)\n"
+        "metrics.record('my.seconds', 0.25)\n"
+        "grym.current().history.step()"
+    ).checked()
+    text = shown(kernel, "%grym metrics")
+    assert "no service has been called yet" in text
+    assert re.search(r"^my step +1 ", text, re.MULTILINE), "the history began with it"
+    assert re.search(r"^my\.items +kind=a +counter +7$", text, re.MULTILINE)
+    assert re.search(r"^my\.level +gauge +3 ", text, re.MULTILINE)
+    assert re.search(r"^my\.seconds +histogram +1 +2\d\d ms", text, re.MULTILINE)
+    assert "my.seconds" in shown(kernel, "metrics")
+
+
+def test_alerts_show_under_the_cells_of_a_later_runtime_too(kernel: Kernel) -> None:
+    kernel.run("grym.current().close()").checked()
+    kernel.run(
+        "from grym_nb.health import Rule\n"
+        "runtime = grym.current()\n"
+        "runtime.alerts.add(Rule('mine', 'mine', above=1))\n"
+        "runtime.metrics.gauge('mine').set(2)"
+    ).checked()
+    [display] = kernel.run("runtime.alerts.step()").checked().displays
+    assert display["text/plain"] == "the kernel: mine (warning): 2, above 1"
+    assert shown(kernel, "runtime._loop is not None") == "True"
+    kernel.run("grym.current().close()\n%unload_ext grym_nb\n%load_ext grym_nb").checked()
+
+
+def test_of_many_reasons_three_are_said_and_the_worst_comes_first() -> None:
+    class Base(ModelService):
+        @task
+        def ask(self, x: int = 1) -> int:
+            if x < 0:
+                raise ValueError("not below nought")
+            return x
+
+    clock = FakeClock(100.0)
+    with Runtime(clock=clock) as runtime:
+        services = [runtime.registry.register(f"many{n}", Base) for n in range(6)]
+        for second in range(20):
+            for one in services:
+                with suppress(TaskFailed):
+                    one.ask(-1 if one is not services[0] and second > 4 else 1)
+            clock.advance(1.0)
+            runtime.history.step()
+            runtime.health.step()
+        first, *rest = health(runtime, Namespace(service=None)).text().splitlines()
+    assert first.count("many") == 3 and first.endswith("; and 2 more)")
+    rows = [line for line in rest if line.startswith("many")]
+    assert len(rows) == 6 and rows[5].startswith("many0"), rows
