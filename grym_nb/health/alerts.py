@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -37,7 +37,7 @@ class Alert:
     """One rule that fires, or fired, for one group: figure, limit, since when, and what to do.
 
     `since` and `at` are times of day (UNIX seconds). `why` is there when it is over for another reason than
-    that its figure is good again.
+    that its figure is good again. `suffers` are the services for which something fires that rely on this one.
     """
 
     rule: str
@@ -51,6 +51,7 @@ class Alert:
     told: str
     suggestion: str
     why: str = ""
+    suffers: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -66,7 +67,8 @@ class Alert:
             return f"{self.subject}: {self.rule} is over, after {seconds(self.at - self.since)}{why}"
         held = f", for {seconds(self.at - self.since)}" if self.at - self.since >= 1.0 else ""
         todo = f" → {self.suggestion}" if self.suggestion else ""
-        return f"{self.subject}: {self.rule} ({self.severity}): {self.told}{held}{todo}"
+        suffers = f"; by it suffer {', '.join(self.suffers)}" if self.suffers else ""
+        return f"{self.subject}: {self.rule} ({self.severity}): {self.told}{held}{suffers}{todo}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Alerts:
     """Evaluates rules over a history, at each `step`; channels are told what began and what is over.
 
     Those that `tell` adds are told where `work` runs them, since they may take their time; a channel that
-    raises is told of no more, which is logged. For any thread.
+    raises is told of no more, which is logged. Of a service for which a rule fires nobody is told while it
+    fires for one that it `needs`: who is told of that one hears who suffers. For any thread.
     """
 
     def __init__(
@@ -134,11 +137,13 @@ class Alerts:
         events: EventBus | None = None,
         channels: Iterable[Channel] = (),
         work: Work | None = None,
+        needs: Callable[[str], Collection[str]] = lambda service: (),
     ) -> None:
         self._history = history
         self._clock = clock
         self._wall = wall
         self._work = work
+        self._needs = needs
         self._events = events
         self._lock = threading.Lock()
         self._rules: dict[str, Rule] = {}
@@ -368,13 +373,31 @@ class Alerts:
                     changed.append(replace(track.alert, state="over", at=now + day, why=why))
             elif track.alert is not None and not track.told and not self._kept_quiet(rule, tags, now):
                 track.told = True
+                track.alert = replace(track.alert, suffers=self._suffering(tags))
                 changed.append(track.alert)
         return changed
+
+    def _suffering(self, tags: Tags) -> tuple[str, ...]:
+        """Return the services for which something fires that rely on the one which this is about."""
+        service = dict(tags).get("service")
+        if service is None:
+            return ()
+        firing = [
+            dict(own) for (_, own), track in self._tracks.copy().items() if track.firing_since is not None
+        ]
+        names = {own["service"] for own in firing if "service" in own} - {service}
+        return tuple(sorted([name for name in names if service in self._needs(name)]))
 
     def _kept_quiet(self, rule: Rule, tags: Tags, now: float) -> bool:
         if any(one.covers(rule.name, tags, now) for one in self._silences):
             return True
-        return any(self._fires(other, tags) or self._fires(other, ()) for other in rule.inhibited_by)
+        if any(self._fires(other, tags) or self._fires(other, ()) for other in rule.inhibited_by):
+            return True
+        service = dict(tags).get("service")
+        if service is None:
+            return False
+        causes = [(("service", need),) for need in self._needs(service)]
+        return any(self._fires(one, cause) for cause in causes for one in (rule.name, *rule.inhibited_by))
 
     def _send(self, changed: list[Alert], now: float) -> None:
         notices: dict[str, list[Alert]] = {}

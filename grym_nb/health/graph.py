@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ from grym_nb.services.guards import breaker_of
 if TYPE_CHECKING:
     from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["Edge", "Impact", "Node", "Topology", "topology"]
+__all__ = ["Edge", "Impact", "Node", "Topology", "relied_on", "topology"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,28 @@ def _upwards(reached: set[str], edges: Iterable[Edge]) -> set[str]:
         more = {edge.source for edge in known if edge.target in reached | found} - found - reached
         found |= more
         grown = bool(more)
+    return found
+
+
+def relied_on(registry: ServiceRegistry, name: str) -> frozenset[str]:
+    """Return what a service needs or has called, directly or through others; not who relies on it as well."""
+    below: dict[str, set[str]] = {}
+    for handle in registry.handles():
+        record = handle._record
+        below.setdefault(record.name, set()).update([n for n in record.spec.needs if not n.endswith("?")])
+        for source in record.flows.copy():
+            below.setdefault(source, set()).add(record.name)
+    found = _below(name, below)
+    return frozenset([one for one in found if name not in _below(one, below)])
+
+
+def _below(name: str, below: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        more = below.get(ahead.pop(), set()) - found
+        found |= more
+        ahead += more
     return found
 
 

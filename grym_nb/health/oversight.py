@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
 
@@ -14,6 +15,7 @@ from grym_nb.events import StateChanged
 from grym_nb.health.alerts import Alerts
 from grym_nb.health.channels import log
 from grym_nb.health.gauges import KernelMemory, rules_of, write_gauges
+from grym_nb.health.graph import relied_on
 from grym_nb.health.guarded import Guarded
 from grym_nb.health.monitor import HealthMonitor
 from grym_nb.health.recovery import Recovery
@@ -80,6 +82,7 @@ class Oversight:
             events=ports.events,
             channels=[log],
             work=ports.pulse.work,
+            needs=partial(relied_on, registry),
         )
         self._lock = threading.Lock()
         self._entries: tuple[Entry, ...] = ()

@@ -408,3 +408,32 @@ def test_only_the_web_can_be_posted_to(wrong: Any) -> None:
 def test_only_a_list_of_texts_is_a_command(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="no program can be run so"):
         command(wrong)
+
+
+def test_who_fails_by_another_is_told_of_with_that_one() -> None:
+    house = House()
+    needs = {"app": {"middle", "base"}, "middle": {"base"}}
+    alerts = Alerts(
+        *(house.history, [Rule("bad", "level", above=1.0, by=("service",))]),
+        clock=house.clock,
+        wall=house.clock,
+        channels=[house.hear],
+        needs=lambda name: needs.get(name, ()),
+    )
+
+    def step(**levels: float) -> None:
+        for name, level in levels.items():
+            house.metrics.gauge("level", service=name).set(level)
+        house.clock.advance(1.0)
+        alerts.step()
+
+    step(app=2.0, middle=2.0, base=2.0, other=2.0)
+    assert house.told == [
+        "base: bad (warning): 2, above 1; by it suffer app, middle\nother: bad (warning): 2, above 1"
+    ]
+    assert len(alerts.active) == 4, "all of them are shown"
+    step(app=2.0, middle=0.0, base=0.0)
+    assert set(house.told[1].splitlines()) == {
+        "base: bad is over, after 1 s",
+        "app: bad (warning): 2, above 1, for 1 s",  # it has a trouble of its own
+    }

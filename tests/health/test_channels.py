@@ -114,6 +114,9 @@ def answering(*parts: bytes, pause: float = 0.0) -> int:
             for part in parts:
                 client.sendall(part)
                 threading.Event().wait(pause)
+            client.shutdown(socket.SHUT_WR)  # closed at once, the answer might be lost with what is unread
+            while client.recv(65536):
+                pass
 
     threading.Thread(target=serve, daemon=True).start()
     port: int = listener.getsockname()[1]

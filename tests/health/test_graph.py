@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grym_nb.errors import ServiceNotFound
-from grym_nb.health.graph import Edge, Impact, Topology, topology
+from grym_nb.health.graph import Edge, Impact, Topology, relied_on, topology
 from grym_nb.services import ModelService, ServiceRegistry, task
 
 
@@ -78,3 +78,11 @@ def test_a_circle_of_calls_comes_to_an_end() -> None:
     edges = (Edge("a", "b", "calls", 1), Edge("b", "a", "calls", 1), Edge("c", "a", "needs"))
     assert Topology(nodes, edges).impact("b") == Impact(fails=(), suffers=("a", "c"))
     assert Topology(nodes, edges).impact("a") == Impact(fails=("c",), suffers=("b",))
+
+
+def test_what_a_service_relies_on_is_what_it_needs_or_has_called(house: ServiceRegistry) -> None:
+    house["top"].ask()
+    assert relied_on(house, "top") == {"middle", "base"} and relied_on(house, "base") == frozenset()
+    house["base"]._record.flows["top"] = house["base"]._record.flows["middle"]
+    house["middle"]._record.flows["base"] = house["base"]._record.flows["middle"]
+    assert relied_on(house, "middle") == frozenset(), "in a circle nobody is the cause"
