@@ -7,6 +7,7 @@ import re
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ def window_of(words: str) -> float:
 
 def lasting(window: float) -> str:
     """Return a time that somebody has chosen, in words: without the zeros at its end."""
+    if window == inf:
+        return "ever"
     return seconds(window).removesuffix(" 0 s").removesuffix(" 0 min")
 
 

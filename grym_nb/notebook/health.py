@@ -107,7 +107,7 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
         parts.append(Table("rules", ("rule", "severity", "fires when", "for", "now", "what to do"), rows))
     if silences := told.silences:
         moment = runtime.registry.ports.clock()
-        quiet = [(one.what, seconds(one.until - moment), one.why) for one in silences]
+        quiet = [(one.what, lasting(one.until - moment), one.why) for one in silences]
         parts.append(Table("silenced", ("rule", "for another", "why"), quiet))
     return Sheet("", tuple(parts))
 

@@ -153,6 +153,7 @@ def test_alerts_fire_are_silenced_and_listed(kernel: Kernel) -> None:
     assert shown(kernel, "%grym alerts --unsilence many").startswith("1 silence ended")
     assert shown(kernel, "%grym alerts --unsilence all").startswith("1 silence ended")
     assert "silenced" not in shown(kernel, "%grym alerts")
+    assert shown(kernel, "%grym alerts --silence all --minutes inf") == "nobody is told of all for ever"
     for line in ("--silence mayn", "--unsilence mayn"):
         error = kernel.run(f"%grym alerts {line}").error
         assert error is not None and "there is no rule 'mayn'" in "".join(error.traceback)
