@@ -21,6 +21,7 @@ from grym_nb.errors import GrymError
 from grym_nb.events import AlertChanged
 from grym_nb.health.alerts import Alert, Alerts
 from grym_nb.health.gauges import DEFAULT_RULES, write_gauges
+from grym_nb.health.guarded import Guarded
 from grym_nb.health.rules import Rule
 from grym_nb.metrics.history import History
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
@@ -100,6 +101,7 @@ class Stress:
         self.history = History(self.metrics, clock=self.clock)
         self.alerts = Alerts(self.history, RULES, clock=self.clock, events=self.registry.ports.events)
         self.told: list[Alert] = []
+        self.guarded = Guarded()
         self.seconds = 0
         self.registry.ports.events.subscribe(lambda event: self.told.append(event.alert), AlertChanged)
         self.faults: list[Fault] = []
@@ -138,7 +140,7 @@ class Stress:
                 with suppress(GrymError):
                     handle.ask()
         self.clock.advance(max(0.0, ends - self.clock()))
-        write_gauges(self.registry, self.metrics)
+        write_gauges(self.registry, self.metrics, self.guarded)
         self.history.step()
         self.seconds += 1
         if self.seconds % LOOK == 0:
