@@ -13,11 +13,11 @@ import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import make_dataclass
+from dataclasses import dataclass, make_dataclass
 from enum import Flag
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -880,7 +880,8 @@ def test_a_store_may_be_collected_while_another_is_opened(
 
 
 @storable
-class Sized(NamedTuple):
+@dataclass
+class Sized:
     """What says how large it is, and means something else."""
 
     nbytes: int

@@ -400,7 +400,7 @@ def test_a_query_that_makes_no_sense_is_refused(wrong: dict[str, Any], told: str
         (lambda store: store.table(limit=-1), "the limit of a table is a whole number from 0, not -1"),
         (lambda store: store.table(limit="3"), "the limit of a table is a whole number from 0, not '3'"),
         (lambda store: store.latest(None), "of all types: query(limit=1)"),
-        (lambda store: store.for_model("m", merge="bogus"), "no such way to merge"),
+        (lambda store: store.for_model("m", type="nothing", merge="bogus"), "no such way to merge"),
     ],
 )
 def test_what_a_method_does_not_take_is_told_with_what_it_does(asked: Any, told: str) -> None:
