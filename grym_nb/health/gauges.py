@@ -90,7 +90,7 @@ class KernelMemory:
         from grym_nb.metrics.forecast import time_to
 
         seen = 60.0 * (_MINUTES + 1)
-        points = self._history.points("kernel.memory.share", seen)
+        points = self._history.stretch("kernel.memory.share", seen).points("value")
         if not _grows(points, now) or self._loaded_since(now - seen):
             return None
         return time_to(points, REFUSED_FROM)

@@ -107,7 +107,7 @@ def test_what_was_pending_when_it_went_to_rest_begins_anew(
     queue = driven.ports.metrics.gauge("queue")
     seconds(driven, clock, 30)
     queue.set(50)
-    seconds(driven, clock, 60)
+    seconds(driven, clock, 70)
     assert not watch._entries, "nothing is loaded"
     queue.set(0)
     clock.advance(7200.0)

@@ -100,14 +100,17 @@ class Stress:
         self.metrics = self.registry.ports.metrics
         self.history = History(self.metrics, clock=self.clock)
         self.alerts = Alerts(self.history, RULES, clock=self.clock, events=self.registry.ports.events)
-        self.told: list[Alert] = []
+        self.told: list[tuple[float, Alert]] = []  # when, by the clock of the stress
         self.guarded = Guarded()
         self.seconds = 0
-        self.registry.ports.events.subscribe(lambda event: self.told.append(event.alert), AlertChanged)
+        self.registry.ports.events.subscribe(self._hear, AlertChanged)
         self.faults: list[Fault] = []
         self.handles = [self._make(f"s{n}") for n in range(SERVICES)]
         self.plans = {handle.name: self._plan(handle.name) for handle in self.handles}
         self.shares = {handle.name: self.rng.uniform(0.2, 0.5) for handle in self.handles}
+
+    def _hear(self, event: AlertChanged) -> None:
+        self.told.append((self.clock(), event.alert))
 
     def _make(self, name: str) -> ServiceHandle:
         def make(*, name: str) -> Model:
@@ -191,17 +194,20 @@ def test_alerts_come_with_what_was_done_and_with_nothing_else(runs: list[Stress]
 def scored(stress: Stress) -> Counter[tuple[str, str]]:
     """Return how often each fault came with each alert, or with none, and alerts with no fault."""
     found: Counter[tuple[str, str]] = Counter()
-    fired = [alert for alert in stress.told if alert.state == "firing"]
+    fired = [(at, alert) for at, alert in stress.told if alert.state == "firing"]
     for fault in stress.faults:
-        mine = [alert for alert in fired if alert.subject == fault.service]
-        mine = [alert for alert in mine if fault.begin <= alert.at <= fault.end + GRACE]
-        fired = [alert for alert in fired if alert not in mine]
-        rules = {alert.rule for alert in mine}
+        mine = [
+            (at, alert)
+            for at, alert in fired
+            if alert.subject == fault.service and fault.begin <= at <= fault.end + GRACE
+        ]
+        fired = [one for one in fired if one not in mine]
+        rules = {alert.rule for _, alert in mine}
         too_soon = fault.end == inf and stress.clock() - fault.begin < GRACE  # the run was over
         if TELLS[fault.kind] not in rules and not too_soon:
             found[fault.kind, "nothing"] += 1
         for rule in rules:
             found[fault.kind, rule] += 1
-    for alert in fired:
+    for _, alert in fired:
         found["nothing", alert.rule] += 1
     return found
