@@ -48,6 +48,7 @@ _HELP: Mapping[str, str] = {
     "recovery.given_up": "Times that recovery left a service as failed.",
     "recovery.seconds": "From the first sign of trouble until recovery had mended a service.",
     "service.call.seconds": "What a call took by task and outcome, without its waits.",
+    "service.call.waited_out": "Calls whose deadline passed while they waited; they are no failures.",
     "service.flow.calls": "Calls of a service that came from inside another one.",
     "service.health": "0 when healthy or not judged yet; the higher, the worse.",
     "service.loads": "How often a service was loaded.",

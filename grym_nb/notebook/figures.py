@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grym_nb.errors import CommandError
-from grym_nb.health.vitals import FAILURES
+from grym_nb.health.vitals import failures
 from grym_nb.metrics import export
 from grym_nb.metrics.overview import in_words
 from grym_nb.metrics.series import HOUSE
@@ -77,7 +77,8 @@ def _table(runtime: Runtime, names: list[str], window: float) -> Sheet:
 
 def _row(runtime: Runtime, name: str, window: float) -> tuple[tuple[str, ...], Picture | None]:
     by = runtime.history.by("service.call.seconds", "outcome", window, service=name)
-    failed = sum(its.count for outcome, its in by.items() if outcome in FAILURES)
+    waited_out = runtime.history.window("service.call.waited_out", window, service=name).count
+    failed = sum(failures({outcome: its.count for outcome, its in by.items()}, int(waited_out)).values())
     calls = sum(its.count for its in by.values())
     answered = by.get("ok")
     told = [

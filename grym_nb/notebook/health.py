@@ -62,8 +62,9 @@ def _one(runtime: Runtime, name: str, now: float) -> Sheet:
         f"{name}: {own.verdict}",
         ("sign", "for"),
         [(sign.told, seconds(now - since)) for sign, since in own.signs],
-        empty="nothing speaks against it" if own.verdict != "unknown" else "it has not been loaded yet",
+        empty="it has not been loaded yet" if own.verdict == "unknown" else "nothing speaks against it",
     )
+    lasting = f"{own.told(now)}; better has to last before it is believed" if own.over is not None else ""
     story = Table(
         "how that changed",
         ("when", "from", "to", "since"),
@@ -73,7 +74,8 @@ def _one(runtime: Runtime, name: str, now: float) -> Sheet:
         ],
         empty="it never did",
     )
-    return Sheet("", (signs, story, runtime.recovery.table(name)))
+    told = (lasting,) if lasting else ()
+    return Sheet("", (signs, *told, story, runtime.recovery.table(name)))
 
 
 def alerts(runtime: Runtime, given: Namespace) -> Sheet:

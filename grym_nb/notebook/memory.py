@@ -162,8 +162,8 @@ def _roots(runtime: Runtime) -> list[Root]:
     store = runtime._context
     items = {} if store is None or store.closed else store.held()
     shared = [
-        Root(f"the context ({id})", (content,), None, f"%grym context rm {id}")
-        for id, content in items.items()
+        Root(f"the context ({id})", tuple(parts), None, f"%grym context rm {id}")
+        for id, parts in items.items()
     ]
     return [ours, *shared, *notebook_roots()]
 

@@ -12,12 +12,13 @@ from traitlets.config import Config
 
 import grym_nb.runtime
 from grym_nb.runtime import Runtime
+from grym_nb.settings import Settings
 
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     """What `current()` returns as long as the test runs."""
-    with Runtime() as own:
+    with Runtime(Settings(health_seconds=0)) as own:  # nobody looks in between
         monkeypatch.setattr(grym_nb.runtime, "_kernel", own)
         yield own
 
