@@ -172,14 +172,16 @@ class HealthMonitor:
         return self.of(name)
 
     def stands(self, name: str) -> str:
-        """Return what speaks against a service whatever was before: its state, and calls that hang in it."""
+        """Return what speaks against a service whatever was before: its state, and late calls."""
         record, now = self._registry[name]._record, self._clock()
         watched = self._watched.get(name) or Watched(now)  # which knows what has moved
         story = record.lifecycle.story
         vitals = Vitals(
             state=record.lifecycle.state,
             reason=story[-1].reason if story else "",
-            stuck=tuple([one for one in hanging(record, watched, now, self._records) if not one.behind]),
+            stuck=tuple(
+                [one for one in hanging(record, watched, now, self._records) if one.late and not one.behind]
+            ),
             slots=record.spec.concurrency,
         )
         return "; ".join([sign.told for sign in signs_of(vitals, self._signs)])

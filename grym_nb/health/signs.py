@@ -39,6 +39,7 @@ class Stuck:
     seconds: float
     why: str
     behind: str = ""  # a call of another service that it waits for
+    late: bool = True  # its deadline has passed; else it may only have more to do than those before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def _slow(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
 
 def _stuck(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
     if vitals.stuck:
-        own = [one for one in vitals.stuck if not one.behind]
+        own = [one for one in vitals.stuck if one.late and not one.behind]
         one = (own or vitals.stuck)[0]
         more = f", and {len(vitals.stuck) - 1} more" if len(vitals.stuck) > 1 else ""
         waits = f", it waits for {one.behind}" if one.behind else ""

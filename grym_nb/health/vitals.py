@@ -258,8 +258,8 @@ def _rests(frame: Frame) -> bool:
 def _hangs(record: ServiceRecord, frame: Frame, moved: float, now: float) -> str:
     if _rests(frame) or is_left_behind(frame):
         return ""  # whoever let go of its model knows
-    if frame.deadline is not None and now > frame.deadline:
-        return "past its deadline"
+    if frame.deadline is not None:
+        return "past its deadline" if now > frame.deadline else ""  # how long it may take was said
     meter = record.meters.get((frame.task, "ok"))
     most = meter.high if meter is not None and meter.high is not None else 0.0
     if most and now - moved > max(_QUIET, _TIMES * most):
@@ -280,4 +280,5 @@ def _stuck(record: ServiceRecord, frame: Frame, why: str, on: Frame | None, now:
     """
     lost = on is not None and is_left_behind(on) and record.lane.waiting > 0
     behind = "" if on is None or lost else f"{on.title} (call {on.id})"
-    return Stuck(f"{frame.title} (call {frame.id})", now - frame.started, why, behind)
+    late = frame.deadline is not None
+    return Stuck(f"{frame.title} (call {frame.id})", now - frame.started, why, behind, late)

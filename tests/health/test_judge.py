@@ -59,6 +59,11 @@ def test_a_quiet_service_has_no_signs() -> None:
             "asr.go (call 7) runs for 40 s, past its deadline",
         ),
         (
+            Vitals(state="ready", stuck=(Stuck("asr.go (call 7)", 80.0, "longer than any", late=False),)),
+            DEGRADED,
+            "asr.go (call 7) runs for 1 min 20 s, longer than any",
+        ),
+        (
             Vitals(state="ready", calls=12, p95=7.0, third=2.1, usual=0.7),
             DEGRADED,
             "3 of 12 calls took 2.1 s or more, 3.0 times its usual 700 ms",
