@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import ServiceNotFound, closest
+from grym_nb.errors import ConfigError, Problem, ServiceNotFound, closest
 from grym_nb.events import BreakerChanged, HealthChanged, ServiceRemoved, StateChanged, SystemHealthChanged
 from grym_nb.health.guarded import Guarded, named
 from grym_nb.health.judge import Health, Judge, Limits, Verdict
@@ -21,7 +21,7 @@ from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, Vitals, 
 from grym_nb.health.vitals import Lately, Watched, anew, hanging, vitals_of
 from grym_nb.metrics.history import History
 from grym_nb.priority import CRITICAL
-from grym_nb.render import Table, seconds
+from grym_nb.render import Table, brief, seconds
 from grym_nb.services.model import ModelService
 from grym_nb.services.status import ping
 
@@ -216,6 +216,10 @@ class HealthMonitor:
         return () if story is None else tuple(story)
 
     def _refuse_unknown(self, name: str) -> None:
+        given: object = name
+        if not isinstance(given, str):
+            problem = Problem("name", brief(given), "the name of a service, such as 'asr'")
+            raise ConfigError("nobody knows whose health is asked", problems=[problem])
         if name not in self._registry:
             known = [handle.name for handle in self._registry.handles()]
             raise ServiceNotFound(f"there is no service {name!r}.{closest(name, known)}", service=name)
@@ -233,7 +237,10 @@ class HealthMonitor:
         return SystemHealth("unknown" if not services else health.verdict, told, services)
 
     def __repr__(self) -> str:
-        return f"<HealthMonitor: {self.system().verdict}, {len(self._judges)} services judged>"
+        return repr(self.system())
+
+    def _repr_html_(self) -> str:
+        return self.system()._repr_html_()
 
     # -- one service -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grym_nb.errors import CallTimeout, GrymError, ServiceNotFound
+from grym_nb.errors import CallTimeout, ConfigError, GrymError, ServiceNotFound
 from grym_nb.events import SystemHealthChanged
 from grym_nb.health.monitor import HealthMonitor
 from grym_nb.health.vitals import Lately
@@ -129,7 +129,10 @@ def test_the_unknown_and_the_removed_have_no_health(house: House) -> None:
     house.registry.remove("net")
     with pytest.raises(ServiceNotFound):
         house.monitor.of("net")
-    assert "0 services judged" in repr(house.monitor)
+    assert "nothing is loaded yet" in repr(house.monitor)
+    for wrong in (3, None):
+        with pytest.raises(ConfigError, match="whose health is asked"):
+            house.monitor.of(wrong)  # type: ignore[arg-type]
 
 
 def test_it_looks_by_itself_once_it_is_started(registry: ServiceRegistry) -> None:
