@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, ValidationError, closest
 from grym_nb.events import AlertChanged, EventBus
-from grym_nb.health.listeners import Listener, Work
+from grym_nb.health.listeners import Listener, Work, others
 from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for
 from grym_nb.render import Table, brief, seconds
 
@@ -176,7 +176,8 @@ class Alerts:
     def tell(self, channel: Channel) -> Callable[[], None]:
         """Tell a channel from now on; returns what ends that.
 
-        It is called with one notice after another, on a thread that may wait.
+        It is called with one notice after another, on a thread that may wait. One that is told already, also
+        as a cell that is run again makes it anew, is told once.
         """
         given: object = channel
         if not callable(given):
@@ -185,7 +186,7 @@ class Alerts:
             raise ConfigError("only a function can be told", problems=[problem], hint=hint)
         listener = Listener(channel, self._work, clock=self._clock)
         with self._lock:
-            self._listeners = (*self._listeners, listener)
+            self._listeners = (*others(self._listeners, channel), listener)
         return lambda: self._forget(listener)
 
     def silence(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import StateError
 
-__all__ = ["Listener", "Work"]
+__all__ = ["Listener", "Work", "others"]
 
 _log = logging.getLogger(__name__)
 _MOST = 100  # that wait for one who hangs; of more, the oldest are lost
@@ -38,6 +39,11 @@ class Listener:
         self._idle.set()
         self._full = False
         self.gone = False
+
+    @property
+    def channel(self) -> Callable[[Any], object]:
+        """Who is told."""
+        return self._channel
 
     def hand(self, notice: Any) -> None:
         """Tell it, after all that it has not been told yet; never waits."""
@@ -95,3 +101,26 @@ class Listener:
             self._busy = self._full = False
             self._idle.set()
             return None
+
+
+def others(listeners: Sequence[Listener], channel: Callable[[Any], object]) -> list[Listener]:
+    """Return those that are not this channel: a cell that is run again makes its function anew."""
+    return [listener for listener in listeners if not _same(listener.channel, channel)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if not (isinstance(one, FunctionType) and isinstance(other, FunctionType)):
+        return bool(one == other)
+    if (one.__module__, one.__qualname__) != (other.__module__, other.__qualname__):
+        return False
+    if "<" not in one.__qualname__:
+        return True  # a name stands for one function, as it is now
+    return one.__code__ == other.__code__ and _holds_the_same(one, other)
+
+
+def _holds_the_same(one: FunctionType, other: FunctionType) -> bool:
+    cells = zip(one.__closure__ or (), other.__closure__ or (), strict=True)
+    try:
+        return all(bool(mine.cell_contents == its.cell_contents) for mine, its in cells)
+    except Exception:  # an array is neither equal nor not; a cell may be empty
+        return False

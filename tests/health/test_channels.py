@@ -172,6 +172,27 @@ def test_who_asks_for_a_step_sees_what_was_told() -> None:
     assert len(heard) == 1
 
 
+def test_a_cell_that_is_run_again_tells_nobody_twice() -> None:
+    """It makes its functions anew: a name stands for the last, one without for what it does and holds."""
+    house = House()
+    alerts = Alerts(house.history, [LEVEL], clock=house.clock)
+    names: dict[str, Any] = {"__name__": "__main__", "alerts": alerts, "told": [], "webhook": webhook}
+    for times in (1, 2):
+        cell = f"def named(notice): told.append('named, {times}')\nalerts.tell(named)"
+        exec(cell, names)
+        exec("alerts.tell(lambda notice: told.append('one'))", names)
+        exec("alerts.tell(lambda notice: told.append('another'))", names)
+        for url in ("http://127.0.0.1:9/a", "http://127.0.0.1:9/b"):
+            exec(f"alerts.tell(webhook({url!r}))", names)
+        alerts.tell(names["told"].append)
+    assert len(alerts._listeners) == 6
+    house.metrics.gauge("level").set(11.0)
+    house.clock.advance(1.0)
+    alerts.step()
+    told = names["told"]
+    assert [one for one in told if isinstance(one, str)] == ["named, 2", "one", "another"] and len(told) == 4
+
+
 def test_who_hangs_loses_the_oldest_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     jobs: list[Any] = []
     heard: list[int] = []
