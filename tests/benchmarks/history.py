@@ -28,7 +28,7 @@ def history(effort: Effort) -> Iterator[Row]:
     """A step over 600 series of which few or all have changed; a look back at one service or all."""
     few, all_ = _House(_SERIES // 8), _House(_SERIES // 8)
     day = _House(20)
-    day.passes(24 * 3600, every=60)
+    day.passes(24 * 3600, every=60 if effort.slow_rounds > 1 else 600)
     whole = partial(day.history.window, "seconds 0", 86_400.0)
     works: dict[str, Work] = {
         "few": partial(few.second, _ACTIVE),
