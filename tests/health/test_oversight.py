@@ -10,6 +10,7 @@ import pytest
 
 from grym_nb.errors import CallTimeout
 from grym_nb.hardening.pressure import Pressure
+from grym_nb.health import oversight
 from grym_nb.health.alerts import Notice
 from grym_nb.health.oversight import Oversight
 from grym_nb.health.rules import Rule
@@ -191,3 +192,19 @@ def test_where_nobody_is_to_be_judged_a_question_begins_nothing() -> None:
         assert not runtime._watching()._entries
         runtime.health.step()
         assert runtime.registry["net"].health == "healthy", "who asks is told"
+
+
+def test_a_look_is_done_in_pieces_that_leave_the_pulse_free(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oversight, "_AT_ONCE", -1.0)
+    nets = [driven.register(f"net{n}", Net).load() for n in range(5)]
+    watch.begin()
+    pieces = 0
+    clock.advance(5.0)
+    driven.ports.pulse.step()
+    while watch._under_way is not None:
+        pieces += 1
+        clock.advance(oversight._PAUSE)
+        driven.ports.pulse.step()
+    assert pieces >= len(nets) and all(net.health == "healthy" for net in nets)
