@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,8 +44,8 @@ _log = logging.getLogger(__name__)
 class _Case:
     """One service that is being mended, or was lately."""
 
-    #: of who mends it; another one after each attempt, so that one that was written off is not heard any more
-    turn: object | None = None
+    #: the attempt under way; another one after each, so that one that was written off is not heard any more
+    turn: _Turn | None = None
     began: float = 0.0
     at: int = 0  # the step that comes next
     pause: float = 0.0
@@ -62,6 +62,16 @@ class _Case:
     def runs(self) -> bool:
         """Whether it is being mended."""
         return self.turn is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    """One attempt at a case: it goes on as long as it is the case's own turn."""
+
+    record: ServiceRecord
+    case: _Case
+    policy: RecoveryPolicy
+    reason: str
 
 
 class Recovery:
@@ -120,11 +130,12 @@ class Recovery:
         handle = self._registry.get(name, None)
         if policy is None or handle is None or handle.state not in ("ready", "failed"):
             return False
-        record, turn = handle._record, object()
+        record = handle._record
         if record.given_up:
             return False  # until somebody says so
         with self._lock:
             case = self._cases.setdefault(name, _Case())
+        turn = _Turn(record, case, policy, reason)
         try:
             with self._lock:
                 if case.turn is not None:
@@ -136,13 +147,13 @@ class Recovery:
                 if hangs and "restart" in policy.steps:
                     case.at = policy.steps.index("restart")
             if not spent:
-                self._try(record, case, turn, policy, reason)
+                self._try(turn)
             elif not told:
                 tried = f"{count(len(case.attempts), 'attempt')} within {seconds(policy.budget_seconds)}"
                 _log.warning("%s is left to itself for a while, after %s: %s", name, tried, reason)
             return not spent
         except BaseException:  # Ctrl-C, or no thread can be started
-            self._over(case, turn)
+            self._over(turn)
             raise
 
     # -- when --------------------------------------------------------------------------------------
@@ -184,65 +195,56 @@ class Recovery:
 
     # -- one attempt after the other ---------------------------------------------------------------
 
-    def _try(
-        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, reason: str
-    ) -> None:
-        job = partial(self._attempt, record, case, turn, policy, reason)
+    def _try(self, turn: _Turn) -> None:
+        pulse, name, allowed = self._ports.pulse, turn.record.name, turn.policy.attempt_seconds
         try:
-            deadline = self._clock() + policy.attempt_seconds
-            self._ports.pulse.work(job, name=f"recovery of {record.name}", deadline=deadline)
+            job = partial(self._attempt, turn)
+            pulse.work(job, name=f"recovery of {name}", deadline=self._clock() + allowed)
         except BaseException:
-            self._over(case, turn)
+            self._over(turn)
             raise
 
-    def _attempt(
-        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, reason: str
-    ) -> None:
+    def _attempt(self, turn: _Turn) -> None:
         """Take one step; at its end it is mended, or the next one is due, or there is none."""
+        pulse, name, allowed = self._ports.pulse, turn.record.name, turn.policy.attempt_seconds
         late = None
         try:
-            if case.turn is not turn or self._by_somebody(record, case, policy):
+            if turn.case.turn is not turn or self._by_somebody(turn):
                 return
-            step, began = policy.steps[case.at], self._clock()
-            ended = partial(self._ended, record, case, turn, policy, step, began, reason)
-            job = partial(ended, f"no end within {seconds(policy.attempt_seconds)}")
-            late = self._ports.pulse.after(
-                policy.attempt_seconds,
-                partial(self._ports.pulse.work, job, name=f"end of the recovery of {record.name}"),
-                name=f"deadline of the recovery of {record.name}",
+            step = turn.policy.steps[turn.case.at]
+            ended = partial(self._ended, turn, step, self._clock())
+            job = partial(ended, f"no end within {seconds(allowed)}")
+            late = pulse.after(
+                allowed,
+                partial(pulse.work, job, name=f"end of the recovery of {name}"),
+                name=f"deadline of the recovery of {name}",
             )
-            trouble = self._mend(record, case, turn, policy, step, reason)
+            trouble = self._mend(turn, step)
             if trouble is not None:
                 ended(trouble)
         finally:
             if late is not None:
                 late.cancel()
-            self._over(case, turn)  # does nothing where that was said, or it goes on
+            self._over(turn)  # does nothing where that was said, or it goes on
 
-    def _by_somebody(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy) -> bool:
+    def _by_somebody(self, turn: _Turn) -> bool:
         """Tell whether somebody has unloaded or mended it since the last attempt, or is about to."""
-        state, (left, loads) = record.lifecycle.state, case.left
-        if state == "ready" and record.loads != loads and not self._ping(record, policy):
+        record, (left, loads) = turn.record, turn.case.left
+        state = record.lifecycle.state
+        if state == "ready" and record.loads != loads and not self._ping(record, turn.policy):
             self._monitor.renew(record.name)
             return True
         return state not in ("ready", "failed", "registered") or (state == "registered" and left != state)
 
-    def _mend(
-        self,
-        record: ServiceRecord,
-        case: _Case,
-        turn: object,
-        policy: RecoveryPolicy,
-        step: Step,
-        reason: str,
-    ) -> str | None:
+    def _mend(self, turn: _Turn, step: Step) -> str | None:
         """Take a step and return what is wrong still; None: it goes on when what it needs is mended."""
+        record = turn.record
         try:
-            if self._waits_for_need(record, case, turn, policy, reason):
+            if self._waits_for_need(turn):
                 return None
             loads = record.loads
-            take(step, record, policy)
-            if trouble := self._ping(record, policy) or self._monitor.stands(record.name):
+            take(step, record, turn.policy)
+            if trouble := self._ping(record, turn.policy) or self._monitor.stands(record.name):
                 return trouble
             breaker = _breaker(record)
             if breaker is not None and record.loads != loads and not breaker.by_hand:
@@ -253,20 +255,11 @@ class Recovery:
         except BaseException as error:  # also SystemExit: a thread of ours ends for nobody
             return f"{type(error).__name__}: {error}"
 
-    def _ended(
-        self,
-        record: ServiceRecord,
-        case: _Case,
-        turn: object,
-        policy: RecoveryPolicy,
-        step: Step,
-        began: float,
-        reason: str,
-        trouble: str,
-    ) -> None:
+    def _ended(self, turn: _Turn, step: Step, began: float, trouble: str) -> None:
         """Take down how an attempt went, and what comes then; once, though it may end after its deadline."""
-        now, then = self._clock(), object()
-        if not self._hand_on(case, turn, then):
+        record, case, now = turn.record, turn.case, self._clock()
+        then = replace(turn, reason=trouble or turn.reason)
+        if not self._hand_on(turn, then):
             return
         goes_on = False
         try:
@@ -276,37 +269,37 @@ class Recovery:
             outcome = "failed" if trouble else "helped"
             metrics = self._ports.metrics
             metrics.counter("recovery.attempts", service=record.name, step=step, outcome=outcome).add()
-            self._say(RecoveryEnded(now, record.name, step, not trouble, now - began, trouble or reason))
-            told = f"did not help: {trouble}" if trouble else f"has mended it; it was because of {reason}"
+            self._say(RecoveryEnded(now, record.name, step, not trouble, now - began, then.reason))
+            told = (
+                f"did not help: {trouble}" if trouble else f"has mended it; it was because of {turn.reason}"
+            )
             _log.warning("recovery of %s by %s, which %s, %s", record.name, step, DOES[step], told)
             if not trouble:
                 metrics.histogram("recovery.seconds", service=record.name).record(now - case.began)
                 case.mended = now
                 self._monitor.renew(record.name)
             elif record.lifecycle.state != "closed":
-                goes_on = self._failed(record, case, then, policy, trouble)
+                goes_on = self._failed(then)
         finally:
             if not goes_on:
-                self._over(case, then)
+                self._over(then)
 
-    def _failed(
-        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, trouble: str
-    ) -> bool:
+    def _failed(self, turn: _Turn) -> bool:
         """Have the next step taken after a pause, the last one again as long as the budget lasts; or end."""
-        now = self._clock()
+        record, case, policy, now = turn.record, turn.case, turn.policy, self._clock()
         case.failed += 1
         case.failures.append(now)
         if max(case.failed, _lately(case.failures, now - policy.budget_seconds)) < policy.budget:
             case.at = min(case.at + 1, len(policy.steps) - 1)
             pause, case.pause = case.pause, min(case.pause * policy.factor, policy.max_pause)
-            job = partial(self._try, record, case, turn, policy, trouble)
-            self._ports.pulse.after(pause, job, name=f"recovery of {record.name}")
+            self._ports.pulse.after(pause, partial(self._try, turn), name=f"recovery of {record.name}")
             return True
         if record.lifecycle.state != "ready" or self._ping(record, policy):
-            self._give_up(record, case, policy, trouble)
+            self._give_up(turn)
         return False  # and one that answers is left to itself
 
-    def _give_up(self, record: ServiceRecord, case: _Case, policy: RecoveryPolicy, trouble: str) -> None:
+    def _give_up(self, turn: _Turn) -> None:
+        record, case, policy, trouble = turn.record, turn.case, turn.policy, turn.reason
         row, many = case.failed, len(case.failures)
         tried = f"{count(row, 'attempt')} in a row did not help"
         if many >= policy.budget:
@@ -321,16 +314,17 @@ class Recovery:
         self._say(RecoveryGaveUp(self._clock(), record.name, f"{tried}: {trouble}", hint))
         _log.warning("%s is left as failed: %s: %s; %s", record.name, tried, trouble, hint)
 
-    def _hand_on(self, case: _Case, turn: object, then: object) -> bool:
+    def _hand_on(self, turn: _Turn, then: _Turn) -> bool:
         """Go on under another turn; False where the case was taken away from this one."""
         with self._lock:
-            mine = case.turn is turn
+            mine = turn.case.turn is turn
             if mine:
-                case.turn = then
+                turn.case.turn = then
         return mine
 
-    def _over(self, case: _Case, turn: object) -> None:
+    def _over(self, turn: _Turn) -> None:
         """End the case, if it is still this turn's; who waits for it goes on."""
+        case = turn.case
         with self._lock:
             if case.turn is not turn:
                 return
@@ -352,17 +346,16 @@ class Recovery:
             return f"ping: {type(error).__name__}: {error}"
         return f"ping: {answer.problem}" if answer.ok is False else ""
 
-    def _waits_for_need(
-        self, record: ServiceRecord, case: _Case, turn: object, policy: RecoveryPolicy, reason: str
-    ) -> bool:
+    def _waits_for_need(self, turn: _Turn) -> bool:
         """Have what it cannot do without mended first, as a case of its own; True: it goes on after that.
 
         So one that several need is mended once. Raises where it is not to be mended.
         """
+        record, case = turn.record, turn.case
         for need in record._family.before(record):
             if record._family.optional(record, need) or not (trouble := self._ill(need)):
                 continue
-            then = object()
+            then = replace(turn)
             self.begin(need.name, trouble)
             with self._lock:
                 other = self._cases.get(need.name)
@@ -370,7 +363,7 @@ class Recovery:
                 if waits and case.turn is turn:
                     assert other is not None
                     case.turn = then
-                    other.waiting.append(partial(self._try, record, case, then, policy, reason))
+                    other.waiting.append(partial(self._try, then))
             if waits:
                 return True
             if trouble := self._ill(need):
