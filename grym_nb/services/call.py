@@ -264,7 +264,9 @@ class Call(Future[Any]):
         frame = self._frame
         if frame is None or self.done():
             return False
-        if frame.place is None or frame.instance is None:
+        # In this order, and the worker in the other: one of the two sees the other, wherever they meet.
+        frame.cancelled = True
+        if not frame.at_work:
             self.settle(error=frame.cancellation())
         self._stop(frame)
         return True

@@ -129,6 +129,7 @@ class Frame(Awaited):
     # What most calls never touch is the class's; what every call reads is set on the instance, which is
     # how it is read fastest.
     ended = False
+    at_work = False  # it computes, or has its answer: what is cancelled from here on ends as it would
     turns: list[int] | None = None  # of the breaker: one, until it is told how the call went
     fell_back = ""  # the code of the error for which something else answered
     stores: Mapping[str, Any] | None = None  # what is said of its result where that goes into the context

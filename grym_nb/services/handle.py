@@ -248,6 +248,7 @@ def _engine(frame: Frame) -> Any:
     began = ports.clock() if breaker is not None else 0.0
     token = CURRENT.set(frame)
     try:
+        frame.at_work = True
         if frame.cancelled or frame.deadline is not None:
             frame.check()
         if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
@@ -267,6 +268,7 @@ def _engine(frame: Frame) -> Any:
     if breaker is not None and (error is None or isinstance(error, GrymError)):
         breaker.told(frame, ports.clock() - began, error)
     if error is not None:
+        frame.at_work = False  # until its next attempt, if there is one
         raise error
     return value
 

@@ -513,6 +513,38 @@ def test_cancelling_wins_or_loses_against_the_slot_but_never_both(work: ServiceH
     assert is_ready(work, gates)
 
 
+def test_what_is_cancelled_in_line_does_not_begin_as_it_is_told_so(work: ServiceHandle, gates: Gates) -> None:
+    """Its slot comes free between the moment at which it is seen to wait and the one at which it is out."""
+    busy(work, gates)
+
+    def comes_free(event: CallEnded) -> None:
+        if event.call == f"call-{cancelled.id}":
+            gates.tell("busy may end")
+            assert work.echo.submit("next in line").result(WAIT) == "next in line"
+
+    cancelled = work.echo.submit("cancelled")
+    work._record.ports.events.subscribe(comes_free, CallEnded)
+    assert cancelled.cancel()
+    assert isinstance(cancelled.exception(WAIT), CallCancelled)
+    with work.use() as model:
+        assert model.ran[-1:] == ["next in line"] and "cancelled" not in model.ran
+
+
+def test_an_answer_that_is_there_is_not_lost_to_a_cancel_that_comes_after_it(
+    work: ServiceHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has given its slot back, and is not settled yet."""
+    lane, leave = work._record.lane, work._record.lane.leave
+
+    def left(frame: Frame) -> None:
+        leave(frame)
+        if (call := frame.call) is not None:
+            call.cancel()
+
+    monkeypatch.setattr(lane, "leave", left)
+    assert work.echo.submit("there").result(WAIT) == "there"
+
+
 def test_a_call_is_seen_once_however_it_ends(work: ServiceHandle, gates: Gates) -> None:
     """By the log, the figures and the events: ok, failed, cancelled in line, refused arguments."""
     seen: list[CallEnded] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -490,7 +491,6 @@ class TestInterrupt:
 
     def test_ctrl_c_while_it_waits_for_an_item_cancels_the_rest(self, work: ServiceHandle) -> None:
         """A real signal in the main thread, as a notebook's stop button sends it."""
-        import signal
 
         def press() -> None:
             scene.gates.wait("begun 0")
@@ -498,9 +498,13 @@ class TestInterrupt:
             signal.raise_signal(signal.SIGINT)
             scene.gates["on"].set()
 
-        pressing = start(press)
-        with pytest.raises(Interrupted, match=r"work\.held interrupted after [012] items?; "):
-            work.map("held", range(100))
-        outcome(pressing)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+        try:
+            pressing = start(press)
+            with pytest.raises(Interrupted, match=r"work\.held interrupted after [012] items?; "):
+                work.map("held", range(100))
+            outcome(pressing)
+        finally:
+            signal.signal(signal.SIGINT, before)
         until(lambda: not work.status().running and not work.status().waiting)
         assert work.state == "ready" and work.square(2) == 4
