@@ -37,6 +37,10 @@ def _seconds(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
+_OF_CALLS = ("service.call.", "service.wait.")  # what is counted as a call ends
+_MOMENT = 1.0  # seconds
+
+
 def _limit(value: Any) -> bool:
     return value is None or (
         isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
@@ -252,7 +256,19 @@ def _absent(rule: Rule, history: History, asked: Mapping[str, str], firing: bool
     silent = history.silent(rule.metric, **asked)
     if silent is None:
         return None  # there was never anything
-    return Found(silent, silent >= rule.absent, f"nothing for {in_words(silent)}")
+    told = f"nothing for {in_words(silent)}"
+    if silent >= rule.absent and _is_at_it(rule.metric, history, asked):
+        return Found(silent, False, f"{told}, while a call computes")
+    return Found(silent, silent >= rule.absent, told)
+
+
+def _is_at_it(metric: str, history: History, asked: Mapping[str, str]) -> bool:
+    """Tell whether nothing comes of calls only since one of them takes long."""
+    if not metric.startswith(_OF_CALLS):
+        return False
+    whose = {tag: value for tag, value in asked.items() if tag == "service"}
+    running = history.window("service.running", _MOMENT, **whose).last
+    return running is not None and running > 0
 
 
 def _ahead(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, closest
-from grym_nb.metrics.histogram import Frozen, Histogram
-from grym_nb.metrics.series import HOUSE, Counter, Gauge, Metrics
+from grym_nb.metrics.histogram import Frozen, Histogram, HistogramSnapshot
+from grym_nb.metrics.series import HOUSE, Counter, Gauge, Metrics, Sample
 from grym_nb.metrics.slots import BucketSlots, NumberSlots, Slots, Timeline
 from grym_nb.metrics.window import (
     Figure,
@@ -273,6 +273,18 @@ class History:
         """Return the name, the kind and the tags of every series that is there now, by name."""
         return sorted((t.key[0], t.kind, t.key[1]) for t in self._tracked() if t.gone is None)
 
+    def samples(self, seconds: float, /, **tags: Wanted) -> tuple[Sample, ...]:
+        """Return every series that has at least these tags, as it was over the last so many seconds.
+
+        Of a counter it is by how much it grew.
+        """
+        found = []
+        for name in dict.fromkeys([name for name, _, _ in self.series()]):
+            whole = self.stretch(name, seconds, **tags)
+            of_each = [(one, Stretch(whole.times, (one,)).window(name)) for one in whole.series]
+            found += [Sample(name, one.kind, one.tags, _figures(window)) for one, window in of_each]
+        return tuple(found)
+
     def silent(self, name: str, /, **tags: Wanted) -> float | None:
         """Return for how many seconds nothing was counted; None where nothing ever was."""
         moved = [track.moved for track in self._matching(name, tags) if track.moved is not None]
@@ -361,6 +373,14 @@ def _seen(taken: _Taken, number: int, last: int) -> Seen:
     track = taken.track
     held = None if slots else taken.held
     return Seen(track.kind, track.key[1], slots, held, track.begun, taken.gone)
+
+
+def _figures(window: Window) -> float | HistogramSnapshot | None:
+    """Return what a series was over a time, as a snapshot has it."""
+    if window.kind != "histogram":
+        return window.last if window.kind == "gauge" else window.count
+    percentiles = (window.p50, window.p95, window.p99)
+    return HistogramSnapshot(int(window.count), window.total, window.low, window.high, *percentiles)
 
 
 def accepts(tags: Mapping[str, Wanted]) -> Callable[[Mapping[str, str]], bool]:

@@ -263,7 +263,7 @@ def _mem_options(parser: Parser) -> None:
 
 def _metrics_options(parser: Parser) -> None:
     _maybe_service(parser)
-    parser.add_argument("--since", default="5m", metavar="5m")
+    parser.add_argument("--since", metavar="5m")
     parser.add_argument("--export", nargs="+", metavar="FORMAT")
     parser.add_argument("--serve", nargs="?", const="0", metavar="PORT")
 
@@ -411,11 +411,12 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "metrics",
-        "how their calls, and what is yours, went lately; --export writes all figures to a file",
+        "how their calls, and what is yours, went lately; --export writes the figures to a file",
         "[SERVICE] [--since 5m] [--export prometheus|openmetrics|json|csv FILE] [--serve [PORT|off]]",
         (
             "%grym metrics asr --since 1h",
             "%grym metrics --export csv figures.csv",
+            "%grym metrics asr --since 1h --export json asr.json",
             "%grym metrics --serve",
         ),
         _metrics,

@@ -6,7 +6,7 @@ import html
 import re
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from grym_nb.errors import CommandError
 from grym_nb.health.vitals import failures
 from grym_nb.metrics import export
+from grym_nb.metrics.history import accepts
 from grym_nb.metrics.overview import in_words
 from grym_nb.metrics.series import HOUSE
 from grym_nb.metrics.tracking import OPERATION
@@ -22,24 +23,26 @@ from grym_nb.notebook.sheet import Picture, Sheet
 from grym_nb.render import Table, seconds, size
 
 if TYPE_CHECKING:
-    from grym_nb.metrics import Metrics
+    from grym_nb.metrics import Metrics, Sample
     from grym_nb.runtime import Runtime
 
 __all__ = ["EXPORTS", "lasting", "metrics", "window_of"]
 
 _SINCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.IGNORECASE)
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LATELY = "5m"
+_OF_A_TIME = ("json", "csv")
 _POINTS = 40  # of a small picture
 _SHOWN = 30  # series of one's own
 
 
 def metrics(runtime: Runtime, given: Namespace) -> Sheet:
-    """Return the figures of all services, or of one, over a time; or write all of them to a file."""
+    """Return the figures of all services, or of one, over a time; or write them to a file."""
     if given.export is not None:
-        return _export(runtime, given.export)
+        return _export(runtime, given.export, given.service, given.since)
     if given.serve is not None:
         return _serve(runtime, given.serve)
-    window = window_of(given.since)
+    window = window_of(given.since or _LATELY)
     runtime.history.step()
     if given.service is not None:
         return _one(runtime, given.service, window)
@@ -171,7 +174,7 @@ def _own(runtime: Runtime, window: float) -> tuple[Table, ...]:
 # -- to a file -------------------------------------------------------------------------------------
 
 
-EXPORTS: Mapping[str, Callable[[Metrics], str]] = {
+EXPORTS: Mapping[str, Callable[[Metrics | Iterable[Sample]], str]] = {
     "prometheus": export.prometheus,
     "openmetrics": export.openmetrics,
     "json": export.to_json,
@@ -179,13 +182,19 @@ EXPORTS: Mapping[str, Callable[[Metrics], str]] = {
 }
 
 
-def _export(runtime: Runtime, words: list[str]) -> Sheet:
+def _export(runtime: Runtime, words: list[str], service: str | None, since: str | None) -> Sheet:
     form, *rest = words
     if form not in EXPORTS or len(rest) > 1:
         raise CommandError(
             f"%grym metrics --export {' '.join(words)}", hint=f"one of {', '.join(EXPORTS)}, and a file"
         )
-    text = EXPORTS[form](runtime.metrics)
+    if since is not None and form not in _OF_A_TIME:
+        raise CommandError(
+            f"%grym metrics --since {since} --export {form}: such a text holds totals, of no time",
+            hint=f"over a time: {' or '.join(_OF_A_TIME)}; or leave --since out",
+        )
+    source = _source(runtime, service, since)
+    text = EXPORTS[form](source)
     if not rest:
         return Sheet("", (text,))
     path = Path(rest[0]).expanduser()
@@ -193,7 +202,19 @@ def _export(runtime: Runtime, words: list[str]) -> Sheet:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CommandError(f"%grym metrics --export: {error.strerror}: {path}") from None
-    return Sheet(f"{len(runtime.metrics)} series as {form} in {path} ({size(len(text.encode()))})")
+    return Sheet(f"{len(source)} series as {form} in {path} ({size(len(text.encode()))})")
+
+
+def _source(runtime: Runtime, service: str | None, since: str | None) -> Metrics | Sequence[Sample]:
+    """Return all that is measured, or what is of one service, or what came over a time."""
+    if service is None and since is None:
+        return runtime.metrics
+    tags = {} if service is None else {"service": runtime.registry[service].name}
+    if since is not None:
+        runtime.history.step()
+        return runtime.history.samples(window_of(since), **tags)
+    fits = accepts(tags)
+    return [sample for sample in runtime.metrics.snapshot() if fits(dict(sample.tags))]
 
 
 def _serve(runtime: Runtime, port: str) -> Sheet:

@@ -132,6 +132,22 @@ def test_absence_is_noticed_where_there_was_something(house: House) -> None:
     assert house.told[-1] == "the kernel: silent is over, after 1 s"
 
 
+@pytest.mark.parametrize(("by", "about"), [((), "the kernel"), (("service",), "asr")])
+def test_calls_are_not_absent_while_one_of_them_computes(
+    house: House, by: tuple[str, ...], about: str
+) -> None:
+    house.alerts.add(Rule("silent", "service.call.seconds", absent=30.0, by=by))
+    running = house.metrics.gauge("service.running", service="asr")
+    house.wait(1)
+    house.metrics.histogram("service.call.seconds", service="asr").record(1.0)
+    running.set(1)
+    house.wait(300)
+    assert house.told == []
+    running.set(0)
+    house.wait(1)
+    assert house.told == [f"{about}: silent (warning): nothing for 5 min 0 s"]
+
+
 def test_a_limit_that_is_ahead_is_told_before_it_is_reached(house: House) -> None:
     house.alerts.add(Rule("ahead", "level", above=100.0, within=120.0, window=60.0, clear_seconds=30.0))
     for n in range(50):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_nb.errors import ConfigError, ValidationError
-from grym_nb.metrics import Histogram, Metrics
+from grym_nb.metrics import Histogram, HistogramSnapshot, Metrics
 from grym_nb.metrics.history import History
 from grym_nb.metrics.window import Window
 from grym_nb.testing import FakeClock
@@ -451,3 +451,26 @@ def test_a_gauge_that_is_set_to_what_it_is_has_not_been_silent(house: House) -> 
     assert house.history.silent("beat") == 0.0
     house.pass_seconds(7)
     assert house.history.silent("beat") == 7.0
+
+
+def test_every_series_can_be_had_as_it_was_over_a_time(house: House) -> None:
+    """Also one whose tags are among those of another."""
+    whole, part = (
+        house.metrics.counter("calls", service="a"),
+        house.metrics.counter("calls", service="a", of="x"),
+    )
+    took = house.metrics.histogram("took", service="b")
+    house.metrics.gauge("level", service="a").set(7.0)
+    for counter in (whole, part):
+        counter.add(100)
+    house.pass_seconds(40)
+    whole.add(3)
+    part.add(2)
+    took.record(0.5)
+    house.pass_seconds(5)
+    found = {(one.name, one.tags): one.value for one in house.history.samples(20.0)}
+    assert found["calls", (("service", "a"),)] == 3 and found["calls", (("of", "x"), ("service", "a"))] == 2
+    assert found["level", (("service", "a"),)] == 7.0 and len(found) == 4
+    value = found["took", (("service", "b"),)]
+    assert isinstance(value, HistogramSnapshot) and (value.count, value.total) == (1, 0.5)
+    assert [one.name for one in house.history.samples(20.0, service="b")] == ["took"]

@@ -89,8 +89,21 @@ def test_figures_of_the_calls_as_a_table_and_to_files(kernel: Kernel, tmp_path: 
         assert f"series as {form}" in shown(kernel, f"%grym metrics --export {form} {file}")
         assert looks in file.read_text()
     told = json.loads(shown(kernel, "%grym metrics --export json"))
-    assert told
-    for wrong in ("--since 2w", "--since 0", "--export xml f", f"--export csv {tmp_path / 'no' / 'f'}"):
+    assert {row["tags"].get("service") for row in told} > {"top", "base"}
+    told = json.loads(shown(kernel, "%grym metrics top --export json"))
+    assert {row["tags"]["service"] for row in told} == {"top"}
+    assert "# TYPE grym_service_call_seconds" in shown(kernel, "%grym metrics top --export prometheus")
+    told = json.loads(shown(kernel, "%grym metrics top --since 5m --export json"))
+    assert [row["value"]["count"] for row in told if row["name"] == "service.call.seconds"] == [20]
+    totals = kernel.run("%grym metrics --since 5m --export prometheus").error
+    assert totals is not None and "json or csv" in "".join(totals.traceback)
+    for wrong in (
+        "--since 2w",
+        "--since 0",
+        "--export xml f",
+        "nobody --export json",
+        f"--export csv {tmp_path / 'no' / 'f'}",
+    ):
         assert kernel.run(f"%grym metrics {wrong}").error is not None
 
 
