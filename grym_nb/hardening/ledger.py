@@ -13,13 +13,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Literal
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.devices import Device
 from grym_nb.errors import ResourceExhausted
 from grym_nb.hardening.eviction import Candidate, Policy, choose, cost_rate
-from grym_nb.hardening.reservations import TOTAL, Decision, Reservation, Shortage, Tenant
+from grym_nb.hardening.reservations import TOTAL, Decision, Reservation, Shortage, Step, Tenant
 from grym_nb.hardening.storages import Storages, total
 from grym_nb.priority import CRITICAL
 from grym_nb.render import size as in_words
@@ -291,11 +290,11 @@ class Ledger:
         if short is not None:
             self._evicted(mine, short, enough=True)
 
-    def note_idle(self, owner: str, sizes: Mapping[str, int], why: str) -> None:
-        """Take down that one went because nobody had used it for as long as it may idle."""
+    def note(self, owner: str, what: Step, sizes: Mapping[str, int], why: str) -> None:
+        """Take down what was decided elsewhere: no policy had a part in it."""
         for device, size in sizes.items():
             self.decisions.append(
-                Decision(self.clock(), owner, "idle", device, size, 0, self._policy_name, (), (), why)
+                Decision(self.clock(), owner, what, device, size, 0, self._policy_name, (), (), why)
             )
 
     def free_idle(self, device: str, owner: str, why: str = "") -> tuple[str, ...]:
@@ -402,7 +401,7 @@ class Ledger:
     def _note(
         self,
         mine: Reservation,
-        what: Literal["admitted", "evicted", "waits", "refused", "over"],
+        what: Step,
         short: Shortage,
         candidates: tuple[Candidate, ...] = (),
         chosen: tuple[str, ...] = (),

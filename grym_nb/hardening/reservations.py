@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 from grym_nb.hardening.eviction import Candidate
 from grym_nb.hardening.storages import Storages, total
@@ -13,9 +13,12 @@ from grym_nb.render import size as in_words
 if TYPE_CHECKING:
     from grym_nb.hardening.ledger import Ledger
 
-__all__ = ["TOTAL", "Decision", "Reservation", "Shortage", "Tenant"]
+__all__ = ["TOTAL", "Decision", "Reservation", "Shortage", "Step", "Tenant"]
 
 TOTAL = "total"  # the budget of all devices together
+#: what became of somebody: had room, or had others go for it; waited, was refused, took more than the budget;
+#: went as nobody used it; was given less at a time
+Step: TypeAlias = Literal["admitted", "evicted", "waits", "refused", "over", "idle", "parted"]
 
 
 class Tenant(Protocol):
@@ -70,7 +73,7 @@ class Decision:
 
     at: float
     owner: str  # for whom
-    what: Literal["admitted", "evicted", "waits", "refused", "over", "idle"]
+    what: Step
     device: str
     asked: int
     lacking: int

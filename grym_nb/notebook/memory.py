@@ -16,6 +16,7 @@ from grym_nb.hardening.returning import can_trim, give_back
 from grym_nb.hardening.storages import storages_of
 from grym_nb.notebook.sheet import Sheet
 from grym_nb.render import Table, count, seconds, size
+from grym_nb.services.parts import FITS_FOR, fit_of
 
 if TYPE_CHECKING:
     from grym_nb.runtime import Runtime
@@ -66,9 +67,9 @@ def _budgets(words: list[str]) -> dict[str, str | None] | None:
 
 
 def _books(runtime: Runtime) -> Sheet:
-    left, learned = _left(runtime), _learned(runtime)
+    left = _left(runtime)
     parts: list[Table | str] = [*runtime.resources.memory().tables()]
-    parts += [learned] if learned.rows else []
+    parts += [table for table in (_learned(runtime), _parted(runtime)) if table.rows]
     if left.rows:
         parts += [left, "%grym mem --free lets go of what is not yours"]
     return Sheet(" · ".join((_process(), *_context(runtime), *_loads(runtime))), tuple(parts))
@@ -128,6 +129,19 @@ def _learned(runtime: Runtime) -> Table:
                 wrong = "-" if peaks.error is None else f"{peaks.error:+.0%}"
                 rows.append((f"{handle.name}.{task}", peaks.told, wrong))
     return Table("what calls take beside the weights", ("call", "learned", "last off by"), rows)
+
+
+def _parted(runtime: Runtime) -> Table:
+    """Return which batches are computed in parts, since all at a time did not fit."""
+    rows = []
+    for handle in runtime.registry.handles():
+        record = handle._record
+        for task in tuple(record.footprint.fits):
+            if (fit := fit_of(record, task)) is not None:
+                left = max(0.0, fit.at + FITS_FOR - record.ports.clock())
+                rows.append((f"{handle.name}.{task}", str(fit.items), f"in {seconds(left)}"))
+    columns = ("call", "items at a time", "all are tried again")
+    return Table("computed in parts, as memory ran out", columns, rows)
 
 
 def _left(runtime: Runtime) -> Table:

@@ -113,7 +113,8 @@ class TaskResult:
     """What came of a task: the data or the error, never an exception in your hands.
 
     `metadata` holds in seconds the `duration` of the work and what was `queued` before it, in line or for a
-    load; the error is kept without its traceback.
+    load; and how many items of a batch were computed `at_a_time`, where memory was too short for all. The
+    error is kept without its traceback.
     """
 
     id: str
@@ -132,6 +133,8 @@ class TaskResult:
         rows: list[tuple[str, str]] = [("status", self.status)]
         rows += [("data", brief(self.data))] if self.success else [("error", str(self.error))]
         rows += [("took", seconds(self.metadata.get("duration")))]
+        if items := self.metadata.get("at_a_time"):
+            rows += [("computed", f"in parts of {items}: out of memory")]
         if self.provenance:
             made = self.provenance
             rows += [("by", f"{made.service} {made.version}")]

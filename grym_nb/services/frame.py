@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from grym_nb.services.held import Stream
     from grym_nb.services.instance import Instance
     from grym_nb.services.model import TaskSpec
+    from grym_nb.services.parts import Parts
     from grym_nb.services.places import Place
     from grym_nb.services.progress import Progress
     from grym_nb.services.record import ServiceRecord
@@ -131,6 +132,8 @@ class Frame(Awaited):
     ended = False
     at_work = False  # it computes, or has its answer: what is cancelled from here on ends as it would
     turns: list[int] | None = None  # of the breaker: one, until it is told how the call went
+    parts: Parts | None = None  # of its batch, where that has to be computed so
+    at_a_time = 0  # how many items of it were, where not all
     fell_back = ""  # the code of the error for which something else answered
     stores: Mapping[str, Any] | None = None  # what is said of its result where that goes into the context
     lent = 0  # in how many waits its place is its chain's

@@ -45,9 +45,9 @@ from grym_nb.services.facts import Facts
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream, Use
-from grym_nb.services.learning import learning
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
-from grym_nb.services.shortage import exhausted, may_try_again, ran_out, relieve
+from grym_nb.services.parts import compute, once_more
+from grym_nb.services.shortage import ran_out
 from grym_nb.services.status import Ping, ping
 from grym_nb.services.turns import give, resumed, take
 
@@ -253,7 +253,8 @@ def _engine(frame: Frame) -> Any:
             frame.check()
         if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
             frame.kwargs["context"] = ports.context(frame)
-        value = run(frame) if not frame.instance.learns else learning(frame, run)  # type: ignore[union-attr]
+        large = frame.instance.learns or (spec.batch and frame.record.footprint.fits)  # type: ignore[union-attr]
+        value = compute(frame) if large else run(frame)
     except BaseException as raised:
         short = str(raised) if ran_out(raised) else None
         error = None if short is not None else typed(frame, raised)
@@ -264,29 +265,13 @@ def _engine(frame: Frame) -> Any:
     finally:
         CURRENT.reset(token)
     if short is not None:  # from here, where nothing of what did not fit is held any more
-        value, error = _once_more(frame, short)
+        value, error = once_more(frame, short)
     if breaker is not None and (error is None or isinstance(error, GrymError)):
         breaker.told(frame, ports.clock() - began, error)
     if error is not None:
         frame.at_work = False  # until its next attempt, if there is one
         raise error
     return value
-
-
-def _once_more(frame: Frame, short: str) -> tuple[Any, BaseException | None]:
-    """Run a task again that ran out of memory, once others have gone; return its answer, or its error."""
-    gone = relieve(frame.record)
-    token = CURRENT.set(frame)
-    try:
-        if may_try_again(frame):
-            return run(frame), None
-    except BaseException as raised:
-        if not ran_out(raised):
-            return None, typed(frame, raised)
-        short = str(raised)
-    finally:
-        CURRENT.reset(token)
-    return None, exhausted(frame.record, frame.title, short, gone)
 
 
 # -- what callers hold -----------------------------------------------------------------------------

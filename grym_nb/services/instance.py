@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from grym_nb.hardening.leases import Place
     from grym_nb.hardening.reservations import Reservation
     from grym_nb.services.frame import Frame
+    from grym_nb.services.parts import Fit
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.tiers import Parked
 
@@ -63,11 +64,12 @@ class Instance:
 class Footprint:
     """What a service takes in memory, as far as that is known; it outlives the instances."""
 
-    __slots__ = ("heat", "parked", "peaks", "sizes", "unloading", "versions", "wake_seconds")
+    __slots__ = ("fits", "heat", "parked", "peaks", "sizes", "unloading", "versions", "wake_seconds")
 
     def __init__(self) -> None:
         self.heat = Heat()
         self.peaks: dict[tuple[str, int, int], Peaks] = {}  # by task and versions of config and code
+        self.fits: dict[str, Fit] = {}  # by task, of how many items at a time its batch is computed
         self.sizes: dict[str, int] | None = None  # by device, as measured when it was last there
         self.versions: tuple[object, ...] = ()  # of code, config and device with which that was
         self.parked: Parked | None = None  # beside its accelerator, until it is called again

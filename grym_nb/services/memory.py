@@ -244,7 +244,7 @@ def unload_idle(record: ServiceRecord, seconds: float) -> Parked | None:
     trouble = retire(record, Retirement("idle", idle_for=seconds, park=Sleeper(record)))
     if instance is not None and record.instance is None:
         parked = ", parked" if record.footprint.parked is not None else ""
-        record.ports.resources.ledger.note_idle(record.name, sizes, f"idle for its ttl{parked}")
+        record.ports.resources.ledger.note(record.name, "idle", sizes, f"idle for its ttl{parked}")
     if trouble:
         raise trouble
     return record.footprint.parked

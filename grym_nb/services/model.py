@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
-from grym_nb.errors import ConfigError, DependencyError, Problem, ValidationError
+from grym_nb.errors import ConfigError, DependencyError, Problem, ValidationError, closest
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
 
@@ -90,6 +90,7 @@ class _Mark:
     type: str | None
     replay: bool
     context: Mapping[str, Any]
+    batch: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -103,6 +104,8 @@ class TaskSpec:
     takes_context: bool
     context: Mapping[str, Any] = field(hash=False)  # which of it: the filters of a query
     context_at: int | None  # where it can be given by position
+    batch: str  # the parameter that can as well be given item by item; empty: none
+    batch_at: int | None  # where it can be given by position
     doc: str
     checker: Checker = field(compare=False)
 
@@ -125,16 +128,32 @@ class TaskSpec:
 def task(type: _F) -> _F: ...
 @overload
 def task(
-    type: str | None = None, *, replay: bool = True, context: Mapping[str, Any] | None = None
+    type: str | None = None,
+    *,
+    replay: bool = True,
+    context: Mapping[str, Any] | None = None,
+    batch: str | None = None,
 ) -> Callable[[_F], _F]: ...
 def task(
-    type: str | _F | None = None, *, replay: bool = True, context: Mapping[str, Any] | None = None
+    type: str | _F | None = None,
+    *,
+    replay: bool = True,
+    context: Mapping[str, Any] | None = None,
+    batch: str | None = None,
 ) -> _F | Callable[[_F], _F]:
     """Return the method, declared as a task of type `type` (its own name when used bare).
 
     `replay=False` says that the task has side effects: it is never called again to try new code. `context`
     says which context its `context` parameter gets, as a query would: ``{"type": "tempo", "limit": 3}``.
+
+    `batch` names the parameter that is a list, or tuple, of what could as well be given one at a time; the
+    answer is a list, or tuple, with one answer per item, in order. Where all of them are too much for the
+    memory, it is called with fewer at a time, and the answers are put together.
     """
+    named: object = batch
+    if named is not None and not (isinstance(named, str) and named.strip()):
+        problem = Problem("batch", brief(named), 'the name of a parameter, such as "clips"')
+        raise ConfigError("@task cannot be given a batch so", problems=[problem])
     given: object = context
     if given is not None and not (isinstance(given, Mapping) and all(isinstance(n, str) for n in given)):
         problem = Problem("context", brief(given), 'the filters of a query, such as {"type": "tempo"}')
@@ -145,7 +164,7 @@ def task(
 
     def declare(method: _F, type: str | None) -> _F:
         try:
-            setattr(method, _MARK, _Mark(type, replay, asked))
+            setattr(method, _MARK, _Mark(type, replay, asked, batch or ""))
         except AttributeError:
             problem = Problem("method", brief(method), "a method")
             raise ConfigError("@task stands above what is no task", problems=[problem]) from None
@@ -201,7 +220,7 @@ def unfit_hooks(cls: type | None) -> list[Problem]:
         if inspect.isfunction(static) and not inspect.signature(static).parameters:
             problems.append(Problem(f"task {name}", "no arguments", f"self first: def {name}(self, ...)"))
     for spec in tasks_of(cls).values() if cls is not None else ():
-        problems += _unfit_context(spec)
+        problems += [*_unfit_context(spec), *_unfit_batch(spec)]
     return problems
 
 
@@ -225,6 +244,21 @@ def _unfit_context(spec: TaskSpec) -> list[Problem]:
         wanted_of(spec.context, also=("order", "limit"))
     except ValidationError as error:
         return [Problem(f"task {name}, context {p.path}", p.found, p.expected) for p in error.problems]
+    return []
+
+
+def _unfit_batch(spec: TaskSpec) -> list[Problem]:
+    """Return why a task could not be given its batch in parts, though it declares one."""
+    name, names = f"task {spec.method}, batch", spec.checker.names
+    if not spec.batch:
+        return []
+    if spec.batch not in names:
+        known = f"a parameter: {', '.join(names) or 'there is none'}.{closest(spec.batch, names)}"
+        return [Problem(name, brief(spec.batch), known)]
+    if spec.kind in ("generator", "async generator"):
+        return [Problem(name, f"a {spec.kind}", "a task that returns a list: one answer per item")]
+    if not spec.replay:
+        return [Problem(name, "replay=False", "a task that may be called again: parts come after all of it")]
     return []
 
 
@@ -259,6 +293,8 @@ def _spec(cls: type, name: str, mark: _Mark) -> TaskSpec:
         takes_context="context" in checker.names,
         context=mark.context,
         context_at=checker.place_of("context"),
+        batch=mark.batch,
+        batch_at=checker.place_of(mark.batch),
         doc=inspect.getdoc(function) or "",
         checker=checker,
     )

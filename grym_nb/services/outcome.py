@@ -117,7 +117,7 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
     checkpoint = _checkpoint(instance.model) if instance is not None else None
     parameters = _parameters(frame) if frame.kwargs or len(frame.args) > 1 else {}
     seed = frame.kwargs.get("seed")
-    fell_back = frame.fell_back
+    fell_back, at_a_time = frame.fell_back, frame.at_a_time
 
     def result(value: Any, error: BaseException | None) -> TaskResult:
         provenance = Provenance(
@@ -144,6 +144,7 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
                 "queued": waited,
                 "task": task,
                 **({"fallback": fell_back} if fell_back else {}),
+                **({"at_a_time": at_a_time} if at_a_time else {}),
             },
             provenance=provenance,
         )

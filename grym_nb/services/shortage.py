@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["exhausted", "may_try_again", "ran_out", "relieve"]
+__all__ = ["exhausted", "may_try_again", "note_parts", "ran_out", "relieve"]
 
 #: how allocators say it: torch's for CUDA and for the CPU, and the C++ library's
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
@@ -41,6 +41,11 @@ def relieve(record: ServiceRecord) -> tuple[str, ...]:
     gone = [name for device in _where(record) for name in ledger.free_idle(device, record.name)]
     give_back()
     return tuple(dict.fromkeys(gone))
+
+
+def note_parts(record: ServiceRecord, why: str) -> None:
+    """Take down, beside who went for whom, that a batch had to be computed in parts."""
+    record.ports.resources.ledger.note(record.name, "parted", {_where(record)[0]: 0}, why)
 
 
 def exhausted(record: ServiceRecord, title: str, short: str, gone: tuple[str, ...]) -> ResourceExhausted:
