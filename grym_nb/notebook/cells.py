@@ -233,6 +233,7 @@ def _options(given: Namespace, variables: Mapping[str, Any]) -> dict[str, Any]:
         "config": config,
         "needs": tuple(name for name in given.needs.split(",") if name),
         "memory": given.memory,
+        "budget": given.budget,
         "ttl": given.ttl,
         "concurrency": given.concurrency,
     }

@@ -301,6 +301,7 @@ def _service_options(parser: Parser) -> None:
     parser.add_argument("config", nargs="*", default=[], metavar="name=value")
     parser.add_argument("--needs", default="", metavar="A,B")
     parser.add_argument("--memory", metavar="2GB")
+    parser.add_argument("--budget", metavar="3GB")
     parser.add_argument("--ttl", type=float, metavar="S")
     parser.add_argument("--concurrency", type=int, default=1, metavar="N")
 
@@ -476,7 +477,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "service",
         "defines or redefines a service by the class in the cell",
-        "NAME [--needs A,B] [--memory 2GB] [--ttl S] [--concurrency N] [name=value ...]",
+        "NAME [--needs A,B] [--memory 2GB] [--budget 3GB] [--ttl S] [--concurrency N] [name=value ...]",
         ("%%grym service loudness --memory 200MB block_s=0.4\nclass Loudness(grym.ModelService):\n    ...",),
         _define,
         _service_options,

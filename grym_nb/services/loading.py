@@ -139,11 +139,12 @@ def end_load(
 
 
 def _measured(record: ServiceRecord, made: Instance, reservation: Reservation) -> None:
-    """Put a new instance into the books; one for which that fails is not left behind."""
+    """Put a new instance into the books; one for which that fails, or is too large, is not left behind."""
     try:
         measure(record, made, reservation)
     except Exception:
         clean_up(record.name, made.model)
+        made.model = None  # the error's frames have what was made of it
         raise
 
 

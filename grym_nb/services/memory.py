@@ -18,10 +18,11 @@ from grym_nb.hardening.prediction import predicted
 from grym_nb.hardening.pressure import REFUSED_FROM
 from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
-from grym_nb.hardening.storages import Storages, storages_of
+from grym_nb.hardening.storages import Storages, storages_of, total
 from grym_nb.priority import CRITICAL
 from grym_nb.render import seconds
 from grym_nb.render import size as in_words
+from grym_nb.services.budgets import budget_in_words, refuse_before, refuse_measured, say_if_grown
 from grym_nb.services.frame import CURRENT, Awaited, Frame, current_frame, stack
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Retirement, release_parked, retire
@@ -65,6 +66,7 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
     ledger = record.ports.resources.ledger
     _refuse_under_pressure(record)
     asked, source = expected(record)
+    refuse_before(record, asked, source)
     resident = Resident(record)
 
     def wait(mine: Reservation, short: Shortage) -> None:
@@ -118,15 +120,20 @@ def _versions(record: ServiceRecord) -> tuple[object, ...]:
 
 
 def measure(record: ServiceRecord, instance: Instance, reservation: Reservation) -> None:
-    """Put what an instance really holds into the books, and remember it for the next time."""
+    """Put what an instance really holds into the books, and remember it for the next time.
+
+    Raises where that is more than the service's own budget.
+    """
     if isinstance(reservation.tenant, Resident):
         reservation.tenant.instance = instance
     if instance.reservation is reservation:
         return  # it was parked, and is measured already
+    held = _held_by(instance)
+    record.footprint.sizes, record.footprint.versions = total(held), _versions(record)
+    refuse_measured(record, total(held), reservation.source)  # before others go for it
     instance.reservation = reservation
-    reservation.measured(_held_by(instance))
+    reservation.measured(held)
     instance.learns = reservation.size >= _LEARNED_FROM
-    record.footprint.sizes, record.footprint.versions = reservation.sizes, _versions(record)
     _say_if_larger(record, reservation.size)
 
 
@@ -157,7 +164,12 @@ class Resident:
 
     @property
     def state(self) -> str:
-        """What the service does now: which calls are inside, or for how long it was idle."""
+        """What the service does now, and its own budget if it has one."""
+        return "; ".join(filter(None, (self._does, budget_in_words(self._record.spec.budget))))
+
+    @property
+    def _does(self) -> str:
+        """Which calls are inside, or for how long it was idle."""
         record = self._record
         if self.instance is not None and self.instance.retired:
             return f"let go of, and still in use by {record.inside()}"
@@ -209,6 +221,7 @@ class Resident:
         if record.users or record.last_used != used:
             return None
         instance.handed_out, instance.looked_at = False, used
+        say_if_grown(record, instance, now)
         return now
 
     def evict(self, reason: str) -> bool:

@@ -23,6 +23,7 @@ from grym_nb.errors import (
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.metrics import Metrics
 from grym_nb.render import brief, redacted
+from grym_nb.services.budgets import check_devices, say_if_beyond
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
 from grym_nb.services.memory import end_later, unload_idle
@@ -34,13 +35,14 @@ from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.services.status import StatusTable, status_of
 from grym_nb.services.waits import Gate
 from grym_nb.settings import Settings
+from grym_nb.sizes import Sizes
 
 __all__ = ["ServiceRegistry"]
 
 _GROUP = "grym_nb.services"
 _NO_OPTION = "an option of register"
 _OPTIONS = (
-    *("config", "needs", "memory", "priority", "ttl", "engine", "concurrency", "version"),
+    *("config", "needs", "memory", "budget", "priority", "ttl", "engine", "concurrency", "version"),
     *("timeout", "retry", "breaker", "max_waiting", "fallback", "device", "exclusive"),
 )
 _REFUSE: Any = object()
@@ -75,6 +77,7 @@ class ServiceRegistry:
         config: Mapping[str, Any] | None = None,
         needs: tuple[str, ...] | list[str] = (),
         memory: str | int | None = None,
+        budget: Sizes = None,
         priority: str | int = "normal",
         ttl: float | None = None,
         engine: str = "inline",
@@ -93,9 +96,10 @@ class ServiceRegistry:
 
         `factory` is a class, any callable, or ``"module:attribute"``; `config` its keyword arguments. The
         same registration again changes nothing; a changed one is put in place under the same handle.
-        `memory` ("2GB") is what the model takes, `ttl` the idle seconds after which it is unloaded,
-        `concurrency` how many calls may compute at a time. `needs` are loaded first; ``"name?"`` is
-        optional. What is registered is in force: it undoes what `configure` changed since.
+        `memory` ("2GB") is what the model takes, `budget` what it may take ("3GB", or {"cuda:0": "3GB"}): one
+        that takes more is not loaded. `ttl` are the idle seconds after which it is unloaded, `concurrency` is
+        how many calls may compute at a time. `needs` are loaded first; ``"name?"`` is optional. What is
+        registered is in force: it undoes what `configure` changed since.
 
         How its calls are guarded: `timeout` seconds, `retry` (attempts in all, or `Retry(...)`), `breaker`
         (True, or `BreakerPolicy(...)`), `max_waiting` calls in line, `fallback(error, *args, **kwargs)`, and
@@ -131,6 +135,7 @@ class ServiceRegistry:
             config=config,
             needs=needs,
             memory=memory,
+            budget=budget,
             priority=priority,
             ttl=ttl,
             engine=engine,
@@ -139,6 +144,7 @@ class ServiceRegistry:
             said={option: value for option, value in given.items() if value is not ...},
         )
         spec.policy(self.ports.settings)  # what the settings say of it is checked now
+        check_devices(spec.budget, self.ports.resources)
         if not isinstance(factory, str):
             self.refuse_tasks(name, spec.tasks or {})
         with self._lock:
@@ -158,6 +164,8 @@ class ServiceRegistry:
             self.ports.events.publish(ServiceRegistered(self.ports.clock(), name, record.version))
         elif what:
             record.respec(spec, what)
+            if "budget" in what and (instance := record.instance) is not None and instance.reservation:
+                say_if_beyond(record, instance.reservation.sizes, "it was lowered")
             self._arm(record)
         return handle
 

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
+from grym_nb.hardening.resources import canonical
 from grym_nb.priority import priority_of
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
@@ -19,7 +20,7 @@ from grym_nb.services.content import code_of
 from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
 from grym_nb.services.policy import CallPolicy, content_of, layers_of, parsed
 from grym_nb.settings import Settings
-from grym_nb.sizes import large_size
+from grym_nb.sizes import Sizes, large_size, sizes_of
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
 
@@ -45,6 +46,7 @@ class ServiceSpec:
     concurrency: int = 1
     label: str | None = None
     said: Mapping[str, Any] = field(default_factory=dict)  # of the policy of its calls
+    budget: Mapping[str, int] = field(default_factory=dict)  # by device, or "total": what it may take
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class ServiceSpec:
         concurrency: int,
         version: str | None,
         said: Mapping[str, Any] | None = None,
+        budget: Sizes = None,
     ) -> ServiceSpec:
         """Return the checked spec; everything that is wrong with it is said at once."""
         problems: list[Problem] = []
@@ -69,7 +72,7 @@ class ServiceSpec:
             if not holds:
                 problems.append(Problem(path, brief(value), expected))
 
-        def read(path: str, parse: Callable[[Any], int], value: Any) -> Any:
+        def read(path: str, parse: Callable[[Any], Any], value: Any) -> Any:
             try:
                 return parse(value)
             except GrymError as error:
@@ -95,6 +98,7 @@ class ServiceSpec:
         )
         expect(engine in ENGINES, "engine", engine, f"one of {', '.join(ENGINES)}; others are not there yet")
         size = None if memory is None else read("memory", large_size, memory)
+        limits = read("budget", sizes_of, budget) or {}
         rank = read("priority", priority_of, priority)
         guards, unfit = parsed(said or {})
         problems += unfit
@@ -103,9 +107,9 @@ class ServiceSpec:
         if problems:
             raise ConfigError(f"{name!r} cannot be registered", problems=problems, service=str(name))
         stated = tuple(needs)
-        spec = cls(
-            name, factory, dict(config or {}), stated, size, rank, ttl, engine, concurrency, version, guards
-        )
+        limits = {canonical(device): limit for device, limit in limits.items()}
+        options = (size, rank, ttl, engine, concurrency, version, guards, limits)
+        spec = cls(name, factory, dict(config or {}), stated, *options)
         _ = spec.parts  # told now: what a config holds may be changed in place before the next registration
         return spec
 
@@ -214,6 +218,7 @@ class ServiceSpec:
             "engine": self.engine,
             "concurrency": self.concurrency,
             "memory": self.memory,
+            "budget": tuple(sorted(self.budget.items())),
             "priority": self.priority,
             "ttl": self.ttl,
             "version": self.label,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grym_nb.errors import CallCancelled, ValidationError
 from grym_nb.metrics import Histogram, HistogramSnapshot
 from grym_nb.render import Table, count, redacted, seconds, size
+from grym_nb.services.budgets import budget_in_words
 from grym_nb.services.frame import CURRENT, PLAIN, Frame
 from grym_nb.services.guards import breaker_of
 from grym_nb.services.turns import device_of
@@ -92,6 +93,7 @@ class ServiceStatus:
     loads: int
     load_seconds: float | None
     memory: int | None  # as stated
+    budget: Mapping[str, int]  # by device, or "total"
     holds: Mapping[str, int]  # by device, as measured
     held: Mapping[str, int]  # when it was last there
     parked: bool
@@ -131,6 +133,8 @@ class ServiceStatus:
             told += [f"{size(held)} of {device} when it was last there" for device, held in self.held.items()]
         elif not told and self.memory is not None:
             told.append(f"{size(self.memory)} as stated")
+        if self.budget:
+            told.append(budget_in_words(self.budget))
         return ", ".join(told)
 
     def _table(self) -> Table:
@@ -259,6 +263,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         loads=record.loads,
         load_seconds=record.load_seconds,
         memory=spec.memory,
+        budget=spec.budget,
         holds=_holds(record),
         held=record.footprint.sizes or {},
         parked=record.footprint.parked is not None,

@@ -175,6 +175,29 @@ def test_the_books_the_budget_and_why_somebody_went(kernel: Kernel) -> None:
     assert "nobody had to go" not in why
 
 
+TIGHT = """%%grym service tight --budget 3MB mb=2
+class Tight(Big):
+    @grym.task(batch="items")
+    def halves(self, items):
+        if len(items) > 2:
+            raise MemoryError("Unable to allocate 7 GiB")
+        return items
+"""
+
+
+def test_a_service_with_a_budget_and_a_batch_in_parts_are_shown(kernel: Kernel) -> None:
+    kernel.run(TIGHT).checked()
+    kernel.run("answers = grym.get('tight').halves([1, 2, 3, 4, 5, 6, 7])").checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert "budget 3.0 MB" in shown
+    assert "computed in parts, as memory ran out" in shown and "tight.halves" in shown
+    why = kernel.run("%grym mem --why").checked().result_text or ""
+    assert "parted" in why and "tight.halves ran out of memory with 7 at a time" in why
+    kernel.run(TIGHT.replace("mb=2", "mb=4")).checked()
+    error = kernel.run("grym.get('tight').count()").error
+    assert error is not None and "it takes 4.0 MB, and its budget is 3.0 MB" in error.evalue
+
+
 def test_what_a_kernel_did_is_a_trace_to_compare_policies_on(kernel: Kernel, tmp_path: Path) -> None:
     shown = kernel.run(f"%grym mem --trace {tmp_path / 'none' / 'day.jsonl'}").checked().result_text or ""
     assert "nothing was written" in shown

@@ -41,8 +41,17 @@ class Net(ModelService):
 
 def test_a_registration_without_a_change_differs_in_nothing() -> None:
     """Options that mean the same are the same, however they are written."""
-    one = spec(memory="2GB", priority="high", needs=["a", "b"], ttl=60, config={"size": 3})
-    other = spec(memory=2_000_000_000, priority=2, needs=("a", "b"), ttl=60.0, config={"size": 3})
+    one = spec(
+        memory="2GB", budget={"cuda": "3GB"}, priority="high", needs=["a", "b"], ttl=60, config={"size": 3}
+    )
+    other = spec(
+        memory=2_000_000_000,
+        budget={"cuda:0": 3_000_000_000},
+        priority=2,
+        needs=("a", "b"),
+        ttl=60.0,
+        config={"size": 3},
+    )
     assert one.differs(other) == ()
 
 
@@ -53,6 +62,8 @@ def test_a_registration_without_a_change_differs_in_nothing() -> None:
         ("needs", {"needs": ("dsp",)}),
         ("concurrency", {"concurrency": 2}),
         ("memory", {"memory": "1GB"}),
+        ("budget", {"budget": "1GB"}),
+        ("budget", {"budget": {"cuda": "1GB", "cpu": None}}),
         ("priority", {"priority": "low"}),
         ("ttl", {"ttl": 60}),
         ("version", {"version": "v7"}),
@@ -116,6 +127,10 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         ({"concurrency": 1.5}, "concurrency"),
         ({"memory": -1}, "memory"),
         ({"memory": True}, "memory"),
+        ({"budget": "much"}, "budget"),
+        ({"budget": 3}, "budget"),
+        ({"budget": {"cpu": True}}, "budget"),
+        ({"budget": ["1GB"]}, "budget"),
         ({"priority": None}, "priority"),
         ({"priority": 1.5}, "priority"),
         ({"factory": object}, "factory"),

@@ -1,0 +1,146 @@
+"""A budget of one service: what takes more is refused, or undone after its load, and never killed in use."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+
+from grym_nb.devices import process_memory
+from grym_nb.errors import ConfigError, ResourceExhausted
+from grym_nb.hardening.returning import can_trim
+from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+
+torch = pytest.importorskip("torch")
+MB = 1_000_000
+MADE: list[Any] = []
+
+
+class Net(ModelService):
+    """Has so many megabytes of weights."""
+
+    def __init__(self, *, mb: int = 40) -> None:
+        self.mb = mb
+
+    def load(self) -> None:
+        self.layer = torch.nn.Linear(self.mb * MB // 4000, 1000, bias=False)
+        MADE.append(weakref.ref(self.layer.weight))
+
+    def unload(self) -> None:
+        GONE.append(self.mb)
+
+    @task
+    def size(self) -> int:
+        return int(self.layer.weight.nbytes)
+
+
+GONE: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    MADE.clear()
+    GONE.clear()
+
+
+def refused(handle: ServiceHandle) -> ResourceExhausted:
+    with pytest.raises(ResourceExhausted) as told:
+        handle.size()
+    return told.value
+
+
+def test_what_fits_its_budget_is_loaded(registry: ServiceRegistry) -> None:
+    net = registry.register("net", Net, budget="40MB")
+    assert net.size() == 40 * MB, "all of it may be taken"
+    assert net.status().budget == {"total": 40 * MB}
+    assert "40.0 MB of cpu, budget 40.0 MB" in repr(net.status())
+    [account] = registry.ports.resources.memory().holders
+    assert account.state.startswith("idle for") and account.state.endswith("; budget 40.0 MB")
+    assert "budget 40.0 MB" in repr(registry.ports.resources.memory())
+
+
+def test_what_is_expected_to_take_more_is_refused_before_it_begins(registry: ServiceRegistry) -> None:
+    net = registry.register("net", Net, memory="50MB", budget="30MB")
+    error = refused(net)
+    assert error.message == "net is not loaded: it takes 50.0 MB, and its budget is 30.0 MB"
+    assert error.cause == "known from: stated" and "budget=" in error.hint
+    assert error.details["limit"] == 30 * MB and error.details["use"] == 50 * MB
+    assert MADE == [] and net.state == "registered" and registry.ports.resources.ledger.held == ()
+    decision = registry.ports.resources.decisions[-1]
+    assert (decision.what, decision.owner, decision.asked) == ("refused", "net", 50 * MB)
+
+
+def test_what_turns_out_to_take_more_is_undone(registry: ServiceRegistry) -> None:
+    net = registry.register("net", Net, budget="30MB")
+    before = process_memory().anonymous
+    error = refused(net)
+    assert error.message == "net was let go of again: it takes 40.0 MB, and its budget is 30.0 MB"
+    assert error.cause == "known from: measured; expected: not known yet"
+    assert MADE[0]() is None and GONE == [40] and registry.ports.resources.ledger.held == ()
+    after = process_memory().anonymous
+    if can_trim() and before is not None and after is not None:
+        assert after - before < 20 * MB, "though the error is still there"
+    again = refused(net)
+    assert again.message == "net is not loaded: it takes 40.0 MB, and its budget is 30.0 MB"
+    assert again.cause == "known from: measured before" and len(MADE) == 1
+
+
+def test_another_config_may_fit(registry: ServiceRegistry) -> None:
+    net = registry.register("net", Net, budget="30MB")
+    refused(net)
+    net.configure(mb=20)
+    assert net.size() == 20 * MB
+
+
+def test_nobody_goes_for_what_is_undone(registry: ServiceRegistry) -> None:
+    registry.ports.resources.budget("60MB")
+    idle = registry.register("idle", Net, config={"mb": 24}).load()
+    refused(registry.register("net", Net, budget="30MB"))
+    assert idle.state == "ready"
+
+
+def test_a_budget_by_device(registry: ServiceRegistry) -> None:
+    net = registry.register("net", Net, budget={"cuda": "1MB", "cpu": "50MB"})
+    assert net.size() == 40 * MB and "budget 1.0 MB of cuda:0, 50.0 MB of cpu" in repr(net.status())
+    error = refused(registry.register("less", Net, budget={"cpu": "30MB"}))
+    assert "it takes 40.0 MB of cpu, and its budget is 30.0 MB" in error.message
+
+
+def test_a_budget_for_no_device_is_refused(registry: ServiceRegistry) -> None:
+    with pytest.raises(ConfigError, match=r"there is no device 'cpus'\. Did you mean 'cpu'"):
+        registry.register("net", Net, budget={"cpus": "1GB"})
+    assert "net" not in registry
+    registry.ports.resources.declare("npu:0")
+    assert registry.register("net", Net, budget={"npu:0": "1GB"}).size() == 40 * MB
+    with pytest.raises(ConfigError, match=r"an option of register\. Did you mean 'budget'"):
+        registry.register("net", Net, bugdet="1GB")
+
+
+def test_another_budget_is_a_change_without_a_reload(
+    registry: ServiceRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = registry.register("net", Net, budget="50MB").load()
+    assert registry.register("net", Net, budget="60MB") is net and not caplog.messages
+    registry.register("net", Net, budget="30MB")
+    told = "net takes 40.0 MB, and its budget is 30.0 MB: it was lowered; it stays until it is unloaded"
+    assert caplog.messages == [told] and net.size() == 40 * MB
+    assert registry.ports.resources.decisions[-1].what == "over"
+    net.unload()
+    assert refused(net).cause == "known from: measured before"
+    registry.register("net", Net)
+    assert net.size() == 40 * MB and len(MADE) == 2
+
+
+def test_weights_that_grow_beyond_it_are_said_once_and_stay(
+    registry: ServiceRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = registry.register("net", Net, budget="50MB")
+    with net.use() as model:
+        model.more = torch.ones(5 * MB)
+    told = "net takes 60.0 MB, and its budget is 50.0 MB: its weights were replaced; it stays until"
+    registry.ports.resources.memory()
+    registry.ports.resources.memory()
+    assert net.size() == 40 * MB and net.state == "ready"
+    registry.ports.resources.memory()
+    assert [message.startswith(told) for message in caplog.messages] == [True]
