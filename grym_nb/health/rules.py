@@ -191,7 +191,9 @@ def _at_once(rule: Rule, history: History, firing: Callable[[Tags], bool]) -> di
     assert isinstance(rule.metric, str)
     found: dict[Tags, Found] = {}
     there = {tags[0][1] for tags in _groups(rule, history)}
-    whole = history.stretch(rule.metric, rule.window, **rule.tags)
+    whole = history.stretch(rule.metric, _MOMENT, **rule.tags)
+    if whole.kind != "gauge" or rule.figure != "value":  # what a gauge is needs no look back
+        whole = history.stretch(rule.metric, rule.window, **rule.tags)
     # Those of which nothing came, too: that is what a limit below is for.
     for value, stretch in parted(whole, rule.by[0]).items():
         tags = ((rule.by[0], value),)

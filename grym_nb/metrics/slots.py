@@ -142,13 +142,16 @@ class BucketSlots:
         return found
 
     def __iter__(self) -> Iterator[tuple[int, Grown]]:
-        at = 0
+        at, counts = 0, self._counts
         for number, total, size, first in zip(
             self._numbers, self._totals, self._sizes, self._firsts, strict=True
         ):
             end = at + size
-            buckets = accumulate((first, *self._steps[at + 1 : end])) if size else ()
-            yield number, (total, dict(zip(buckets, self._counts[at:end], strict=True)))
+            if size == 1:  # as nearly all are
+                yield number, (total, {first: counts[at]})
+            else:
+                buckets = accumulate((first, *self._steps[at + 1 : end])) if size else ()
+                yield number, (total, dict(zip(buckets, counts[at:end], strict=True)))
             at = end
 
 
