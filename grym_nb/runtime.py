@@ -194,10 +194,12 @@ class Runtime:
         """Keep what models share in a file from now on, which outlives the kernel; return that store.
 
         What is shared already goes into it, but for earlier versions. The store before is closed; where that
-        cannot be, all stays as it was.
+        cannot be, all stays as it was. One that is kept in that file already stays what it is.
         """
         with self._context_lock:
             before = self._context
+            if before is not None and before.is_at(path):
+                return before
             store = self._new_context(path)
             try:
                 if before is not None and not before.closed:
@@ -265,13 +267,13 @@ class Runtime:
             said = {
                 "type": spec.type,
                 "source": record.name,
-                "tags": ("result", record.name),
                 "priority": frame.options.priority,
                 "metadata": {
                     "version": frame.instance.version if frame.instance is not None else record.version
                 },
                 **(frame.stores or {}),
             }
+            said["tags"] = tuple(dict.fromkeys(("result", record.name, *said.get("tags", ()))))
             self._of_context(lambda context: context.put(value, **said))
 
     def _of_context(self, ask: Callable[[ContextStore], T]) -> T:

@@ -245,6 +245,34 @@ class TestContext:
             runtime.context.clear()
             assert make.make() is None
 
+    def test_a_task_says_how_its_result_is_kept(self) -> None:
+        with Runtime() as runtime:
+            runtime.registry.register("finder", Finder)
+            said = {"key": "song-1", "ttl": 60, "tags": ["draft"]}
+            runtime.submit(Task("audio.tempo", "120", store_results=said)).result()
+            runtime.submit(Task("audio.tempo", "99", store_results={"key": "song-2"})).result()
+            item = runtime.context.latest("audio.tempo", "song-1")
+            assert (item.content, item.ttl, item.tags) == (
+                {"tempo": 120.0},
+                60.0,
+                ("result", "finder", "draft"),
+            )
+            assert runtime.context.latest("audio.tempo").key == "song-2"
+
+    @pytest.mark.parametrize(
+        ("said", "told"),
+        [
+            ("yes", "True, False, or a mapping of key, ttl, tags"),
+            ({"kee": "song-1"}, r"store_results\.kee.*Did you mean 'key'"),
+            ({"ttl": 0}, "seconds above 0"),
+            ({"tags": "draft"}, "tags"),
+            ({"key": 7}, "text, or None"),
+        ],
+    )
+    def test_how_a_result_is_kept_is_checked_when_it_is_asked_for(self, said: Any, told: str) -> None:
+        with pytest.raises(ValidationError, match=told):
+            Task("audio.tempo", "120", store_results=said)
+
     def test_a_service_adapts_before_it_is_loaded_and_after(self) -> None:
         with Runtime() as runtime:
             maker = runtime.registry.register("maker", Maker, config={"unit": "beats"})
@@ -544,6 +572,19 @@ class TestTheContextOfTheKernel:
     def test_what_was_opened_before_anything_was_shared_is_the_one(self, tmp_path: Path) -> None:
         with Runtime() as runtime:
             assert runtime.open_context(tmp_path / "context.db") is runtime.context
+
+    def test_to_open_the_same_file_again_changes_nothing(self, tmp_path: Path) -> None:
+        """As a cell that is run again does it; one that was removed is made anew."""
+        path = tmp_path / "context.db"
+        with Runtime() as runtime:
+            store = runtime.open_context(path)
+            item = store.put(1, type="a", durable=True)
+            assert runtime.open_context(str(path)) is store and not store.closed
+            assert runtime.open_context(tmp_path / "." / "context.db") is store
+            for file in tmp_path.glob("context.db*"):
+                file.unlink()
+            assert runtime.open_context(path) is not store and store.closed
+            assert runtime.context.query() == [item]
 
     def test_a_file_that_has_the_items_already_has_them_once(self, tmp_path: Path) -> None:
         """The same cell run again; and back and forth between two files."""

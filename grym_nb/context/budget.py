@@ -8,6 +8,7 @@ from grym_nb.context.content import said_size
 from grym_nb.context.index import Entry
 from grym_nb.errors import ResourceExhausted
 from grym_nb.priority import PRIORITIES
+from grym_nb.render import count
 from grym_nb.render import size as in_words
 
 __all__ = ["Budget"]
@@ -66,13 +67,7 @@ class Budget:
 
         Raises before anything goes where that would not do: nothing more important goes for it.
         """
-        if not self.bounded:
-            return []
-        asked = (size, items) if instead_of is None else (size - instead_of.size, 0)
-        over = [
-            0 if limit is None else used + more - limit
-            for limit, used, more in zip(self.limits, self.used, asked, strict=True)
-        ]
+        over = self._over(size, items, instead_of)
         if max(over) <= 0:
             return []
         going: list[Entry] = []
@@ -87,6 +82,18 @@ class Budget:
                 self._line_up(entry)
             raise self._refusal(size)
         return [entry for entry in going if entry is not instead_of]
+
+    def is_short(self, size: int, instead_of: Entry | None) -> bool:
+        """Tell whether something has to go before an item of `size` bytes can come."""
+        return max(self._over(size, 1, instead_of)) > 0
+
+    def _over(self, size: int, items: int, instead_of: Entry | None) -> list[int]:
+        """Return by how much bytes and items would be over their limits with another item."""
+        asked = (size, items) if instead_of is None else (size - instead_of.size, 0)
+        return [
+            0 if limit is None else used + more - limit
+            for limit, used, more in zip(self.limits, self.used, asked, strict=True)
+        ]
 
     def _least_used(self, rank: int) -> Entry | None:
         heap = self._heaps[rank]
@@ -108,16 +115,22 @@ class Budget:
         larger = " or ".join(
             name for name, limit in (("max_bytes", max_bytes), ("max_items", max_items)) if limit is not None
         )
-        return f"delete or unpin something, give it a higher priority, or make {larger} larger"
+        more = "" if self._all_stay else " give it a higher priority,"
+        return f"delete or unpin something,{more} or make {larger} larger"
+
+    @property
+    def _all_stay(self) -> bool:
+        """Whether all that is here is pinned or critical: then no priority is high enough."""
+        return self._staying[1] == self.used[1]
 
     def _refusal(self, size: int) -> ResourceExhausted:
         max_bytes, max_items = self.limits
         limits = [in_words(max_bytes)] if max_bytes is not None else []
-        limits += [f"{max_items} items"] if max_items is not None else []
+        limits += [count(max_items, "item")] if max_items is not None else []
         stay = f"{in_words(self._staying[0])} in {self._staying[1]} pinned or critical ones"
         return ResourceExhausted(
-            f"an item of {in_words(size)} does not fit into a store of {' and '.join(limits)}",
-            cause=f"in use: {in_words(self.used[0])} in {self.used[1]} items; {stay} stay",
+            f"an item of {in_words(size)} does not fit into a store of at most {' and '.join(limits)}",
+            cause=f"in use: {in_words(self.used[0])} in {count(self.used[1], 'item')}; {stay} stay",
             hint=self._way_out(size),
             limit=max_bytes,
             use=self.used[0],

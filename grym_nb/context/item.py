@@ -9,7 +9,7 @@ from grym_nb.context.content import FrozenDict
 from grym_nb.priority import PRIORITIES
 from grym_nb.render import brief, glance, seconds
 
-__all__ = ["NOTHING", "ContextItem"]
+__all__ = ["NOTHING", "ContextItem", "state_of"]
 
 NOTHING: Mapping[str, Any] = FrozenDict()
 
@@ -53,3 +53,8 @@ class ContextItem(NamedTuple):
         told += [f"tags={', '.join(self.tags)}"] if self.tags else []
         told += [f"ttl={seconds(self.ttl)}"] if self.ttl is not None else []
         return f"ContextItem({self.id}, {', '.join(told)}, version {self.version})"
+
+
+def state_of(item: ContextItem) -> tuple[object, ...]:
+    """Return what of an item may change: with its version all of it, else only this."""
+    return item.version, item.ttl, item.expires, item.pinned

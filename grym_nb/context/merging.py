@@ -166,7 +166,8 @@ def strategy_of(strategy: Any) -> _Pick | None:
 
 def _made_by(strategy: Callable[[list[ContextItem]], Any], items: list[ContextItem]) -> Any:
     try:
-        return strategy(items)
+        made = strategy(items)
+        return made.content if isinstance(made, ContextItem) else made  # one of those it was given
     except Exception as error:
         told = f"{getattr(strategy, '__name__', 'the function')} cannot make one of {len(items)} items"
         raise ValidationError(

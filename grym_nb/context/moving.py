@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from grym_nb.clock import Clock
-from grym_nb.context.item import ContextItem
-from grym_nb.context.shelf import Shelf, state_of
+from grym_nb.context.item import ContextItem, state_of
+from grym_nb.context.shelf import Shelf
 from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, Storage, Writing, readable
 from grym_nb.errors import GrymError, Problem, StorageError, ValidationError
 from grym_nb.render import count
 
 __all__ = ["Place", "move"]
 
+_log = logging.getLogger(__name__)
 #: one at a time: two stores that take over from each other would wait for ever
 _moving = threading.RLock()
 _MOST_NAMED = 8  # ids in a hint: more would not fit into its line
@@ -48,6 +50,7 @@ class _Move:
         self._clock = clock
         self._done = done
         self._parcels: dict[str, _Parcel] = {}
+        self._lost: list[str] = []
 
     def run(self) -> None:
         """Make ready what there is while others go on, then, while they wait, what they did meanwhile."""
@@ -104,10 +107,16 @@ class _Move:
     def _write(self, file: Writing) -> list[Change]:
         entries = self._new.shelf.entries
         came = []
+        self._lost.clear()
         for item, size, packed in self._parcels.values():
             here = entries.get(item.id)
+            if here is not None and _are_at_odds(item, here.item):
+                self._lost.append(item.id)
             if here is not None and not _is_newer(item, here.item):
                 continue
+            if here is not None and item.version == here.item.version and item.updated != here.item.updated:
+                item = item._replace(version=item.version + 1)  # what is there becomes an earlier version
+                packed = self._new.storage.pack(readable(item), size)
             if here is None:
                 file.insert(packed)
             else:
@@ -118,6 +127,7 @@ class _Move:
     def _arrive(self, came: Sequence[Change]) -> None:
         self._new.shelf.load(came)
         self._done()
+        _say_lost(self._lost)
 
     def _is_there(self) -> bool:
         """Tell whether all is in the new store, although that was interrupted."""
@@ -132,11 +142,28 @@ class _Move:
         )
 
 
+def _are_at_odds(one: ContextItem, other: ContextItem) -> bool:
+    """Tell whether two items of an id were each written after what both have in common."""
+    older, newer = sorted((one, other), key=lambda item: (item.version, item.updated))
+    return older.updated > newer.updated or (
+        older.version == newer.version and older.updated != newer.updated
+    )
+
+
 def _is_newer(item: ContextItem, here: ContextItem) -> bool:
     """Tell whether an item that comes goes before what is there under its id."""
-    if item.version != here.version:
-        return item.version > here.version
+    if (item.version, item.updated) != (here.version, here.updated):
+        return (item.version, item.updated) > (here.version, here.updated)
     return state_of(item) != state_of(here)
+
+
+def _say_lost(lost: Sequence[str]) -> None:
+    """Say of which items something is in neither store any more, as both were written on."""
+    if lost:
+        told = (
+            "%s had been written in both stores: the newer version stays, of equal ones that written last: %s"
+        )
+        _log.warning(told, count(len(lost), "item"), ", ".join(lost[:_MOST_NAMED]))
 
 
 def _problems(item: ContextItem, error: GrymError) -> list[Problem]:

@@ -14,7 +14,7 @@ from grym_nb.context.budget import Budget
 from grym_nb.context.content import said_size
 from grym_nb.context.expiry import Expiry
 from grym_nb.context.index import Entry, Index, Wanted
-from grym_nb.context.item import ContextItem
+from grym_nb.context.item import ContextItem, state_of
 from grym_nb.context.missing import no_item, nothing_of
 from grym_nb.context.stats import Stats, Went, stats_of
 from grym_nb.context.storage import ELSEWHERE, Change, ContentsOf, FileStats, Unreadable, asked_within, gone
@@ -24,7 +24,7 @@ from grym_nb.events import ItemDeleted, ItemEvent, ItemEvicted, ItemExpired, Ite
 from grym_nb.priority import PRIORITIES
 from grym_nb.render import size as in_words
 
-__all__ = ["Shelf", "has_expired", "state_of"]
+__all__ = ["Shelf", "has_expired"]
 
 T = TypeVar("T")
 
@@ -35,11 +35,6 @@ _EVENTS = {"deleted": ItemDeleted, "expired": ItemExpired}
 def has_expired(item: ContextItem, now: float) -> bool:
     """Tell whether an item holds no more."""
     return item.expires is not None and item.expires <= now
-
-
-def state_of(item: ContextItem) -> tuple[object, ...]:
-    """Return what of an item may change: with its version all of it, else only this."""
-    return item.version, item.ttl, item.expires, item.pinned
 
 
 class Shelf:
@@ -456,6 +451,8 @@ class Shelf:
         """Let the least important go as far as an entry needs it; raises before, where that would not do."""
         old = instead_of if instead_of is not None and instead_of.item.content is not ELSEWHERE else None
         item = entry.item
+        if not self.keeps and self._expiry.soonest <= now and self.budget.bounded:
+            self._let_expired_go(entry.size, now, old)
         try:
             going = self.budget.make_room(entry.size, item.priority, stays=entry.stays, instead_of=old)
         except ResourceExhausted:
@@ -465,6 +462,14 @@ class Shelf:
             going = self._room_for_said(entry)
         for least in going:
             self._evict(least, f"for {item.id}, which took {in_words(entry.size)}", now)
+
+    def _let_expired_go(self, size: int, now: float, old: Entry | None) -> None:
+        """Take out as much of what has expired as makes room: nothing that lives goes for it."""
+        while self.budget.is_short(size, old) and (due := self._expiry.next(now)) is not None:
+            if due is old:
+                self._expiry.note(due)
+                return
+            self._go(due, "expired", now, due.item)
 
     def _room_for_said(self, entry: Entry) -> list[Entry]:
         """Return what has to go for what is said of an entry, whose content does not fit."""

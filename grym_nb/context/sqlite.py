@@ -25,6 +25,7 @@ from grym_nb.context.shelf import Shelf
 from grym_nb.context.statements import DELETE_IT, REFUSALS, Statements, refused, told_of, typed
 from grym_nb.context.storage import Change, ContentsOf, FileStats, asked_within
 from grym_nb.errors import GrymError, StateError, StorageError
+from grym_nb.render import count
 
 __all__ = ["SqliteFile"]
 
@@ -213,7 +214,8 @@ class SqliteFile:
         try:
             self.close()
         except GrymError as error:
-            _log.error("%d items of context are lost: %s", len(self._pending), error)
+            told = f"{error.message}{f': {error.cause}' if error.cause else ''}"
+            _log.error("%s of context lost: %s", count(len(self._pending), "item"), told)
 
     # -- what can be written in a change -----------------------------------------------------------
 
@@ -381,6 +383,13 @@ class SqliteFile:
             told = "this context store was opened by another process, of which this one is a fork"
             raise StateError(told, hint=f"open it again here: ContextStore({str(self.path)!r})")
 
+    def is_at(self, path: str | os.PathLike[str]) -> bool:
+        """Tell whether it keeps its items in that very file."""
+        try:
+            return os.stat(path).st_ino == self._inode and os.path.samefile(path, self.path)
+        except OSError:
+            return False
+
     def _is_lost(self) -> bool:
         """Tell whether the file was removed, or another is in its place."""
         try:
@@ -391,7 +400,10 @@ class SqliteFile:
     def _refuse_lost(self) -> None:
         if self._is_lost():
             told = f"{self.path} is not there any more: it was removed, or another is in its place"
-            hint = "what is in memory is still here: grym.current().open_context(another file) takes it along"
+            hint = (
+                "what is in memory is still here: %grym context open FILE takes the kernel's own along, "
+                "ContextStore(FILE).take_over(store) one of yours"
+            )
             raise StorageError(told, hint=hint)
 
     # -- the thread of the file --------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from grym_nb.context.item import ContextItem
@@ -152,6 +153,9 @@ class Storage(Protocol):
     #: whether what goes out of memory is still there
     keeps: bool
 
+    def is_at(self, path: str | PathLike[str]) -> bool:
+        """Tell whether it keeps its items in that very file."""
+
     def prepare(self, content: Any, *, at_once: bool = False) -> Any:
         """Return a content made ready for `add` or `update`; raises when it cannot be kept."""
 
@@ -191,6 +195,10 @@ class InMemory:
     def __init__(self, still: Callable[[Callable[[], None]], None]) -> None:
         self._mutex = threading.RLock()
         self._still = still  # does something while memory cannot be altered: what is new goes there at once
+
+    def is_at(self, path: str | PathLike[str]) -> bool:
+        """Tell that it is in no file."""
+        return False
 
     def prepare(self, content: Any, *, at_once: bool = False) -> Any:
         """Return nothing: anything goes."""

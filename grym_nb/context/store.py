@@ -274,11 +274,15 @@ class ContextStore(Shown):
 
         return self._change(write, apply)
 
+    def is_at(self, path: str | os.PathLike[str]) -> bool:
+        """Tell whether it is kept in that very file."""
+        return not self.closed and self._storage.is_at(path)
+
     def take_over(self, other: ContextStore) -> None:
         """Take the items and the watches of another store, and close it: all of it, or nothing.
 
         Whoever writes to the other one meanwhile waits, and is told then where all is. Of an item that both
-        have the higher version stays; earlier versions of what comes are left behind.
+        have the higher version stays, of equal ones the later, which is logged; earlier ones are left behind.
         """
 
         def done() -> None:
@@ -289,9 +293,9 @@ class ContextStore(Shown):
             other._watches.clear()
             other._shelf.end(getattr(self._storage, "path", "another store"))
 
-        place, other_place = Place(self._shelf, self._storage), Place(other._shelf, other._storage)
+        here = Place(self._shelf, self._storage)
         try:
-            move(other_place, place, self._clock, done)
+            move(Place(other._shelf, other._storage), here, self._clock, done)
         finally:
             if other.closed:
                 other.close()
@@ -382,7 +386,7 @@ class ContextStore(Shown):
 
     @says_what_it_takes
     def rollback(self, id: str, version: int) -> ContextItem:
-        """Write an earlier version of an item anew, as its newest one."""
+        """Write an earlier version of an item anew, as its newest; how long it holds stays as it is."""
         old = readable(picked(self.history(id), version))
         return self._alter(id, lambda before: restored(before, old, self._clock()), kept(old.content))
 
@@ -457,8 +461,7 @@ class ContextStore(Shown):
     def __del__(self) -> None:
         end = getattr(self, "_end", None)  # what writes the rest to the file, where there is one
         if end is not None and end.alive and not self._shelf.closed:
-            told = "a context store with a file was forgotten; close() it"
-            warnings.warn(told, ResourceWarning, stacklevel=2)
+            warnings.warn("a store with a file was forgotten: close() it", ResourceWarning, stacklevel=2)
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from weakref import WeakMethod
 
 from grym_nb.context.index import Wanted
 from grym_nb.context.options import seconds_of
-from grym_nb.errors import Interrupted, Problem, ValidationError
+from grym_nb.errors import Interrupted, Problem, ValidationError, shown_as
 from grym_nb.events import EventBus, ItemEvent
 from grym_nb.render import brief
 
@@ -111,10 +111,7 @@ class Watch:
         except KeyboardInterrupt as error:
             if isinstance(error, Interrupted):
                 raise
-            told = Interrupted(
-                "no longer waiting for what happens", hint="the watch goes on: loop over it again"
-            )
-            raise told from None
+            raise _interrupted() from None
         if event is None:
             raise StopIteration
         return event
@@ -141,6 +138,9 @@ class Watch:
                     return found
                 while not there.done():  # a loop that sleeps for long would not notice Ctrl-C
                     await asyncio.wait((there,), timeout=_AWAKE_SECONDS)
+            except asyncio.CancelledError as error:
+                shown_as(error, _interrupted())
+                raise
             finally:
                 with suppress(ValueError):  # who woke it has taken it out
                     self._waiters.remove(waiter)
@@ -179,6 +179,10 @@ class Watch:
             with suppress(IndexError, RuntimeError):  # taken by another, or its loop is closed
                 loop, there = self._waiters.popleft()
                 loop.call_soon_threadsafe(_set, there)
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted("no longer waiting for what happens", hint="the watch goes on: loop over it again")
 
 
 def _set(there: asyncio.Future[None]) -> None:

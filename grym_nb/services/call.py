@@ -20,6 +20,7 @@ from grym_nb.errors import (
     Interrupted,
     Problem,
     ValidationError,
+    closest,
     says_what_it_takes,
     shown_as,
 )
@@ -50,7 +51,8 @@ class Task:
 
     `data` is the first positional argument, `params` the keyword arguments; `model` names the service,
     where several would do; `context` is handed to a task that takes one. With `store_results` the result goes
-    into the context, under the task's type; ``metadata={"workflow": ...}`` says of which workflow it is.
+    into the context, under the task's type: with True, or with what is said of it there, such as
+    ``{"key": "song-1", "ttl": 60}``; ``metadata={"workflow": ...}`` says of which workflow it is.
     """
 
     type: str
@@ -62,7 +64,7 @@ class Task:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
     context: Any = None
-    store_results: bool = False
+    store_results: bool | Mapping[str, Any] = False
     id: str = field(default_factory=lambda: f"task-{os.urandom(6).hex()}")
 
     def __post_init__(self) -> None:
@@ -71,21 +73,42 @@ class Task:
                 raise ValidationError(
                     "this is no task", problems=[Problem(name, brief(given), "a mapping of names to values")]
                 )
-        stores: object = self.store_results
-        if not isinstance(stores, bool):
-            problem = Problem("store_results", brief(stores), "True or False")
-            raise ValidationError("this is no task", problems=[problem])
         type: object = self.type
         if not isinstance(type, str):
             problem = Problem("type", brief(type), "a task type such as 'audio.loudness'")
             raise ValidationError("this is no task", problems=[problem])
+        _refuse_unfit_stores(self.type, self.store_results)
         Options.of(self.timeout, self.priority, self.retries)  # said here, and not in the queue
 
     def __repr__(self) -> str:
         asked = [repr(self.type), brief(self.data)]
         asked += [f"{name}={told}" for name, told in redacted(self.params).items()]
-        asked += ["store_results=True"] if self.store_results else []
+        asked += [f"store_results={brief(self.store_results)}"] if self.store_results is not False else []
         return f"Task({', '.join(asked)}, id={self.id!r})"
+
+
+#: what a task may say of its result in the context
+_SAID = ("key", "ttl", "tags")
+
+
+def _refuse_unfit_stores(type: str, stores: object) -> None:
+    """Raise unless a result can be kept as it is asked: now, and not when it is there."""
+    if isinstance(stores, bool):
+        return
+    names = ", ".join(_SAID)
+    if not isinstance(stores, Mapping):
+        problem = Problem("store_results", brief(stores), f"True, False, or a mapping of {names}")
+        raise ValidationError("this is no task", problems=[problem])
+    strange = [name for name in stores if name not in _SAID]
+    if strange:
+        problems = [
+            Problem(f"store_results.{name}", brief(stores[name]), f"one of {names}.{closest(name, _SAID)}")
+            for name in strange
+        ]
+        raise ValidationError("this is no task", problems=problems)
+    from grym_nb.context.query import said
+
+    said(type, (stores.get("key"),), "normal", stores.get("ttl"), stores.get("tags", ()), None)
 
 
 @dataclass(frozen=True, slots=True)

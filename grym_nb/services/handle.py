@@ -20,7 +20,7 @@ and not submitted. Else 1-2 run in the caller and 3-11, the load too, on a worke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -445,13 +445,15 @@ class ServiceHandle(Facts):
         spec = record.task(task.type)
         if task.context is not None:
             kwargs["context"] = task.context
-        if task.store_results and record.ports.store is None:
+        stores = task.store_results is not False
+        if stores and record.ports.store is None:
             told = f"{task.id} asks for store_results, and this runtime has no context store"
             raise ConfigError(told, hint="leave store_results out, and keep the result yourself")
         args = () if task.data is None else (task.data,)
         frame = _begin(record, spec, args, kwargs, Options.of(task.timeout, task.priority, task.retries))
-        if task.store_results:
-            frame.stores = {"task": task.id, "workflow": task.metadata.get("workflow")}
+        if stores:
+            said = task.store_results if isinstance(task.store_results, Mapping) else {}
+            frame.stores = {"task": task.id, "workflow": task.metadata.get("workflow"), **said}
         return frame
 
     def __getattr__(self, name: str) -> BoundTask:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from grym_nb.context import ContextStore
 from grym_nb.context.difference import same
 from grym_nb.context.item import ContextItem
 from grym_nb.context.merging import STRATEGIES, merged, reconciled
@@ -287,3 +288,12 @@ def test_a_strategy_that_is_none_is_told_with_the_closest(strategy: Any) -> None
 def test_nothing_cannot_be_merged() -> None:
     with pytest.raises(ValidationError, match="nothing to merge"):
         merged([], "newest", id="m")
+
+
+def test_a_function_may_return_one_of_the_items_it_was_given() -> None:
+    """Its content is what is meant."""
+    with ContextStore() as store:
+        first = store.put({"n": 1}, type="m")
+        store.update(first.id, {"n": 2})
+        assert store.update(first.id, {"n": 3}, expect=1, merge=lambda items: items[0]).content == {"n": 2}
+        assert store.for_model("any", merge=lambda items: items[-1])[0].content == {"n": 2}

@@ -15,6 +15,7 @@ import pytest
 from grym_nb.context import ContextStore, moving, shelf, sqlite, statements, watch
 from grym_nb.errors import ItemNotFound, ResourceExhausted, StateError, StorageError, ValidationError
 from grym_nb.events import ItemEvent
+from grym_nb.testing import FakeClock
 from tests.services.crowd import outcome, start, until
 
 
@@ -32,6 +33,41 @@ def path(tmp_path: Path) -> Path:
 def in_file(path: Path) -> int:
     with closing(sqlite3.connect(path)) as db:
         return int(db.execute("SELECT count(*) FROM items").fetchone()[0])
+
+
+@pytest.mark.parametrize("here_first", [True, False])
+def test_of_what_was_written_in_both_the_later_stays_and_that_is_said(
+    here_first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock(1000.0)
+    with ContextStore(tmp_path / "a.db", clock=clock) as a:
+        item = a.put({"v": 1}, type="x", ttl=None)
+        with ContextStore(tmp_path / "b.db", clock=clock) as b:
+            b.take_over(a)
+            with ContextStore(tmp_path / "a.db", clock=clock) as again:
+                assert again.get(item.id).version == 1
+                for store in (again, b) if here_first else (b, again):
+                    clock.advance(1.0)
+                    store.update(item.id, {"v": "in b" if store is b else "in a"})
+                again.take_over(b)
+                assert again.get(item.id).content == {"v": "in b" if here_first else "in a"}
+                versions = [1, 2, 3] if here_first else [1, 2]
+                assert [one.version for one in again.history(item.id)] == versions
+                with ContextStore(tmp_path / "a.db", clock=clock) as colleague:
+                    assert colleague.get(item.id).content == again.get(item.id).content
+    assert "1 item had been written in both stores" in caplog.text and item.id in caplog.text
+
+
+def test_what_was_only_written_on_in_one_is_no_loss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with ContextStore(tmp_path / "a.db") as a:
+        item = a.put({"v": 1}, type="x", ttl=None)
+        with ContextStore(tmp_path / "b.db") as b:
+            b.take_over(a)
+            b.update(item.id, {"v": 2})
+            with ContextStore(tmp_path / "a.db") as again:
+                again.take_over(b)
+                assert again.get(item.id).content == {"v": 2}
+    assert not caplog.text
 
 
 # -- what others do meanwhile ----------------------------------------------------------------------
@@ -247,7 +283,7 @@ def test_a_file_that_is_lost_can_be_left(tmp_path: Path, path: Path) -> None:
         old.put(2, type="a")
         with pytest.raises(StorageError, match="is not there any more") as caught:
             old.put(3, type="a", durable=True)
-        assert "open_context" in caught.value.hint
+        assert "context open" in caught.value.hint and "take_over" in caught.value.hint
         new.take_over(old)
         new.put(4, type="a")
         assert old.closed and [event.item.content for event in heard] == [2, 4]

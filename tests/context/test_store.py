@@ -564,7 +564,7 @@ def test_the_least_important_and_least_used_goes_first(steps: list[tuple[Any, ..
                 try:
                     item = store.put("x" * size, type="a", priority=rank, pinned=pinned)
                 except ResourceExhausted as error:
-                    assert "does not fit into a store of 400 B" in error.message
+                    assert "does not fit into a store of at most 400 B" in error.message
                     assert all(id in store for id in before)
                     continue
                 ids.append(item.id)
@@ -615,7 +615,52 @@ def test_an_eviction_is_told_with_its_reason() -> None:
         assert (went.id, went.type, went.key, went.why) == (first.id, "a", "k", "evicted")
         with pytest.raises(ResourceExhausted) as caught:
             store.put(3, type="a", priority="low")
-        assert "does not fit into a store of 1 items" in caught.value.message
+        assert "does not fit into a store of at most 1 item" in caught.value.message
+
+
+@pytest.mark.parametrize("priority", ["high", "critical"])
+def test_what_has_expired_makes_room_before_anything_that_lives(priority: str) -> None:
+    clock = FakeClock(1000.0)
+    heard: list[str] = []
+    with ContextStore(max_items=2, clock=clock) as store:
+        store.put(1, type="dead", ttl=5.0, priority=priority)
+        alive = store.put(2, type="alive", ttl=None, priority="critical")
+        store.watch(lambda event: heard.append(f"{type(event).__name__} {event.item.type}"))
+        clock.advance(6.0)
+        new = store.put(3, type="new")
+        assert {item.id for item in store} == {alive.id, new.id}
+        assert [(one.type, one.why) for one in store.stats().went] == [("dead", "expired")]
+        assert sorted(heard) == ["ItemExpired dead", "ItemPut new"]
+        assert store.stats().expired == 1 and not store.stats().evicted
+
+
+def test_no_more_of_what_has_expired_goes_at_once_than_is_needed() -> None:
+    """A put stays as quick as it is; the rest is for the sweeps."""
+    clock = FakeClock(1000.0)
+    with ContextStore(max_items=1000, clock=clock) as store:
+        dead = [store.put(n, type="dead", ttl=5.0) for n in range(1000)]
+        clock.advance(6.0)
+        store.put(1, type="new")
+        left = sum([id in store._shelf.entries for id in [item.id for item in dead]])
+        assert left >= 1000 - 1 - 64 and len(store.query()) == 1
+
+
+def test_an_update_makes_room_by_what_has_expired_too() -> None:
+    clock = FakeClock(1000.0)
+    with ContextStore(max_bytes=1000, clock=clock, history=0) as store:
+        store.put("x" * 300, type="dead", ttl=5.0)
+        alive, other = store.put("x" * 200, type="alive"), store.put("x" * 100, type="other")
+        clock.advance(6.0)
+        store.update(alive.id, "y" * 600)
+        assert {item.id for item in store} == {alive.id, other.id}
+
+
+def test_where_all_stay_no_higher_priority_is_advised() -> None:
+    with ContextStore(max_items=1) as store:
+        store.put(1, type="a", pinned=True)
+        with pytest.raises(ResourceExhausted) as caught:
+            store.put(2, type="a", priority="critical")
+        assert "priority" not in caught.value.hint and "1 item; " in (caught.value.cause or "")
 
 
 # -- several at once -------------------------------------------------------------------------------
