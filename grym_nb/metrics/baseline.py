@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from math import hypot, isfinite
+from math import hypot, inf, isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeAlias
@@ -21,7 +21,7 @@ from grym_nb.clock import Clock
 from grym_nb.errors import ConfigError, Problem, StorageError, ValidationError
 from grym_nb.metrics.histogram import Histogram
 from grym_nb.metrics.history import History
-from grym_nb.metrics.window import Kind, Stretch, Tags, Window
+from grym_nb.metrics.window import Kind, Seen, Stretch, Tags, Window
 from grym_nb.render import Table, brief, seconds
 
 __all__ = ["LEAST_RATIO", "Baseline", "Compared", "Report", "Usual", "compare", "load", "save", "take"]
@@ -141,20 +141,25 @@ _FIGURES = ("rate", "mean", "p50", "p95")
 
 def take(history: History, over: float, *, note: str = "", wall: Clock = time.time) -> Baseline:
     """Return how each series was over the last so many seconds."""
-    found = [usual for key in history.series() if (usual := _usual(history, key, over)) is not None]
+    found = [
+        usual
+        for name, whole in history.stretches(over)
+        for seen in sorted(whole.series, key=lambda seen: seen.tags)
+        if seen.gone == inf and (usual := _usual(name, seen, whole.times)) is not None
+    ]
     return Baseline(wall(), over, tuple(found), note)
 
 
-def _usual(history: History, key: tuple[str, Kind, Tags], over: float) -> Usual | None:
-    name, kind, tags = key
-    stretch = history.stretch(name, over, **dict(tags))
-    exact = Stretch(stretch.times, [seen for seen in stretch.series if seen.tags == tags])
+def _usual(name: str, seen: Seen, times: Sequence[float]) -> Usual | None:
+    exact = Stretch(times, (seen,))
     whole = exact.window(name)
     figures = {figure: _sound(getattr(whole, figure)) for figure in _FIGURES}
     if not whole.count and whole.mean is None:
         return None
     pieces = [piece.window(name) for piece in exact.pieces(_PIECES)]
-    return Usual(name, kind, tags, _sound(whole.count) or 0.0, spread=dict(_spreads(pieces)), **figures)
+    return Usual(
+        name, seen.kind, seen.tags, _sound(whole.count) or 0.0, spread=dict(_spreads(pieces)), **figures
+    )
 
 
 def _sound(value: float | None) -> float | None:

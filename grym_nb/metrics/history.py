@@ -243,9 +243,25 @@ class History:
             number, times = self._lines[rung].after(since)
             taken = self._taken(tracks, rung, number)
             end = self._stepped
-        if end <= since:
-            return Stretch((), ())
-        return Stretch([*times, end], [_seen(one, number, len(times) - 1) for one in taken])
+        return _stretch(taken, number, [*times, end], since)
+
+    def stretches(self, seconds: float, /, **tags: Wanted) -> list[tuple[str, Stretch]]:
+        """Return the same for every name of which there is a series now, by name, of one moment."""
+        check_seconds(seconds, self._reach)
+        since = self._clock() - seconds
+        tracks = self._tracked()
+        there = sorted({track.key[0] for track in tracks if track.gone is None})
+        named = _by_name(tracks, accepts(tags))
+        with self._lock:
+            rung = self._reaching(since)
+            number, times = self._lines[rung].after(since)
+            taken = self._taken(tracks, rung, number)
+            end = self._stepped
+        copies = {one.track: one for one in taken}
+        return [
+            (name, _stretch([copies[track] for track in named.get(name, ())], number, [*times, end], since))
+            for name in there
+        ]
 
     def closed(self, rung: int, number: int) -> tuple[int, Sequence[float], list[tuple[str, Seen]]]:
         """Return the slots of a width (its place in the ladder) from a number on, those that are over.
@@ -279,8 +295,7 @@ class History:
         Of a counter it is by how much it grew.
         """
         found = []
-        for name in dict.fromkeys([name for name, _, _ in self.series()]):
-            whole = self.stretch(name, seconds, **tags)
+        for name, whole in self.stretches(seconds, **tags):
             of_each = [(one, Stretch(whole.times, (one,)).window(name)) for one in whole.series]
             found += [Sample(name, one.kind, one.tags, _figures(window)) for one, window in of_each]
         return tuple(found)
@@ -334,10 +349,8 @@ class History:
 
     def _matching(self, name: str, tags: Mapping[str, Wanted]) -> list[_Track]:
         """Return the tracks that fit, all of one kind: that of those which are still there."""
-        fits = accepts(tags)
-        fit = [track for track in self._tracked() if track.key[0] == name and fits(dict(track.key[1]))]
-        kinds = [track.kind for track in sorted(fit, key=lambda track: track.gone is not None)]
-        return [track for track in fit if track.kind == kinds[0]]
+        named = [track for track in self._tracked() if track.key[0] == name]
+        return _by_name(named, accepts(tags)).get(name, [])
 
     def _reaching(self, since: float) -> int:
         """Return the narrowest slots that reach so far back."""
@@ -363,6 +376,27 @@ class History:
 
 def _slots(kind: Kind) -> Slots:
     return BucketSlots() if kind == "histogram" else NumberSlots(3 if kind == "gauge" else 1)
+
+
+def _by_name(tracks: Iterable[_Track], fits: Callable[[Mapping[str, str]], bool]) -> dict[str, list[_Track]]:
+    """Return the tracks that fit by name, those of a name all of one kind."""
+    found: dict[str, list[_Track]] = {}
+    for track in tracks:
+        if fits(dict(track.key[1])):
+            found.setdefault(track.key[0], []).append(track)
+    return {name: _of_one_kind(fit) for name, fit in found.items()}
+
+
+def _of_one_kind(tracks: Sequence[_Track]) -> list[_Track]:
+    """Return those of the kind of those that are still there."""
+    kind = next((track.kind for track in tracks if track.gone is None), tracks[0].kind)
+    return [track for track in tracks if track.kind == kind]
+
+
+def _stretch(taken: Iterable[_Taken], number: int, times: Sequence[float], since: float) -> Stretch:
+    if times[-1] <= since:
+        return Stretch((), ())
+    return Stretch(times, [_seen(one, number, len(times) - 2) for one in taken])
 
 
 def _seen(taken: _Taken, number: int, last: int) -> Seen:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +53,51 @@ def test_a_baseline_has_the_figures_of_each_series_and_their_spread() -> None:
     assert 0 < calls.spread["mean"] < 0.01
     assert (counter.rate, counter.spread["rate"], counter.p50) == (10.0, 0.0, None)
     assert level.mean == pytest.approx(1.0, abs=0.1) and level.rate is None
+
+
+def test_a_baseline_of_many_series_takes_no_more_for_each_of_them() -> None:
+    """Of names as of tags: what is done for a series does not depend on how many others there are."""
+
+    def work_for(count: int, name: Callable[[int], str]) -> int:
+        clock, metrics = FakeClock(), Metrics()
+        history = History(metrics, clock=clock)
+        for at in range(count):
+            metrics.counter(name(at), k=str(at)).add()
+        clock.advance(1.0)
+        history.step()
+        done = 0
+
+        def called(frame: Any, event: str, argument: Any) -> None:
+            nonlocal done
+            done += event == "call"
+
+        sys.setprofile(called)
+        try:
+            found = take(history, 60.0)
+        finally:
+            sys.setprofile(None)
+        assert len(found.series) == count
+        return done
+
+    for name in (lambda at: "mine", lambda at: f"mine.{at}"):
+        assert work_for(200, name) < 4.5 * work_for(50, name)
+
+
+def test_a_series_that_went_is_in_no_baseline() -> None:
+    clock, metrics = FakeClock(), Metrics()
+    history = History(metrics, clock=clock)
+    metrics.counter("calls", k="b").add()
+    metrics.counter("calls", k="a").add(2)
+    clock.advance(1.0)
+    history.step()
+    assert [(one.tags, one.count) for one in take(history, 60.0).series] == [
+        ((("k", "a"),), 2),
+        ((("k", "b"),), 1),
+    ]
+    metrics.drop(k="a")
+    clock.advance(1.0)
+    history.step()
+    assert [one.tags for one in take(history, 60.0).series] == [(("k", "b"),)]
 
 
 def test_the_same_again_is_the_same_whatever_the_noise() -> None:
