@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from math import isfinite
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
@@ -130,7 +133,8 @@ def _post(request: Request, timeout: float) -> None:
 def command(arguments: Sequence[str], *, timeout: float = 10.0) -> Callable[[Notice], None]:
     """Return a channel that runs a program for each notice, which reads it as JSON from its input.
 
-    No shell sees any of it. A program that takes longer than `timeout` is ended.
+    No shell sees any of it. A program that takes longer than `timeout` is ended, with all that it has begun;
+    what it leaves running as it ends keeps nobody waiting.
     """
     given: Any = arguments
     if isinstance(given, str) or not given or not all(isinstance(one, str) and one for one in given):
@@ -140,17 +144,44 @@ def command(arguments: Sequence[str], *, timeout: float = 10.0) -> Callable[[Not
     argv = list(arguments)
 
     def tell(notice: Notice) -> None:
-        body = as_json(notice).encode()
         try:
-            done = subprocess.run(argv, input=body, capture_output=True, timeout=timeout, check=False)
+            ended, said = _run(argv, as_json(notice).encode(), timeout)
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             _log.warning("an alert could not be handed to %s: %s", argv[0], error)
             return
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()[:200]
-            _log.warning("%s ended with %d on an alert: %s", argv[0], done.returncode, said)
+        if ended:
+            _log.warning("%s ended with %d on an alert: %s", argv[0], ended, said)
 
     return tell
+
+
+def _run(argv: Sequence[str], body: bytes, timeout: float) -> tuple[int, str]:
+    """Run a program; return what it ended with, and what it said of that.
+
+    It writes to no pipe: one would stay open for as long as anything that the program has begun.
+    """
+    with _scratch() as said:
+        errors = subprocess.DEVNULL if said is None else said
+        program = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        )
+        with program:
+            try:
+                program.communicate(body, timeout=timeout)
+            except BaseException:
+                with suppress(OSError):  # all of it ended meanwhile
+                    os.killpg(program.pid, signal.SIGKILL)
+                raise
+        words = b"" if said is None else os.pread(said.fileno(), 1000, 0)
+    return program.returncode, words.decode(errors="replace").strip()[:200]
+
+
+def _scratch() -> AbstractContextManager[IO[bytes] | None]:
+    """Return a file to write to; none where the disk is full, which may be what the alert is about."""
+    try:
+        return TemporaryFile()
+    except OSError:
+        return nullcontext()
 
 
 def _check_timeout(timeout: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 import threading
@@ -10,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -94,6 +97,53 @@ def test_a_command_reads_what_fires_and_no_shell_sees_it(notice: Notice, tmp_pat
     program = f"import sys; open({str(file)!r}, 'w').write(sys.stdin.read())"
     command([sys.executable, "-c", program])(notice)
     assert json.loads(file.read_text()) == json.loads(as_json(notice))
+
+
+def test_a_program_that_is_ended_leaves_nothing_behind(
+    notice: Notice, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it has begun is ended as well: nobody holds the pipe any more."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def is_held() -> bool:
+        try:
+            return bool(os.read(held, 1))
+        except BlockingIOError:
+            return True
+
+    try:
+        command(["sh", "-c", f"sleep 600 > '{pipe}'; true"], timeout=1.0)(notice)
+        until(lambda: not is_held())
+    finally:
+        os.close(held)
+    assert "timed out" in caplog.text
+
+
+@pytest.mark.parametrize("ends", ["exit 0", "echo not today >&2; exit 4"])
+def test_what_a_program_leaves_running_keeps_nobody_waiting(
+    notice: Notice, tmp_path: Path, caplog: pytest.LogCaptureFixture, ends: str
+) -> None:
+    begun = tmp_path / "begun"
+    try:
+        command(["sh", "-c", f"sleep 600 & echo $! > '{begun}'; {ends}"], timeout=30.0)(notice)
+        os.kill(int(begun.read_text()), 0)  # it is there
+    finally:
+        os.kill(int(begun.read_text()), signal.SIGKILL)
+    assert caplog.messages == ([] if ends == "exit 0" else ["sh ended with 4 on an alert: not today"])
+
+
+def test_a_program_is_told_also_where_the_disk_is_full(
+    notice: Notice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("grym_nb.health.channels.TemporaryFile", full)
+    file = tmp_path / "told"
+    command(["sh", "-c", f"cat > '{file}'; exit 4"])(notice)
+    assert json.loads(file.read_text()) == json.loads(as_json(notice))
+    assert caplog.messages == ["sh ended with 4 on an alert: "]
 
 
 def test_a_redirect_is_not_followed_and_nobody_else_sees_the_token(
