@@ -26,6 +26,10 @@ def _path(about: str) -> Any:
     return field(default=None, metadata={"about": about, "least": 0, "kind": _text})
 
 
+def _folder(about: str) -> Any:
+    return field(default=None, metadata={"about": about, "least": 0, "kind": _place})
+
+
 def _rule(value: Any) -> Any:
     return value
 
@@ -41,6 +45,10 @@ def _mapping(about: str) -> Any:
 
 def _text(value: Any) -> str | None:
     return None if value is None else os.fspath(value)
+
+
+def _place(value: Any) -> str | None:
+    return _text(value)
 
 
 @says_what_it_takes
@@ -80,7 +88,7 @@ class Settings:
     recoveries: Mapping[str, Mapping[str, Any] | None] = _mapping(
         "the same for some services, by name; None: nothing is done"
     )
-    metrics_path: str | None = _path("the folder in which metrics outlive the kernel; None: only in memory")
+    metrics_path: str | None = _folder("the folder in which metrics outlive the kernel; None: only in memory")
     metrics_bytes: int = _number(50_000_000, "how many bytes of it are kept", least=100_000)
     progress_after_seconds: float = _seconds(2.0, "how long a call runs before its progress is shown")
 
@@ -131,9 +139,11 @@ def _problems(values: Mapping[str, Any]) -> list[Problem]:
 
 def _misfit(value: object, kind: Callable[[Any], Any], least: float) -> str:
     """Return what was expected instead of `value`, an empty string when it fits."""
-    if kind is _text:
+    if kind in (_text, _place):
         fits = value is None or (isinstance(value, (str, os.PathLike)) and isinstance(_text(value), str))
-        return "" if fits and value != "" else "a path, or None"
+        if not fits or value == "":
+            return "a path, or None"
+        return _in_the_way(os.fspath(value)) if value is not None and kind is _place else ""  # type: ignore[call-overload]
     if kind is sizes_of:
         try:
             sizes_of(value)  # type: ignore[arg-type]
@@ -151,6 +161,14 @@ def _misfit(value: object, kind: Callable[[Any], Any], least: float) -> str:
     if number and least <= value <= sys.float_info.max:  # type: ignore[operator]
         return ""
     return f"seconds, {least:g} or more"
+
+
+def _in_the_way(path: str) -> str:
+    """Return what was expected instead of a path where there is and can be no folder."""
+    path = os.path.abspath(path)
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return "" if os.path.isdir(path) else f"a folder: {path} is a file"
 
 
 def _refusal(problems: list[Problem]) -> ConfigError:

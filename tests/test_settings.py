@@ -166,3 +166,14 @@ def test_memory_is_kept_in_bytes_by_what_it_is_of() -> None:
         Settings(memory="a lot")
     with pytest.raises(ConfigError, match="a name, or a function"):
         Settings(eviction=3)  # type: ignore[arg-type]
+
+
+def test_metrics_are_kept_in_a_folder_not_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder", encoding="utf-8")
+    for wrong in (file, file / "metrics"):
+        with pytest.raises(ConfigError, match="a setting does not fit") as caught:
+            Settings(metrics_path=str(wrong))
+        assert f"a folder: {file} is a file" in caught.value.cause
+    for fits in (tmp_path, tmp_path / "a" / "b", "metrics"):
+        assert Settings(metrics_path=str(fits)).metrics_path == str(fits)

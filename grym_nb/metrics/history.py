@@ -152,6 +152,13 @@ class History:
         with self._lock:
             self._write(self._metrics.series(), max(now, self._stepped))
 
+    def finish(self) -> None:
+        """Write down what has changed, and end the slots of all widths: nothing more may come."""
+        now = self._clock()
+        with self._lock:
+            self._write(self._metrics.series(), max(now, self._stepped))
+            self._close_slots(now, all_of_them=True)
+
     def _write(self, there: Mapping[_Key, _Series], now: float) -> None:
         self._close_slots(now)
         self._stepped = now
@@ -176,10 +183,10 @@ class History:
             track.series, track.last, track.gone = series, None, None
         return track
 
-    def _close_slots(self, now: float) -> None:
+    def _close_slots(self, now: float, *, all_of_them: bool = False) -> None:
         """End the slots that are over, and hand what is in them on to the wider ones."""
         for rung, line in enumerate(self._lines):
-            if not line.is_over(self._stepped, now):
+            if not (line.lasts(self._stepped) if all_of_them else line.is_over(self._stepped, now)):
                 return
             wider = self._open[rung + 1] if rung + 1 < len(self._lines) else None
             over, self._open[rung] = self._open[rung], {}

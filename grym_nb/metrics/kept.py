@@ -90,6 +90,7 @@ class Kept:
         self._rung = rungs[0] if rungs else len(history.ladder) - 1
         self._lock = threading.Lock()
         self._busy = False
+        self._closed = False
         self._next = 0  # number of the slot that is written next
         self._written: float | None = None
         self._file: _File | None = None
@@ -120,7 +121,10 @@ class Kept:
             self._busy = False
 
     def close(self) -> None:
-        """Write what is over. Idempotent; no file is open between two writes."""
+        """Write all there is, also of the slot that is not over yet. Idempotent; no file stays open."""
+        if not self._closed:
+            self._closed = True
+            self._history.finish()
         self.write(at_once=True)
 
     def window(self, name: str, seconds: float, /, **tags: Wanted) -> Window:

@@ -36,7 +36,11 @@ class Timeline:
 
     def is_over(self, before: float, now: float) -> bool:
         """Tell whether the open slot ended between two times."""
-        return before // self.width != now // self.width and before > self._times[-1]
+        return before // self.width != now // self.width and self.lasts(before)
+
+    def lasts(self, time: float) -> bool:
+        """Tell whether the open slot began before a time."""
+        return time > self._times[-1]
 
     def close(self, end: float) -> None:
         """End the open slot; the next one begins."""

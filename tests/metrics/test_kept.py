@@ -67,6 +67,29 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     assert {oct(path.stat().st_mode)[-3:] for path in (tmp_path / "history").iterdir()} == {"600"}
 
 
+@pytest.mark.parametrize("seconds", [5, 100])
+def test_a_kernel_that_is_closed_loses_nothing(tmp_path: Path, seconds: int) -> None:
+    """Also of the slot that is not over, and of what came since the last step."""
+    kernel = Kernel(tmp_path)
+    level = kernel.metrics.gauge("level")
+    for second in range(seconds):
+        kernel.metrics.counter("calls").add()
+        kernel.metrics.record("seconds", 0.5)
+        level.set(float(second))
+        kernel.clock.advance(1.0)
+        if second < seconds - 1:
+            kernel.history.step()
+    kernel.kept.close()
+    written = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    kernel.clock.advance(40.0)
+    kernel.kept.close()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == written
+    after = Kernel(tmp_path, kernel.at).kept
+    assert after.window("calls", 600.0).count == after.window("seconds", 600.0).count == seconds
+    assert after.window("calls", 600.0).seconds == pytest.approx(seconds)
+    assert after.window("level", 600.0).last == seconds - 1
+
+
 def test_what_is_read_is_what_the_history_has(tmp_path: Path) -> None:
     kernel, dice = Kernel(tmp_path), random.Random(4)
     for n in range(600):
@@ -82,7 +105,7 @@ def test_what_is_read_is_what_the_history_has(tmp_path: Path) -> None:
     for figure in ("count", "mean", "p50", "p99", "low", "high", "rate"):
         there = kernel.history.points("seconds", 570.0, figure=figure, service=("a", "b"))  # type: ignore[arg-type]
         ours = kernel.kept.points("seconds", 570.0, figure=figure, service=("a", "b"))  # type: ignore[arg-type]
-        assert len(ours) == 19
+        assert len(ours) == 20
         for (at, value), (known, right) in zip(ours, there, strict=False):
             assert at == pytest.approx(known, abs=0.01) and value == pytest.approx(right, rel=1e-6)
     level = kernel.kept.window("level", 600.0)
