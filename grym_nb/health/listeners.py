@@ -6,7 +6,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import FunctionType
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 from grym_nb.clock import Clock, monotonic
@@ -109,13 +110,55 @@ def others(listeners: Sequence[Listener], channel: Callable[[Any], object]) -> l
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Tell whether two channels are one, as a cell that is run again makes it anew.
+
+    Recognised are functions by their names, those without by code and what they hold, a `partial` by
+    function and arguments, objects and their methods by class and what they hold. A lambda that was edited
+    is another; so is an object that holds what can change, such as a list: somebody may look at each.
+    """
+    if isinstance(one, partial) and isinstance(other, partial):
+        held = [(each.args, sorted(each.keywords.items())) for each in (one, other)]
+        return _same(one.func, other.func) and all(map(_fixed_all, *held))
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        mine, its = one.__self__, other.__self__
+        return one == other or (one.__name__ == other.__name__ and _alike(mine, its))
     if not (isinstance(one, FunctionType) and isinstance(other, FunctionType)):
-        return bool(one == other)
+        return _equal(one, other) or _alike(one, other)
     if (one.__module__, one.__qualname__) != (other.__module__, other.__qualname__):
         return False
     if "<" not in one.__qualname__:
         return True  # a name stands for one function, as it is now
     return one.__code__ == other.__code__ and _holds_the_same(one, other)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Tell whether two objects are of one class, as it is now, and hold the same for good."""
+    mine, its = type(one), type(other)
+    made: Any = mine.__new__
+    plain = made is object.__new__ and hasattr(one, "__dict__")  # else it may hold more than one sees
+    if not plain or (mine.__module__, mine.__qualname__) != (its.__module__, its.__qualname__):
+        return False
+    return _fixed_all(*[sorted(each.__dict__.items()) for each in (one, other)])
+
+
+def _fixed_all(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(ones) == len(others) and all(map(_fixed, ones, others))
+
+
+def _fixed(one: Any, other: Any) -> bool:
+    """Tell whether two values are one, or equal ones that cannot change."""
+    try:
+        hash(one)
+    except Exception:
+        return one is other
+    return one is other or _equal(one, other)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # an array is neither equal nor not
+        return False
 
 
 def _holds_the_same(one: FunctionType, other: FunctionType) -> bool:

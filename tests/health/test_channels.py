@@ -9,8 +9,10 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -241,6 +243,67 @@ def test_a_cell_that_is_run_again_tells_nobody_twice() -> None:
     alerts.step()
     told = names["told"]
     assert [one for one in told if isinstance(one, str)] == ["named, 2", "one", "another"] and len(told) == 4
+
+
+_CHANNELS = """
+class Pager:
+    def __init__(self, to): self.to = to
+    def __call__(self, notice): told.append(self.to)
+    def page(self, notice): told.append("page " + self.to)
+class Inbox:
+    def __init__(self): self.got = []
+    def __call__(self, notice): self.got.append(notice)
+class Last(deque):
+    def __call__(self, notice): told.append("last")
+def send(to, notice, *, loud=False): told.append(to + "!" * loud)
+"""
+_TOLD = """
+alerts.tell(partial(send, "a"))
+alerts.tell(partial(send, "b"))
+alerts.tell(partial(send, "b", loud=True))
+for to in ("c", "d"):
+    alerts.tell(Pager(to))
+    alerts.tell(Pager(to).page)
+"""
+
+
+@pytest.mark.parametrize("again", ["all of it", "what tells"])
+def test_what_a_cell_makes_of_its_functions_and_classes_is_told_once(again: str) -> None:
+    house = House()
+    alerts = Alerts(house.history, [LEVEL], clock=house.clock)
+    names: dict[str, Any] = {"__name__": "__main__", "alerts": alerts, "told": []}
+    names |= {"partial": partial, "deque": deque}
+    for _ in range(3):
+        if again == "all of it" or "Pager" not in names:
+            exec(_CHANNELS, names)
+        exec(_TOLD, names)
+    house.metrics.gauge("level").set(11.0)
+    house.clock.advance(1.0)
+    alerts.step()
+    assert names["told"] == ["a", "b", "b!", "c", "page c", "d", "page d"]
+
+
+def test_what_only_looks_the_same_is_told_each_for_itself() -> None:
+    """Of those that gather something, or hold what nobody sees, somebody may look at each."""
+    house = House()
+    alerts = Alerts(house.history, clock=house.clock)
+    names: dict[str, Any] = {"deque": deque, "told": []}
+    exec(_CHANNELS, names)
+    lists: list[list[Any]] = [[], []]
+    pairs: list[tuple[Any, Any]] = [
+        (names["Inbox"](), names["Inbox"]()),
+        (names["Inbox"]().__call__, names["Inbox"]().__call__),
+        (names["Last"]([1]), names["Last"]([2])),
+        (lists[0].append, lists[1].append),
+        (partial(lists[0].insert, 0), partial(lists[1].insert, 0)),
+        (partial(names["send"], lists[0]), partial(names["send"], lists[1])),
+        (partial(names["send"], "a"), partial(print, "a")),
+    ]
+    for pair in pairs:
+        for one in pair:
+            alerts.tell(one)
+            alerts.tell(one)
+    assert [listener.channel for listener in alerts._listeners] == [one for pair in pairs for one in pair]
 
 
 def test_who_hangs_loses_the_oldest_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
