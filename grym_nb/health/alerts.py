@@ -221,7 +221,7 @@ class Alerts:
             return len(before) - len(self._silences)
 
     def _known(self, rule: str) -> None:
-        if rule not in self._rules:
+        if not isinstance(rule, str) or rule not in self._rules:
             problem = Problem("rule", brief(rule), f"a rule that there is.{closest(str(rule), self._rules)}")
             raise ValidationError(f"there is no rule {rule!r}", problems=[problem])
 

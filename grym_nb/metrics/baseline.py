@@ -18,7 +18,8 @@ from statistics import median
 from typing import Any, Literal, TypeAlias
 
 from grym_nb.clock import Clock
-from grym_nb.errors import ConfigError, Problem, StorageError, ValidationError
+from grym_nb.errors import ConfigError, Problem, StorageError, ValidationError, says_what_it_takes
+from grym_nb.metrics.given import one_of
 from grym_nb.metrics.histogram import Histogram
 from grym_nb.metrics.history import History
 from grym_nb.metrics.window import Kind, Seen, Stretch, Tags, Window
@@ -139,8 +140,10 @@ class Report:
 _FIGURES = ("rate", "mean", "p50", "p95")
 
 
+@says_what_it_takes
 def take(history: History, over: float, *, note: str = "", wall: Clock = time.time) -> Baseline:
     """Return how each series was over the last so many seconds."""
+    one_of(history, History, "history", "a history, such as grym.current().history")
     found = [
         usual
         for name, whole in history.stretches(over)
@@ -178,12 +181,16 @@ def _spreads(pieces: Sequence[Window]) -> Iterator[tuple[str, float]]:
 # -- compared ------------------------------------------------------------------------------------------
 
 
+@says_what_it_takes
 def compare(before: Baseline, now: Baseline, *, least_ratio: float = LEAST_RATIO) -> Report:
     """Return what is worse, better or the same: for histograms of durations their p50 and p95.
 
     Worse is what is at least `least_ratio` times as high, and higher by more than three times the noise of
     both. Counters, gauges and histograms of other things are neither good nor bad: they are left out.
     """
+    for path, one in (("before", before), ("now", now)):
+        one_of(one, Baseline, path, "a baseline, such as take(grym.current().history, 300)")
+    one_of(least_ratio, (int, float), "least_ratio", "a number above 1, such as 1.2")
     if not least_ratio > 1:
         problem = Problem("least_ratio", repr(least_ratio), "more than 1")
         raise ConfigError("nothing can be compared so", problems=[problem])
@@ -238,8 +245,11 @@ def _noise(then: Usual, now: Usual, figure: str) -> float | None:
 # -- in a file -----------------------------------------------------------------------------------------
 
 
+@says_what_it_takes
 def save(baseline: Baseline, path: Path | str) -> None:
     """Write a baseline to a file, whole or not at all."""
+    one_of(baseline, Baseline, "baseline", "a baseline, such as take(grym.current().history, 300)")
+    _check_path(path)
     told = json.dumps({"schema": _SCHEMA, **asdict(baseline)}, indent=1, allow_nan=False)
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -252,8 +262,10 @@ def save(baseline: Baseline, path: Path | str) -> None:
         raise StorageError(f"the baseline was not written: {error}", hint="choose another folder") from error
 
 
+@says_what_it_takes
 def load(path: Path | str) -> Baseline:
     """Return the baseline that a file holds."""
+    _check_path(path)
     try:
         told = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -266,6 +278,10 @@ def load(path: Path | str) -> Baseline:
         problem = Problem("schema", brief(schema), repr(_SCHEMA))
         raise ValidationError(f"{path} is no baseline of this version", problems=[problem], hint=_AGAIN)
     return _checked(told, path)
+
+
+def _check_path(path: Any) -> None:
+    one_of(path, (str, os.PathLike), "path", "the path of a file, such as 'base.json'")
 
 
 _AGAIN = "take a new one, and save() it"

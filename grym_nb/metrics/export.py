@@ -15,7 +15,7 @@ from weakref import ref
 from zlib import crc32
 
 from grym_nb.errors import MissingExtra, ValidationError
-from grym_nb.metrics.given import number
+from grym_nb.metrics.given import number, one_of
 from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
 from grym_nb.metrics.series import Counter, Metrics, Sample
 
@@ -142,6 +142,7 @@ def to_csv(source: Metrics | Iterable[Sample]) -> str:
 
 def to_prometheus_collector(metrics: Metrics, *, summary: bool = False) -> Collector:
     """Return what ``prometheus_client.REGISTRY.register`` takes; registering it again changes nothing."""
+    one_of(metrics, Metrics, "metrics", "the metrics of a runtime, such as grym.current().metrics")
     if find_spec("prometheus_client") is None:
         told = "a collector for prometheus_client needs that package, which is not installed"
         raise MissingExtra(told, hint="pip install prometheus-client", package="prometheus_client")

@@ -1,19 +1,23 @@
 """Where a series is going: its trend, when it will reach a limit, and what it looks like.
 
-All take points, ``(time in seconds, value)``, oldest first; they need not be evenly spaced, and some may be
-missing or wild. A day of points takes milliseconds.
+All take points, ``(time in seconds, value)``; they need not be evenly spaced, and some may be missing or
+wild. A day of points takes milliseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import copysign, inf, sqrt
+from math import copysign, inf, isnan, sqrt
+from operator import itemgetter
 from typing import Literal
 
+from grym_nb.errors import Problem, ValidationError, says_what_it_takes
 from grym_nb.metrics.changes import Account, Change, Spike, account, around, dependence, spikes, steps_of
+from grym_nb.metrics.given import number, refusal
 from grym_nb.metrics.seasons import Point, median, spread, thinned
+from grym_nb.render import brief
 
 __all__ = ["Kind", "Reach", "Shape", "Trend", "classify", "time_to", "trend"]
 
@@ -110,7 +114,8 @@ class Shape:
     silent: float
 
 
-def trend(points: Sequence[Point]) -> Trend | None:
+@says_what_it_takes
+def trend(points: Iterable[Point]) -> Trend | None:
     """Return how a series changes by now; None for fewer than 8 points.
 
     Wild points, steps and a season are no trend; where the line bends, what comes after the bend is.
@@ -119,10 +124,11 @@ def trend(points: Sequence[Point]) -> Trend | None:
     >>> found.significant, found.slope, found.level
     (True, 2.0, 118.0)
     """
-    return _trend(account(points))
+    return _trend(account(_told(points)))
 
 
-def time_to(points: Sequence[Point], limit: float) -> Reach | None:
+@says_what_it_takes
+def time_to(points: Iterable[Point], limit: float) -> Reach | None:
     """Return when a series reaches a limit, from above or from below; None when it is not on its way there.
 
     What takes ten times as long as it has gone that way by now is too far to tell, and so None too; neither
@@ -132,29 +138,34 @@ def time_to(points: Sequence[Point], limit: float) -> Reach | None:
     'in about 40 s'
     >>> time_to([(float(at), 1.0 if at < 30 else 50.0) for at in range(60)], 99.0)
     """
-    best = account(points)
+    limit, told = number(limit, "limit"), _told(points)
+    if isnan(limit):
+        raise refusal("limit", limit, "a number, such as 0.9")
+    best = account(told)
     found = _trend(best)
     reach = None if found is None else _reach(found, limit)
     if found is None or reach is None or reach.late <= 0:
         return reach
-    return None if len(points) < _TELLING or _is_staircase(best, found) else reach
+    return None if len(told) < _TELLING or _is_staircase(best, found) else reach
 
 
-def classify(points: Sequence[Point], *, now: float | None = None) -> Shape | None:
+@says_what_it_takes
+def classify(points: Iterable[Point], *, now: float | None = None) -> Shape | None:
     """Return what a series looks like at a time (that of the last point); None for fewer than 8 points.
 
     >>> classify([(float(at), 20.0 + at % 2) for at in range(60)], now=300.0).kind
     'absence'
     """
-    best = account(points)
+    told, at = _told(points), None if now is None else number(now, "now")
+    best = account(told)
     found = _trend(best)
     if found is None:
         return None
-    silent = max((found.until if now is None else now) - points[-1][0], 0.0)
-    steps, lone = tuple(steps_of(best)), tuple(spikes(points))
+    silent = max((found.until if at is None else at) - told[-1][0], 0.0)
+    steps, lone = tuple(steps_of(best)), tuple(spikes(told))
     period = found.season
     kind: Kind
-    if silent > _SILENT * _usual_gap(points):
+    if silent > _SILENT * _usual_gap(told):
         kind = "absence"
     elif found.significant and found.slope > 0 and _is_saw(best):
         kind = "leak"
@@ -169,6 +180,17 @@ def classify(points: Sequence[Point], *, now: float | None = None) -> Shape | No
     else:
         kind = "steady" if found.noise <= _STEADY * abs(found.level) else "noise"
     return Shape(kind, found, steps, lone, period, silent)
+
+
+def _told(points: Iterable[Point]) -> list[Point]:
+    """Return points by time, as Python's own numbers; those of no time are left out."""
+    try:
+        found = [(time - 0, value - 0) for time, value in points]
+    except Exception as error:
+        what = "points, such as [(0.0, 1.5), (1.0, 1.7)]: each a time in seconds, and a value"
+        problem = Problem("points", f"{brief(points)} ({error})", what)
+        raise ValidationError("these are no points", problems=[problem]) from None
+    return sorted([point for point in found if -inf < point[0] < inf], key=itemgetter(0))
 
 
 def _trend(best: Account) -> Trend | None:

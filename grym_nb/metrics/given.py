@@ -7,7 +7,7 @@ from typing import Any
 from grym_nb.errors import ConfigError, Problem, ValidationError
 from grym_nb.render import brief
 
-__all__ = ["number", "refusal", "text"]
+__all__ = ["number", "one_of", "refusal", "text"]
 
 _NUMBER = "a number, such as 3 or 0.5"
 
@@ -18,6 +18,15 @@ def number(value: Any, path: str = "value") -> float:
         return float(value - 0)  # not `float(value)`, which reads texts
     except Exception:
         raise refusal(path, value, _NUMBER) from None
+
+
+def one_of(value: Any, kind: type | tuple[type, ...], path: str, expected: str) -> None:
+    """Refuse what is not of a kind."""
+    if not isinstance(value, kind):
+        problem = Problem(path, brief(value), expected)
+        raise ValidationError(
+            f"{path} cannot be {brief(value)}", problems=[problem], hint=f"give it {expected}"
+        )
 
 
 def refusal(path: str, value: Any, expected: str) -> ValidationError:

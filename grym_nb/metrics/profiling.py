@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from grym_nb.errors import StateError
+from grym_nb.errors import ConfigError, Problem, StateError, says_what_it_takes
+from grym_nb.metrics.given import text
 from grym_nb.metrics.tracking import around
 from grym_nb.metrics.usage import Reading, reading
-from grym_nb.render import Table, seconds, size
+from grym_nb.render import Table, brief, seconds, size
 
 __all__ = ["Cost", "Profile", "profile"]
 
@@ -155,8 +156,15 @@ class Profile:
 _current: ContextVar[Profile | None] = ContextVar("grym_nb_profile", default=None)
 
 
+@says_what_it_takes
 def profile(name: str) -> Profile:
     """Return a context manager and decorator that measures what a block, or each call, costs."""
+    given: object = name
+    if callable(given):
+        problem = Problem("name", brief(given), "a name, such as 'my step'")
+        hint = '@profile("my step"), with a name, measures each call'
+        raise ConfigError("a profile has a name", problems=[problem], hint=hint)
+    text(name, "name")
     return Profile(name)
 
 

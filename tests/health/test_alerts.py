@@ -453,3 +453,11 @@ def test_who_fails_by_another_is_told_of_with_that_one() -> None:
         "base: bad is over, after 1 s",
         "app: bad (warning): 2, above 1, for 1 s",  # it has a trouble of its own
     }
+
+
+@pytest.mark.parametrize("wrong", [["high"], {}, 5])
+def test_what_is_no_rule_is_refused(house: House, wrong: Any) -> None:
+    house.alerts.add(LEVEL)
+    for asked in (lambda: house.alerts.silence(5, rule=wrong), lambda: house.alerts.unsilence(wrong)):
+        with pytest.raises(ValidationError, match="there is no rule"):
+            asked()

@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,27 @@ def test_a_damaged_file_is_refused(tmp_path: Path, field: str, value: object) ->
     path.write_text(json.dumps(told), encoding="utf-8")
     with pytest.raises(ValidationError, match="is damaged"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (lambda history: take(history, "300"), "seconds: found '300', expected seconds above 0"),
+        (lambda history: take(history, -1), "seconds: found -1"),
+        (lambda history: take(history, 0), "seconds: found 0"),
+        (lambda history: take(history, inf), "seconds: found inf"),
+        (lambda history: take(None, 300), "history: found None, expected a history"),
+        (lambda history: take(history, 300, note_="x"), "it takes (history, over, *, note='', "),
+        (lambda history: compare("a", "b"), "before: found 'a', expected a baseline"),
+        (lambda history: compare(take(history, 1), None), "now: found None, expected a baseline"),
+        (lambda history: compare(*[take(history, 1)] * 2, least_ratio="2"), "least_ratio: found '2'"),
+        (lambda history: save(None, "base.json"), "baseline: found None, expected a baseline"),
+        (lambda history: save(take(history, 1), None), "path: found None, expected the path of a file"),
+        (lambda history: load(None), "path: found None, expected the path of a file"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(asked: Any, named: str) -> None:
+    """Also where there is no series yet."""
+    with pytest.raises(ValidationError) as caught:
+        asked(History(Metrics(), clock=FakeClock()))
+    assert named in str(caught.value)

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
-from grym_nb.errors import MissingExtra
+from grym_nb.errors import MissingExtra, ValidationError
 from grym_nb.metrics import Histogram, Metrics, Sample
 from grym_nb.metrics.export import (
     Collector,
@@ -488,3 +488,9 @@ def test_without_prometheus_client_the_line_that_installs_it_is_named(
 def test_a_sample_that_is_no_number_is_left_out(write: Any) -> None:
     odd: Any = Sample("odd", "gauge", (), "0.3 (best)")  # type: ignore[arg-type]
     assert write([odd]) == write([])
+
+
+@pytest.mark.parametrize("wrong", [None, "metrics", []])
+def test_only_metrics_are_collected(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match="metrics cannot be"):
+        to_prometheus_collector(wrong)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grym_nb.errors import ValidationError
 from grym_nb.metrics import changes, forecast, seasons
 from grym_nb.metrics.forecast import Reach, classify, time_to, trend
 
@@ -239,3 +240,35 @@ def test_a_series_is_absent_after_five_usual_gaps() -> None:
     kinds = {after: its and its.kind for after, its in told.items()}
     assert kinds == {0.0: "steady", 299.0: "steady", 301.0: "absence", 9000.0: "absence"}
     assert classify(points[:7], now=1e9) is None
+
+
+LINE = [(float(at), float(at)) for at in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (lambda: trend([1.0] * 20), "points: found "),  # type: ignore[list-item]
+        (lambda: trend(None), "points: found None"),  # type: ignore[arg-type]
+        (lambda: trend("abcdefghijkl"), "points: found 'abc"),  # type: ignore[arg-type]
+        (lambda: trend([(float(at), "1") for at in range(20)]), "points: found "),  # type: ignore[misc]
+        (lambda: classify([(at, 1.0, 2.0) for at in range(20)]), "points: found "),  # type: ignore[misc]
+        (lambda: classify(LINE, now="x"), "now: found 'x', expected a number"),  # type: ignore[arg-type]
+        (lambda: time_to(LINE, None), "limit: found None, expected a number"),  # type: ignore[arg-type]
+        (lambda: time_to(LINE, "99"), "limit: found '99', expected a number"),  # type: ignore[arg-type]
+        (lambda: time_to(LINE, nan), "limit: found nan, expected a number"),
+        (lambda: time_to(LINE, 99.0, within=5), "it takes (points, limit)"),  # type: ignore[call-arg]
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(asked: Callable[[], object], named: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        asked()
+    assert named in str(caught.value)
+
+
+def test_points_come_in_any_order_and_from_anywhere() -> None:
+    whole = time_to(LINE, 99.0)
+    assert whole is not None and whole == time_to(iter(LINE), 99) == time_to(LINE[::-1], 99.0)
+    assert trend(LINE) == trend(LINE[::-1]) == trend([(nan, 5.0), *LINE, (inf, 7.0)])
+    assert classify(LINE) == classify(LINE[::-1])
+    assert time_to(LINE, inf) is None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from grym_nb.errors import ConfigError, StateError
+from grym_nb.errors import ConfigError, StateError, ValidationError
 from grym_nb.metrics.profiling import Cost, Profile, profile
 from grym_nb.metrics.usage import Reading
 
@@ -303,3 +303,21 @@ def test_what_is_interrupted_before_it_begins_is_around_nothing() -> None:
         with profile("later"):
             pass
     assert broken.children == [] and [one.name for one in whole.children] == ["later"]
+
+
+@pytest.mark.parametrize("wrong", [5, "", None])
+def test_a_profile_has_a_name(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="nothing can be called"):
+        profile(wrong)
+
+
+def test_who_forgets_the_name_is_told_where_it_goes() -> None:
+    wrong: Any = profile
+    with pytest.raises(ConfigError, match="a profile has a name") as caught:
+
+        @wrong
+        def work() -> None: ...
+
+    assert '@profile("my step")' in caught.value.hint
+    with pytest.raises(ValidationError, match="missing 1 required"):
+        wrong()
