@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,12 +48,13 @@ def webhook(url: str, *, timeout: float = 5.0, token: str | None = None) -> Call
     All of it takes `timeout` seconds at most. With `token` it goes along as a bearer token. Redirects are
     followed as for any POST: not at all.
     """
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            "nothing can be posted there", problems=[Problem("url", brief(url), "http(s)://...")]
-        )
+    if (host := _host_of(url)) is None:
+        problem = Problem("url", brief(url), "http(s)://host or host:port, in ASCII and without spaces")
+        raise ConfigError("nothing can be posted there", problems=[problem])
     _check_timeout(timeout)
+    if token is not None and not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
+        problem = Problem("token", "one with other characters, or empty", "visible ASCII without spaces")
+        raise ConfigError("nothing can be posted so", problems=[problem])
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
@@ -61,9 +64,21 @@ def webhook(url: str, *, timeout: float = 5.0, token: str | None = None) -> Call
         try:
             _post(request, timeout)
         except (OSError, HTTPException, ValueError) as error:
-            _log.warning("an alert could not be posted to %s: %s", parts.hostname, error or repr(error))
+            _log.warning("an alert could not be posted to %s: %s", host, error or repr(error))
 
     return tell
+
+
+def _host_of(url: Any) -> str | None:
+    """Return the host that a URL names; None where nothing can be posted to it."""
+    if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url):
+        return None
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # a port that there cannot be, half an address
+        return None
+    return parts.hostname or None if fits else None
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -140,6 +155,9 @@ def command(arguments: Sequence[str], *, timeout: float = 10.0) -> Callable[[Not
     if isinstance(given, str) or not given or not all(isinstance(one, str) and one for one in given):
         problem = Problem("arguments", brief(given), "a list of texts, such as ['notify-send', 'grym']")
         raise ConfigError("no program can be run so", problems=[problem])
+    if shutil.which(given[0]) is None:
+        problem = Problem("arguments", brief(given[0]), "a program that there is")
+        raise ConfigError(f"there is no program {given[0]}", problems=[problem])
     _check_timeout(timeout)
     argv = list(arguments)
 

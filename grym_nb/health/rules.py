@@ -39,6 +39,7 @@ def _seconds(value: Any) -> bool:
 
 _OF_CALLS = ("service.call.", "service.wait.")  # what is counted as a call ends
 _MOMENT = 1.0  # seconds
+_DAY = 86_400.0  # seconds for which figures are kept
 
 
 def _limit(value: Any) -> bool:
@@ -100,7 +101,7 @@ class Rule(Policy):
         "clear": Fit("a number", _limit),
         "absent": Fit("seconds above 0", lambda v: v is None or (_seconds(v) and v > 0)),
         "within": Fit("seconds above 0", lambda v: v is None or (_seconds(v) and v > 0)),
-        "window": Fit("seconds above 0", lambda v: _seconds(v) and v > 0),
+        "window": Fit("seconds above 0, up to a day", lambda v: _seconds(v) and 0 < v <= _DAY),
         "for_seconds": Fit("seconds from 0", _seconds),
         "clear_seconds": Fit("seconds from 0", _seconds),
         "severity": Fit("info, warning or critical", lambda v: v in ("info", "warning", "critical")),
@@ -121,7 +122,8 @@ class Rule(Policy):
         """Return what does not go together."""
         limits = [name for name in ("above", "below") if getattr(self, name) is not None]
         if self.absent is not None:
-            return [Problem("absent", "with a limit, too", "one of them")] if limits else []
+            others = ["a limit"] * bool(limits) + ["within="] * (self.within is not None)
+            return [Problem("absent", f"with {other}, too", "one of them") for other in others]
         if len(limits) != 1:
             return [Problem("above", ", ".join(limits) or "no limit", "above=, below= or absent=")]
         if self.clear is not None and self._worse(self.clear, self.limit):
@@ -234,12 +236,15 @@ def idle_for(rule: Rule, history: History) -> str:
         return ""
     series = [(kind, dict(tags)) for name, kind, tags in history.series() if name == rule.metric]
     if not series:
-        near = closest(rule.metric, {name for name, _, _ in history.series()}, cutoff=0.7)
+        from grym_nb.metrics.export import HELP
+
+        known = {*HELP, *[name for name, _, _ in history.series()]}
+        near = "" if rule.metric in HELP else closest(rule.metric, known, cutoff=0.7)
         return f"no such series yet.{near}" if near else "no such series yet"
     wanted = rule.tags.items()
     if not any(wanted <= tags.items() and tags.keys() >= set(rule.by) for _, tags in series):
-        known = sorted({tag for _, tags in series for tag in tags})
-        return f"no series with these tags yet; its tags are {', '.join(known) or 'none'}"
+        own = sorted({tag for _, tags in series for tag in tags})
+        return f"no series with these tags yet; its tags are {', '.join(own) or 'none'}"
     kind = series[0][0]
     if rule.absent is None and rule.figure not in _OF_KIND[kind]:
         return f"a {kind} has no {rule.figure}: one of {', '.join(_OF_KIND[kind])}"

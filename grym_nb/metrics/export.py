@@ -22,7 +22,7 @@ from grym_nb.metrics.series import Counter, Metrics, Sample
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-__all__ = ["Collector", "openmetrics", "prometheus", "to_csv", "to_json", "to_prometheus_collector"]
+__all__ = ["HELP", "Collector", "openmetrics", "prometheus", "to_csv", "to_json", "to_prometheus_collector"]
 
 _Tags = tuple[tuple[str, str], ...]
 _Points = tuple[str, str, Iterable[tuple[str, float]]]
@@ -38,7 +38,8 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "summary": ("", "_count", "_sum", "_created"),
 }
 
-_HELP: Mapping[str, str] = {
+#: what the house itself counts
+HELP: Mapping[str, str] = {
     "kernel.loop.lag.seconds": "How late the kernel's event loop was, the last time.",
     "kernel.loop.longest.seconds": "How late the kernel's event loop was at most lately.",
     "kernel.memory.bytes": "Resident memory of the kernel's process.",
@@ -231,7 +232,7 @@ def _families(source: Metrics | Iterable[Sample], summary: bool) -> Iterator[_Fa
             found.setdefault((row.name, row.kind), []).append(row)
     for (name, kind), known in _named(found).items():
         unit = known.rpartition("_")[2]
-        told = _HELP.get(name) or f"The {kind} {name!r} of grym_nb."
+        told = HELP.get(name) or f"The {kind} {name!r} of grym_nb."
         yield _Family(known, kind, told, unit if unit in _UNITS else "", tuple(found[name, kind]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import CommandError
+from grym_nb.errors import CommandError, closest
 from grym_nb.health import Topology, suggestions, topology
 from grym_nb.notebook.figures import lasting
 from grym_nb.notebook.pictures import COLOURS, graph_image
@@ -13,7 +13,7 @@ from grym_nb.notebook.sheet import Picture, Sheet
 from grym_nb.render import Table, count, seconds
 
 if TYPE_CHECKING:
-    from grym_nb.health import Alerts
+    from grym_nb.health import Alerts, Rule
     from grym_nb.runtime import Runtime
 
 __all__ = ["alerts", "health", "topology_of"]
@@ -102,7 +102,7 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
         rows = [
             (
                 *(one.name, str(one.severity), one.condition, seconds(one.for_seconds)),
-                *(told.state_of(one), one.suggest),
+                *(_state(told, one), one.suggest),
             )
             for one in told.rules
         ]
@@ -112,6 +112,15 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
         quiet = [(one.what, lasting(one.until - moment), one.why) for one in silences]
         parts.append(Table("silenced", ("rule", "for another", "why"), quiet))
     return Sheet("", tuple(parts))
+
+
+def _state(alerts: Alerts, rule: Rule) -> str:
+    """Return how a rule does, and which rules it names that there are not, in words."""
+    known = [one.name for one in alerts.rules]
+    lost = [
+        f"there is no rule {name!r}.{closest(name, known)}" for name in rule.inhibited_by if name not in known
+    ]
+    return "; ".join([alerts.state_of(rule), *lost])
 
 
 def _rule_of(alerts: Alerts, words: list[str]) -> str | None:

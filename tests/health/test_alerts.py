@@ -334,11 +334,14 @@ def test_what_a_broken_rule_fires_is_over_and_says_why(house: House) -> None:
 
 
 def test_a_rule_that_cannot_fire_says_why(house: House) -> None:
+    house.metrics.histogram("service.wait.seconds", service="a").record(1.0)
     house.metrics.counter("calls", service="a").add()
     house.wait(1)
     for rule, why in (
         (Rule("r", "clals", above=1), "no such series yet. Did you mean 'calls'?"),
         (Rule("r", "other", above=1), "no such series yet"),
+        (Rule("r", "service.waiting", above=1), "no such series yet"),
+        (Rule("r", "service.waitin", above=1), "no such series yet. Did you mean 'service.waiting'?"),
         (
             Rule("r", "calls", above=1, tags={"service": "b"}),
             "no series with these tags yet; its tags are service",
@@ -461,3 +464,16 @@ def test_what_is_no_rule_is_refused(house: House, wrong: Any) -> None:
     for asked in (lambda: house.alerts.silence(5, rule=wrong), lambda: house.alerts.unsilence(wrong)):
         with pytest.raises(ValidationError, match="there is no rule"):
             asked()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"absent": 5.0, "within": 5.0}, "absent: found with within=, too"),
+        ({"above": 5.0, "window": 1e9}, "window: found 1000000000.0, expected seconds above 0, up to a day"),
+    ],
+)
+def test_what_no_rule_can_do_is_refused_at_once(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Rule("r", "level", **wrong)
+    assert named in str(caught.value)

@@ -80,17 +80,21 @@ def test_a_webhook_is_posted_what_fires_as_json(desk: str, notice: Notice) -> No
 
 
 def test_what_cannot_be_delivered_is_logged_and_no_more(
-    desk: str, notice: Notice, caplog: pytest.LogCaptureFixture
+    desk: str, notice: Notice, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    program = tmp_path / "program"
+    program.touch(0o700)
+    went = command([str(program)])
+    program.unlink()
     Desk.answer = 500
     webhook(desk)(notice)
     webhook("http://127.0.0.1:1/none", timeout=1.0)(notice)
-    command(["/no/such/program"])(notice)
+    went(notice)
     command([sys.executable, "-c", "import sys; sys.exit('not today')"])(notice)
     command([sys.executable, "-c", "import threading; threading.Event().wait()"], timeout=0.2)(notice)
     told = "\n".join(caplog.messages)
     assert len(caplog.messages) == 5
-    for word in ("500", "127.0.0.1", "/no/such/program", "not today", "timed out"):
+    for word in ("500", "127.0.0.1", str(program), "not today", "timed out"):
         assert word in told
 
 
@@ -356,3 +360,33 @@ def test_what_json_has_no_number_for_is_a_text(house: House) -> None:
     house.alerts.add(LEVEL)
     house.level(float("inf"))
     assert json.loads(as_json(found[0]))["alerts"][0]["figure"] == "inf"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "http://x:99999/",
+        "http://x:0/",
+        "http://x:a/",
+        "http://x y/",
+        "http://x/\n",
+        "http://[::1/",
+        "http://",
+    ],
+)
+def test_where_nothing_can_be_posted_is_refused_at_once(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="nothing can be posted there"):
+        webhook(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["a\nb", "", "a b", "é", 5])
+def test_a_token_that_no_header_can_hold_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="nothing can be posted so") as caught:
+        webhook("http://here", token=wrong)
+    assert repr(wrong) not in str(caught.value)
+
+
+def test_a_program_that_there_is_not_is_refused_at_once(tmp_path: Path) -> None:
+    for wrong in ("no-such-program", str(tmp_path / "none"), str(tmp_path)):
+        with pytest.raises(ConfigError, match="there is no program"):
+            command([wrong])

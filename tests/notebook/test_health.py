@@ -159,6 +159,10 @@ def test_alerts_fire_are_silenced_and_listed(kernel: Kernel) -> None:
     text = shown(kernel, "%grym alerts")
     assert "many" in text and "call less" in text and "5, above 3" in text
     assert re.search(r"many .* fires +call less", shown(kernel, "%grym alerts --rules"))
+    kernel.run("alerts.add(Rule('odd', 'no.such', above=3, inhibited_by='unhealty'))").checked()
+    told = "no such series yet; there is no rule 'unhealty'. Did you mean 'unhealthy'?"
+    assert told in shown(kernel, "%grym alerts --rules")
+    kernel.run("alerts.remove('odd')").checked()
     assert shown(kernel, "%grym alerts --silence many --minutes 5") == "nobody is told of many for 5 min"
     kernel.run("alerts.silence(60, service='base')").checked()
     text = shown(kernel, "%grym alerts")
