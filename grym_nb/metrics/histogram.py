@@ -185,7 +185,11 @@ class Frozen:
         """Return it for buckets alone: the lowest and the highest value as near as these tell."""
         if not buckets:
             return cls({}, 0, 0.0, inf, -inf)
-        return cls(buckets, sum(buckets.values()), total, _middle(min(buckets)), _middle(max(buckets)))
+        count, low, high = sum(buckets.values()), _middle(min(buckets)), _middle(max(buckets))
+        mean = total / count  # which no value need be near to, but one is below it, and one above
+        low = mean if low * (1 - Histogram.ERROR) <= mean < low else low
+        high = mean if high < mean <= high * (1 + Histogram.ERROR) else high
+        return cls(buckets, count, total, low, high)
 
     def percentiles(self, *ascending: float) -> list[float | None]:
         """Return for each percentage, ascending, the value that so many are at or below."""

@@ -271,7 +271,8 @@ def _of_buckets(name: str, parts: Sequence[Any], seconds: float) -> Window:
         count=frozen.count,
         total=frozen.total,
         rate=frozen.count / seconds if seconds else None,
-        mean=frozen.total / frozen.count if frozen.count else None,
+        # A sum of which another was taken may be off by more than such small values are.
+        mean=min(max(frozen.total / frozen.count, frozen.low), frozen.high) if frozen.count else None,
         low=frozen.low if frozen.count else None,
         high=frozen.high if frozen.count else None,
         p50=p50,

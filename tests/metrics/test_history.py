@@ -474,3 +474,25 @@ def test_every_series_can_be_had_as_it_was_over_a_time(house: House) -> None:
     value = found["took", (("service", "b"),)]
     assert isinstance(value, HistogramSnapshot) and (value.count, value.total) == (1, 0.5)
     assert [one.name for one in house.history.samples(20.0, service="b")] == ["took"]
+
+
+@pytest.mark.parametrize("before", [0.0, 1e12])
+@pytest.mark.parametrize(
+    "values", [(0.00014825,) * 3, (0.00014625,) * 3, (0.00014625, 0.00014825), (0.0, 0.0)]
+)
+def test_a_mean_is_between_the_lowest_and_the_highest(values: tuple[float, ...], before: float) -> None:
+    """Also where the buckets, or a sum of which another was taken, tell less than the values did."""
+    clock, metrics = FakeClock(), Metrics()
+    metrics.record("x.seconds", before)
+    history = History(metrics, clock=clock)
+    for value in values:
+        metrics.record("x.seconds", value)
+    clock.advance(1.0)
+    history.step()
+    its = history.window("x.seconds", 60.0)
+    assert its.low is not None and its.mean is not None and its.p50 is not None and its.high is not None
+    assert its.low <= its.mean <= its.high and its.low <= its.p50 <= its.high
+    for value in values:
+        assert its.low <= value * (1 + Histogram.ERROR) and value * (1 - Histogram.ERROR) <= its.high
+    if not before:
+        assert its.mean == pytest.approx(sum(values) / len(values))
