@@ -272,7 +272,7 @@ def _alerts_options(parser: Parser) -> None:
     parser.add_argument("--rules", action="store_true")
     parser.add_argument("--silence", nargs="+", metavar="RULE")
     parser.add_argument("--unsilence", nargs="+", metavar="RULE")
-    parser.add_argument("--minutes", type=float, default=60.0, metavar="M")
+    parser.add_argument("--minutes", type=float, metavar="M")
 
 
 def _maybe_service(parser: Parser) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from grym_nb.metrics import Metrics, Sample
     from grym_nb.runtime import Runtime
 
-__all__ = ["EXPORTS", "lasting", "metrics", "window_of"]
+__all__ = ["EXPORTS", "alone", "lasting", "metrics", "window_of"]
 
 _SINCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.IGNORECASE)
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -38,6 +38,8 @@ _SHOWN = 30  # series of one's own
 
 def metrics(runtime: Runtime, given: Namespace) -> Sheet:
     """Return the figures of all services, or of one, over a time; or write them to a file."""
+    typed = {name: getattr(given, name) is not None for name in ("service", "since", "export", "serve")}
+    alone("metrics", typed, "serve")
     if given.export is not None:
         return _export(runtime, given.export, given.service, given.since)
     if given.serve is not None:
@@ -49,6 +51,18 @@ def metrics(runtime: Runtime, given: Namespace) -> Sheet:
     names = [handle.name for handle in runtime.registry.handles() if handle.metrics().calls]
     sheet = _table(runtime, names, window)
     return Sheet("", (*sheet.parts, *_operations(runtime, window), *_own(runtime, window)))
+
+
+def alone(command: str, typed: Mapping[str, bool], *options: str) -> None:
+    """Refuse what was typed beside an option that goes with nothing else."""
+    for option in options:
+        others = [
+            "a service" if name == "service" else f"--{name}" for name, is_typed in typed.items() if is_typed
+        ]
+        if typed[option] and len(others) > 1:
+            others.remove(f"--{option}")
+            told = f"%grym {command} --{option} does not go together with {' and '.join(others)}"
+            raise CommandError(told, hint="nothing was done; type them one after the other")
 
 
 def window_of(words: str) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from math import inf
 from typing import TYPE_CHECKING
 
 from grym_nb.errors import CommandError, closest
 from grym_nb.health import Topology, suggestions, topology
-from grym_nb.notebook.figures import lasting
+from grym_nb.notebook.figures import alone, lasting
 from grym_nb.notebook.pictures import COLOURS, graph_image
 from grym_nb.notebook.sheet import Picture, Sheet
 from grym_nb.render import Table, count, seconds
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["alerts", "health", "topology_of"]
 
 _SHOWN = 20  # changes
+_HOUR, _MOST_MINUTES = 60.0, 366 * 24 * 60.0
+_SILENCED = "such as %grym alerts --silence failing --minutes 30"
 _REASONS = 3  # that fit a line
 _VERBS = {"needs": "needs", "optional": "may use", "calls": "calls"}
 _GRAVITY = {"unhealthy": 2, "degraded": 1}
@@ -81,10 +84,15 @@ def _one(runtime: Runtime, name: str, now: float) -> Sheet:
 def alerts(runtime: Runtime, given: Namespace) -> Sheet:
     """Return what fires and what has fired; or silence something, or end that."""
     told = runtime.alerts
+    typed = {name: getattr(given, name) is not None for name in ("silence", "unsilence", "minutes")}
+    typed["rules"] = given.rules
+    alone("alerts", {**typed, "minutes": False} if typed["silence"] else typed, "silence", "unsilence")
     if given.silence is not None:
-        rule = _rule_of(told, given.silence)
-        told.silence(given.minutes * 60.0, rule=rule, why="%grym alerts --silence")
-        return Sheet(f"nobody is told of {rule or 'all'} for {lasting(given.minutes * 60.0)}")
+        rule, minutes = _rule_of(told, given.silence), _minutes(given.minutes)
+        told.silence(minutes * 60.0, rule=rule, why="%grym alerts --silence")
+        return Sheet(f"nobody is told of {rule or 'all'} for {lasting(minutes * 60.0)}")
+    if given.minutes is not None:
+        raise CommandError("%grym alerts --minutes: of which rule?", hint=_SILENCED)
     if given.unsilence is not None:
         rule = _rule_of(told, given.unsilence)
         ended = count(told.unsilence(rule), "silence")
@@ -112,6 +120,14 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
         quiet = [(one.what, lasting(one.until - moment), one.why) for one in silences]
         parts.append(Table("silenced", ("rule", "for another", "why"), quiet))
     return Sheet("", tuple(parts))
+
+
+def _minutes(given: float | None) -> float:
+    """Return for how many minutes something is silenced."""
+    minutes = _HOUR if given is None else given
+    if not (0 < minutes <= _MOST_MINUTES or minutes == inf):
+        raise CommandError(f"--minutes {minutes:g}: up to a year was expected, or inf", hint=_SILENCED)
+    return minutes
 
 
 def _state(alerts: Alerts, rule: Rule) -> str:

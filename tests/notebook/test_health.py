@@ -176,6 +176,31 @@ def test_alerts_fire_are_silenced_and_listed(kernel: Kernel) -> None:
         assert error is not None and "there is no rule 'mayn'" in "".join(error.traceback)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("metrics --export json {file} --serve", "--serve does not go together with --export"),
+        ("metrics base --serve", "--serve does not go together with a service"),
+        ("metrics --serve off --since 5m", "--serve does not go together with --since"),
+        ("alerts --rules --silence failing", "--silence does not go together with --rules"),
+        ("alerts --unsilence failing --rules", "--unsilence does not go together with --rules"),
+        ("alerts --silence failing --unsilence all", "--silence does not go together with --unsilence"),
+        ("alerts --unsilence failing --minutes 5", "--unsilence does not go together with --minutes"),
+        ("alerts --minutes 5", "of which rule?"),
+        ("alerts --silence failing --minutes 1e300", "--minutes 1e+300: up to a year was expected"),
+        ("alerts --silence failing --minutes nan", "--minutes nan: up to a year was expected"),
+        ("alerts --silence failing --minutes -3", "up to a year was expected"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    kernel: Kernel, tmp_path: Path, line: str, told: str
+) -> None:
+    error = kernel.run(f"%grym {line.format(file=tmp_path / 'file')}").error
+    assert error is not None and told in "".join(error.traceback)
+    assert not (tmp_path / "file").exists()
+    assert "silenced" not in shown(kernel, "%grym alerts")
+
+
 def test_what_fires_is_shown_under_the_cells(kernel: Kernel) -> None:
     kernel.run(
         "from grym_nb.health import Rule\n"
