@@ -183,7 +183,7 @@ def classify(points: Iterable[Point], *, now: float | None = None) -> Shape | No
 
 
 def _told(points: Iterable[Point]) -> list[Point]:
-    """Return points by time, as Python's own numbers; those of no time are left out."""
+    """Return points by time; those of no time are left out."""
     try:
         found = [(time - 0, value - 0) for time, value in points]
     except Exception as error:
