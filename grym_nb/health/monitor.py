@@ -358,7 +358,7 @@ class HealthMonitor:
         if not problem:
             watched.unanswered = 0
             if means:
-                watched.broken = ""
+                watched.broken, watched.wrong_at = "", None
         elif not asked.missed:  # else that is counted
             self._unanswered(watched)
 

@@ -31,6 +31,7 @@ _SHARES = (1 / 3, 1.0)  # of the window: what is new shows sooner in a short one
 _ENOUGH = 5  # calls
 _MANY = 60  # calls of which a p95 says more than the three slowest
 _SLOW_ONES = 3  # calls that have to be slow: one may have been given more to do, or have been the first
+_SHOWS = 2.0  # seconds after which the history has what the meters had: it goes by the second
 _MOSTLY = 0.5  # of the calls failed: then it is thought broken until something else is seen
 _LEAST_USUAL = 20  # calls before a p95 is anybody's usual one
 _SLOWLY = 0.05  # share of a new p95 in the usual one
@@ -52,6 +53,7 @@ class Watched:
     learned: int = 0  # calls it was seen over
     slow_since: float | None = None
     broken: str = ""  # its calls failed when it was last used, and nothing has said otherwise since
+    wrong_at: float | None = None  # when calls were seen to fail that the history may not show yet
     unanswered: int = 0
     doubted: bool = False  # its calls fail, which may be for what they are given
     ping: str = ""
@@ -135,11 +137,17 @@ def vitals_of(
     good, bad = int(answered.count) if answered is not None else 0, sum(failed.values())
     worst = _worst(record, failed)
     fresh, wrong = _newly(watched, record)
-    if wrong and good + bad >= _ENOUGH and bad >= _MOSTLY * (good + bad):
+    if wrong:
+        watched.wrong_at = now
+    elif fresh:
+        watched.wrong_at = None
+    if watched.wrong_at is not None and good + bad >= _ENOUGH and bad >= _MOSTLY * (good + bad):
         most = f", {worst} the most often" if worst else ""
         watched.broken = f"{bad} of {good + bad} calls failed when it was last used{most}"
     elif fresh:
         watched.broken = ""
+    if watched.wrong_at is not None and now - watched.wrong_at >= _SHOWS:
+        watched.wrong_at = None
     p95, usual = answered.p95 if answered is not None else None, _usual(watched, answered, fresh, now)
     slower = p95 is not None and usual is not None and p95 > usual
     standing, _, why = breaker_of(record).partition(" for ")
@@ -170,10 +178,11 @@ def _keep_up(watched: Watched, record: ServiceRecord, now: float) -> None:
     if watched.versions is None:
         watched.versions = versions
     elif versions != watched.versions:
-        watched.versions, watched.since, watched.broken = versions, now, ""
+        watched.versions, watched.since, watched.broken, watched.wrong_at = versions, now, "", None
         watched.usual, watched.learned, watched.slow_since = None, 0, None
     if record.loads != watched.loads or record.lifecycle.state in ("registered", "closed"):
-        watched.loads, watched.unanswered, watched.ping, watched.broken = record.loads, 0, "", ""
+        watched.loads, watched.unanswered, watched.ping = record.loads, 0, ""
+        watched.broken, watched.wrong_at = "", None
 
 
 def anew(record: ServiceRecord, now: float) -> Watched:

@@ -285,3 +285,21 @@ def test_who_was_removed_while_being_looked_at_is_forgotten(house: House) -> Non
     assert not house.monitor._judges and not house.monitor._watched and not house.monitor._story
     with pytest.raises(ServiceNotFound, match="'nett'"):
         house.monitor.story("nett")
+
+
+def test_what_was_looked_at_before_the_history_had_it_is_not_healthy_by_itself(house: House) -> None:
+    class Mute(ModelService):
+        @task
+        def ask(self) -> None:
+            raise ValueError("no")
+
+    mute = house.registry.register("mute", Mute).load()
+    house.look()
+    for _ in range(20):
+        with pytest.raises(GrymError):
+            mute.ask()
+    house.monitor.step()  # a moment later, as when a state changes: the history has none of them yet
+    for _ in range(20):
+        house.look()
+    assert house.monitor.of("mute").verdict == "degraded"
+    assert "20 of 20 calls failed when it was last used" in house.monitor.of("mute").told(house.clock())
