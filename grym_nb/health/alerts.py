@@ -124,7 +124,8 @@ class Alerts:
 
     Those that `tell` adds are told where `work` runs them, since they may take their time; a channel that
     raises is told of no more, which is logged. Of a service for which a rule fires nobody is told while it
-    fires for one that it `needs`: who is told of that one hears who suffers. For any thread.
+    fires for one that it `needs`, and is not silenced: who is told of that one hears who suffers. What a
+    service has `of_its_own` against it is told in any case. For any thread.
     """
 
     def __init__(
@@ -138,12 +139,14 @@ class Alerts:
         channels: Iterable[Channel] = (),
         work: Work | None = None,
         needs: Callable[[str], Collection[str]] = lambda service: (),
+        of_its_own: Callable[[str], bool] = lambda service: False,
     ) -> None:
         self._history = history
         self._clock = clock
         self._wall = wall
         self._work = work
         self._needs = needs
+        self._of_its_own = of_its_own
         self._events = events
         self._lock = threading.Lock()
         self._rules: dict[str, Rule] = {}
@@ -390,7 +393,7 @@ class Alerts:
         return tuple(sorted([name for name in names if service in self._needs(name)]))
 
     def _kept_quiet(self, rule: Rule, tags: Tags, now: float) -> bool:
-        if any(one.covers(rule.name, tags, now) for one in self._silences):
+        if self._silenced(rule.name, tags, now):
             return True
         if any(self._fires(other, tags) or self._fires(other, ()) for other in rule.inhibited_by):
             return True
@@ -398,7 +401,16 @@ class Alerts:
         if service is None:
             return False
         causes = [(("service", need),) for need in self._needs(service)]
-        return any(self._fires(one, cause) for cause in causes for one in (rule.name, *rule.inhibited_by))
+        heard = [
+            True
+            for cause in causes
+            for one in (rule.name, *rule.inhibited_by)
+            if self._fires(one, cause) and not self._silenced(one, cause, now)
+        ]
+        return bool(heard) and not self._of_its_own(service)
+
+    def _silenced(self, rule: str, tags: Tags, now: float) -> bool:
+        return any(one.covers(rule, tags, now) for one in self._silences)
 
     def _send(self, changed: list[Alert], now: float) -> None:
         notices: dict[str, list[Alert]] = {}

@@ -186,6 +186,21 @@ class HealthMonitor:
         )
         return "; ".join([sign.told for sign in signs_of(vitals, self._signs)])
 
+    def of_its_own(self, name: str) -> bool:
+        """Tell whether a service is unhealthy by itself, and not by one that it calls or needs.
+
+        Its ping fails, a call hangs in it, or it could not be loaded though nothing that it needs has failed.
+        """
+        judge, handle = self._judges.get(name), self._registry.get(name, None)
+        if judge is None or handle is None:
+            return False
+        record = handle._record
+        grave = {sign.kind for sign, _ in judge.health.signs if sign.level == UNHEALTHY}
+        if "state" in grave:
+            needs = [need for need in record._family.before(record) if need.lifecycle.state == "failed"]
+            return all(record._family.optional(record, need) for need in needs)
+        return bool(grave & {"ping", "stuck"})
+
     def renew(self, name: str) -> None:
         """Forget how a service was until now: it was mended, and is judged by what comes."""
         now, handle = self._clock(), self._registry.get(name, None)

@@ -83,6 +83,7 @@ class Oversight:
             channels=[log],
             work=ports.pulse.work,
             needs=partial(relied_on, registry),
+            of_its_own=self.monitor.of_its_own,
         )
         self._lock = threading.Lock()
         self._entries: tuple[Entry, ...] = ()

@@ -477,3 +477,25 @@ def test_what_no_rule_can_do_is_refused_at_once(wrong: dict[str, Any], named: st
     with pytest.raises(ConfigError) as caught:
         Rule("r", "level", **wrong)
     assert named in str(caught.value)
+
+
+def test_what_one_has_of_its_own_and_what_follows_from_one_that_is_silenced_is_told() -> None:
+    house, own = House(), {"ill"}
+    alerts = Alerts(
+        *(house.history, [Rule("bad", "level", above=1.0, by=("service",))]),
+        clock=house.clock,
+        wall=house.clock,
+        channels=[house.hear],
+        needs=lambda name: {"ill": {"base"}, "app": {"base"}}.get(name, ()),
+        of_its_own=lambda name: name in own,
+    )
+    for name in ("app", "ill", "base"):
+        house.metrics.gauge("level", service=name).set(2.0)
+    house.clock.advance(1.0)
+    alerts.step()
+    [told] = house.told
+    assert {line.partition(":")[0] for line in told.splitlines()} == {"ill", "base"}
+    alerts.silence(3600.0, service="base")
+    house.clock.advance(1.0)
+    alerts.step()
+    assert [text.partition(":")[0] for text in house.told[1:]] == ["app"], "nobody is told of it otherwise"

@@ -303,3 +303,15 @@ def test_what_was_looked_at_before_the_history_had_it_is_not_healthy_by_itself(h
         house.look()
     assert house.monitor.of("mute").verdict == "degraded"
     assert "20 of 20 calls failed when it was last used" in house.monitor.of("mute").told(house.clock())
+
+
+def test_a_ping_that_raises_is_of_its_own_and_calls_that_fail_may_be_of_another(house: House) -> None:
+    ping, calls = house.net("ping").load(), house.net("calls").load()
+    ping._record.instance.model.ill = "the card is lost"
+    for _ in range(14):
+        broken(calls)
+        house.look()
+    assert (ping.health, calls.health) == ("unhealthy", "unhealthy")
+    assert house.monitor.of_its_own("ping")
+    assert not house.monitor.of_its_own("calls")
+    assert not house.monitor.of_its_own("nobody")
