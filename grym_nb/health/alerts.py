@@ -308,7 +308,7 @@ class Alerts:
     def _evaluate(self, rule: Rule, now: float) -> None:
         try:
             found = found_by(rule, self._history, now, lambda tags: self._fires(rule.name, tags))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a function of a user's may raise anything
             self._fail(rule, f"{type(error).__name__}: {error}", now)
             return
         self._troubles.pop(rule.name, None)

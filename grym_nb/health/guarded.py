@@ -22,13 +22,13 @@ class Guarded:
     """Calls things by a name; one that raises is logged the first time, and the others have their turn."""
 
     def __init__(self) -> None:
-        self._said: set[tuple[str, type[Exception]]] = set()
+        self._said: set[tuple[str, type[BaseException]]] = set()
 
     def __call__(self, what: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Return what `fn` returns; None where it raises."""
         try:
             return fn(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if (what, type(error)) not in self._said:
                 self._said.add((what, type(error)))
                 _log.exception("%s raised; the rest goes on, and this is not said again", what)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from grym_nb.errors import Problem, closest, says_what_it_takes
 from grym_nb.hardening.policy import Fit, Policy
+from grym_nb.render import brief
 from grym_nb.render import seconds as in_words
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ __all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by", "idle_for
 
 Severity = Literal["info", "warning", "critical"]
 Tags = tuple[tuple[str, str], ...]
-#: f(history, now) -> the figure of each group, by its tags
-Figures = Callable[["History", float], Mapping[Tags, float]]
+#: f(history, now) -> the figure of each group, by its tags, or one figure
+Figures = Callable[["History", float], Mapping[Tags, float] | float]
 _FIGURES = ("value", "rate", "count", "mean", "low", "high", "p50", "p95", "p99")
 #: which of them make sense for what
 _OF_KIND: Mapping[str, tuple[str, ...]] = {
@@ -66,7 +67,8 @@ class Rule(Policy):
     fires when that is `above` or `below` the limit for `for_seconds`, and is over once it is on the good side
     of `clear` (the limit, if that is not given) for `clear_seconds`. With `absent` it fires when nothing was
     counted for so many seconds where there was something before; with `within`, when a steady trend reaches
-    the limit in so many seconds. `metric` may be a function: f(history, now) -> figures by tags. While one of
+    the limit in so many seconds. `metric` may be a function: f(history, now) -> a number, or
+    numbers by tags, such as {(("service", "asr"),): 5.0}. While one of
     `inhibited_by` fires for the same group, or for the kernel, this one is not told of.
     """
 
@@ -172,7 +174,7 @@ class Found:
 def found_by(rule: Rule, history: History, now: float, firing: Callable[[Tags], bool]) -> dict[Tags, Found]:
     """Return what a rule finds now, by the tags of each group."""
     if callable(rule.metric):
-        figures = rule.metric(history, now)
+        figures = _by_tags(rule.metric(history, now))
         return {tags: _compared(rule, figure, firing(tags)) for tags, figure in figures.items()}
     if rule.absent is None and rule.within is None and len(rule.by) == 1:
         return _at_once(rule, history, firing)
@@ -184,6 +186,27 @@ def found_by(rule: Rule, history: History, now: float, firing: Callable[[Tags], 
         if one is not None:
             found[tags] = one
     return found
+
+
+def _by_tags(given: Any) -> dict[Tags, float]:
+    """Return the figures that a rule's function gave; a number alone is one of the kernel."""
+    if _figure_given(given):
+        return {(): float(given)}
+    if isinstance(given, Mapping) and all(_tags_given(k) and _figure_given(v) for k, v in given.items()):
+        return {tags: float(figure) for tags, figure in given.items()}
+    form = "a number, or numbers by tags, such as {(('service', 'asr'),): 5.0}"
+    raise ValueError(f"its function gave {brief(given)}, not {form}")
+
+
+def _figure_given(value: Any) -> bool:
+    return hasattr(value, "__float__") and not isinstance(value, str) and not hasattr(value, "__len__")
+
+
+def _tags_given(tags: Any) -> bool:
+    return isinstance(tags, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(one, str) for one in pair)
+        for pair in tags
+    )
 
 
 def _at_once(rule: Rule, history: History, firing: Callable[[Tags], bool]) -> dict[Tags, Found]:

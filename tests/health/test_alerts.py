@@ -499,3 +499,40 @@ def test_what_one_has_of_its_own_and_what_follows_from_one_that_is_silenced_is_t
     house.clock.advance(1.0)
     alerts.step()
     assert [text.partition(":")[0] for text in house.told[1:]] == ["app"], "nobody is told of it otherwise"
+
+
+def _exits(history: History, now: float) -> Any:
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda history, now: {"asr": 5.0}, "such as {(('service', 'asr'),): 5.0}"),
+        (lambda history, now: {("service", "asr"): 5.0}, "such as {(('service', 'asr'),): 5.0}"),
+        (lambda history, now: {(): "much"}, "not a number"),
+        (lambda history, now: None, "not a number"),
+        (_exits, "SystemExit: 1"),
+    ],
+)
+def test_a_function_that_answers_in_another_form_is_broken_and_silences_nobody(
+    house: House, function: Any, told: str
+) -> None:
+    house.alerts.add(Rule("mine", function, above=1.0))
+    house.alerts.add(LEVEL)
+    house.level(12.0)
+    assert house.told == ["the kernel: high (warning): 12, above 10 → turn it down"]
+    mine = house.alerts.rules[0]
+    assert house.alerts.state_of(mine).startswith("broken: ")
+    assert told in house.alerts.state_of(mine)
+    assert "high" in repr(house.alerts)
+
+
+def test_a_function_may_give_a_number_or_numbers_by_tags(house: House) -> None:
+    house.alerts.add(Rule("one", lambda history, now: 5, above=1.0))
+    house.alerts.add(Rule("some", lambda history, now: {(("service", "asr"),): 5.0}, above=1.0))
+    house.wait(1)
+    assert {(one.rule, one.subject) for one in house.alerts.active} == {
+        ("one", "the kernel"),
+        ("some", "asr"),
+    }
