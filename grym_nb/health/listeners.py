@@ -88,7 +88,10 @@ class Listener:
         while not self.gone and (notice := self._next()) is not None:
             try:
                 self._channel(notice)
-            except Exception:
+            except KeyboardInterrupt:
+                self._ends()
+                raise
+            except BaseException:  # also SystemExit: a thread of ours ends for nobody
                 _log.exception("the channel %r raised on an alert, and is told no more", self._channel)
                 self.gone = True
         if self.gone:

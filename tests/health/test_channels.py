@@ -390,3 +390,21 @@ def test_a_program_that_there_is_not_is_refused_at_once(tmp_path: Path) -> None:
     for wrong in ("no-such-program", str(tmp_path / "none"), str(tmp_path)):
         with pytest.raises(ConfigError, match="there is no program"):
             command([wrong])
+
+
+def test_a_channel_that_exits_is_told_no_more_and_holds_up_no_step(house: House) -> None:
+    told: list[Notice] = []
+
+    def leave(notice: Notice) -> None:
+        told.append(notice)
+        raise SystemExit(1)
+
+    jobs: list[Any] = []
+    listener = Listener(leave, lambda job, **_: jobs.append(job), clock=house.clock)
+    listener.hand("one")
+    listener.hand("two")
+    with suppress(SystemExit):  # as the thread of a worker does
+        jobs.pop()()
+    assert told == ["one"]
+    assert listener.gone and not jobs
+    assert listener._idle.is_set(), "nobody waits for it"
