@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, ValidationError, closest
 from grym_nb.events import AlertChanged, EventBus
+from grym_nb.health.asked import Asked, UnansweredError
 from grym_nb.health.listeners import Listener, Work, others
 from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for
 from grym_nb.render import Table, brief, seconds
@@ -155,18 +156,27 @@ class Alerts:
         self._listeners = tuple([Listener(channel, None, clock=clock) for channel in channels])
         self._story: deque[Alert] = deque(maxlen=_STORY_LENGTH)
         self._troubles: dict[str, str] = {}  # why a rule cannot be evaluated
+        self._asked: dict[str, Asked] = {}  # rules with a function that may take its time
         for rule in rules:
             self.add(rule)
+        self._asked = {}  # these are of the house, and quick
 
     # -- rules, silences, channels -----------------------------------------------------------------
 
     def add(self, rule: Rule) -> None:
-        """Follow a rule from now on; one of the same name is replaced, and what it tracked is kept."""
+        """Follow a rule from now on; one of the same name is replaced, and what it tracked is kept.
+
+        A function is asked on a thread that may wait; its answer is used at the next step.
+        """
         given: object = rule
         if not isinstance(given, Rule):
             problem = Problem("rule", brief(rule), "a Rule")
             raise ConfigError("only rules can be followed", problems=[problem])
+        asked = {}
+        if callable(rule.metric) and self._work is not None:
+            asked[rule.name] = Asked(rule, self._work, clock=self._clock)
         with self._lock:
+            self._asked = {**_but(self._asked, rule.name), **asked}
             self._rules = {**self._rules, rule.name: rule}
             self._troubles.pop(rule.name, None)
 
@@ -174,7 +184,7 @@ class Alerts:
         """Follow a rule no more; what it fires is over, which is told at the next step."""
         self._known(name)
         with self._lock:
-            self._rules = _but(self._rules, name)
+            self._rules, self._asked = _but(self._rules, name), _but(self._asked, name)
 
     def tell(self, channel: Channel) -> Callable[[], None]:
         """Tell a channel from now on; returns what ends that.
@@ -278,6 +288,8 @@ class Alerts:
 
     def rest(self) -> None:
         """Take down that nobody looks for a while: what was about to fire begins anew then."""
+        for one in tuple(self._asked.values()):
+            one.rest()
         for key, track in self._tracks.copy().items():
             track.clear_since = None
             if track.firing_since is None and not track.told:
@@ -286,16 +298,27 @@ class Alerts:
     def step(self) -> None:
         """Evaluate every rule once, and tell what began and what is over.
 
-        Waits a second at most for those who are told.
+        Waits a second at most for rules' functions, and for those who are told.
         """
-        for _ in self.steps():
+        self._history.step()
+        until, asked = monotonic() + _PATIENCE, tuple(self._asked.values())
+        for one in asked:
+            one.ask(self._history, self._clock())
+        for one in asked:
+            one.wait(until)
+        for _ in self._steps():
             pass
         until = monotonic() + _PATIENCE
         for listener in self._listeners:
             listener.wait(until)
 
     def steps(self) -> Iterator[None]:
-        """Do the same a rule at a time, so that others get their turn."""
+        """Do the same a rule at a time, so that others get their turn; waits for nobody."""
+        yield from self._steps()
+        for one in tuple(self._asked.values()):
+            one.ask(self._history, self._clock())
+
+    def _steps(self) -> Iterator[None]:
         self._history.step()  # or what was mended a moment ago would be told of as broken
         now = self._clock()
         for rule in tuple(self._rules.values()):
@@ -307,9 +330,14 @@ class Alerts:
 
     def _evaluate(self, rule: Rule, now: float) -> None:
         try:
-            found = found_by(rule, self._history, now, lambda tags: self._fires(rule.name, tags))
+            asked = self._asked.get(rule.name)
+            its = rule if asked is None else asked.rule
+            found = found_by(its, self._history, now, lambda tags: self._fires(rule.name, tags))
+        except UnansweredError:
+            return  # so what was, is
         except (Exception, SystemExit) as error:  # a function of a user's may raise anything
-            self._fail(rule, f"{type(error).__name__}: {error}", now)
+            late = isinstance(error, TimeoutError) and rule.name in self._asked
+            self._fail(rule, str(error) if late else f"{type(error).__name__}: {error}", now)
             return
         self._troubles.pop(rule.name, None)
         for tags, one in found.items():
@@ -467,5 +495,5 @@ def _of_others(silences: tuple[Silence, ...], rule: str) -> tuple[Silence, ...]:
     return tuple([one for one in silences if one.rule != rule])
 
 
-def _but(rules: dict[str, Rule], name: str) -> dict[str, Rule]:
+def _but(rules: dict[str, T], name: str) -> dict[str, T]:
     return {known: rule for known, rule in rules.items() if known != name}

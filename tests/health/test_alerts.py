@@ -536,3 +536,44 @@ def test_a_function_may_give_a_number_or_numbers_by_tags(house: House) -> None:
         ("one", "the kernel"),
         ("some", "asr"),
     }
+
+
+def test_a_function_that_hangs_is_named_and_holds_up_nobody() -> None:
+    house = House()
+    jobs: list[Any] = []
+    alerts = Alerts(
+        *(house.history,),
+        clock=house.clock,
+        wall=house.clock,
+        channels=[house.hear],
+        work=lambda job, **_: jobs.append(job),
+    )
+    figures = [5.0]
+
+    def ask(history: History, now: float) -> float:
+        if not figures:
+            house.clock.advance(12.0)  # it hangs, and meanwhile
+            look()
+        return figures[0] if figures else 0.0
+
+    def look() -> None:
+        house.clock.advance(1.0)
+        for _ in alerts.steps():
+            pass
+
+    alerts.add(Rule("mine", ask, above=1.0))
+    alerts.add(LEVEL)
+    mine = alerts.rules[0]
+    look()
+    assert len(jobs) == 1 and alerts.state_of(mine) == "quiet", "nobody waits for it"
+    jobs.pop()()
+    look()
+    assert alerts.state_of(mine) == "fires"
+    figures.clear()
+    house.metrics.gauge("level").set(12.0)
+    jobs.pop()()
+    assert not jobs, "it is not asked twice"
+    assert alerts.state_of(mine) == "broken: it has not answered for 13 s"
+    assert "the kernel: high (warning): 12, above 10 → turn it down" in house.told
+    look()
+    assert alerts.state_of(mine) == "quiet"
