@@ -39,6 +39,7 @@ _KEEP_SECONDS = 60.0
 _AT_ONCE = 0.002  # seconds of a look
 _PAUSE = 0.005
 _RESTS_AFTER = 60.0  # seconds without anything loaded
+_DAY = 86_400.0  # for which a rule is waited for at most
 
 
 class Oversight:
@@ -111,8 +112,22 @@ class Oversight:
             self._nothing_since = None
         elif self._nothing_since is None:
             self._nothing_since = now
-        elif min(now - self._nothing_since, self.history.idle()) > _RESTS_AFTER and not self.alerts.active:
+        elif (
+            min(now - self._nothing_since, self.history.idle()) > self._rests_after()
+            and not self.alerts.active
+        ):
             self._rest()
+
+    def _rests_after(self) -> float:
+        """Return for how many seconds nothing has to be there: what is to be noticed as absent is, before."""
+        absent = [
+            rule.absent + rule.for_seconds
+            for rule in self.alerts.rules
+            if rule.absent is not None
+            and isinstance(rule.metric, str)
+            and self.history.silent(rule.metric, **rule.tags) is not None
+        ]
+        return max([_RESTS_AFTER, *[min(one, _DAY) + self.monitor.look_seconds for one in absent]])
 
     def watch_loop(self, loop: AbstractEventLoop | None) -> None:
         """Measure how late this event loop is, whenever there is anything to watch over."""

@@ -208,3 +208,19 @@ def test_a_look_is_done_in_pieces_that_leave_the_pulse_free(
         clock.advance(oversight._PAUSE)
         driven.ports.pulse.step()
     assert pieces >= len(nets) and all(net.health == "healthy" for net in nets)
+
+
+def test_what_is_absent_once_nothing_is_loaded_is_told(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight
+) -> None:
+    watch.alerts.add(Rule("silent", "service.call.seconds", absent=100.0, by=("service",)))
+    watch.alerts.add(Rule("never", "heartbeat", absent=5000.0))
+    net = driven.register("net", Net).load()
+    net.ask()
+    seconds(driven, clock, 6)
+    net.unload()
+    seconds(driven, clock, 120)
+    assert [one.rule for one in watch.alerts.active] == ["silent"]
+    watch.alerts.remove("silent")
+    seconds(driven, clock, 20)
+    assert not watch._entries, "of what never was, nobody waits for the absence"
