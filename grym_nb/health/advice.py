@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from grym_nb.render import seconds, size
+from grym_nb.services.turns import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +54,7 @@ class Seen:
     before: Mapping[str, float] | None = None  # by service: the share of its calls that this one's follow
     idled: int = 0  # how often it went since nobody used it
     evicted: int = 0  # how often it went for others
+    turns: bool = False  # with others on its device: then what it waits for may be that, and not a slot
 
 
 def suggested(seen: Seen) -> tuple[Suggestion, ...]:
@@ -62,7 +65,7 @@ def suggested(seen: Seen) -> tuple[Suggestion, ...]:
 def _waits(seen: Seen) -> Iterator[tuple[str, str]]:
     waited, took = seen.waited.p50, seen.answered.p50
     often = seen.waited.count >= max(_ENOUGH, seen.calls // 2)
-    if often and waited is not None and took is not None and waited > took:
+    if often and not seen.turns and waited is not None and took is not None and waited > took:
         # Of those that waited, half waited so long: of all calls it is less than half.
         yield (
             f"more at a time: concurrency={seen.concurrency + 1}, if its model may be called so",
@@ -120,6 +123,7 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
     now = registry.ports.clock()
     free = {memory.device: memory.free for memory in registry.ports.resources.memory().devices}
     follows = _follows(registry)
+    places = Counter([device_of(handle._record) for handle in registry.handles()])
     found: list[Suggestion] = []
     for handle in registry.handles():
         record, figures = handle._record, handle.metrics()
@@ -143,6 +147,7 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
                 ttl=record.spec.ttl,
                 before=follows.get(record.name),
                 idled=min(again, sum([reason == "idle" for reason in gone])),
+                turns=bool(place := device_of(record)) and places[place] > 1,
                 evicted=min(again, sum(["room for " in one or " ran out of memory " in one for one in gone])),
             )
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from grym_nb.health import advice
 from grym_nb.health.advice import Seen, suggested, suggestions
 from grym_nb.metrics import HistogramSnapshot
 from grym_nb.services import ModelService, ServiceRegistry, task
@@ -123,3 +124,23 @@ def test_who_unloads_by_hand_is_not_told_what_that_costs(driven: ServiceRegistry
     idle.load()
     [one] = suggestions(driven)
     assert one.text == "idle: keep it: a longer ttl=: it went idle 4 times, and takes 3 s to load again"
+
+
+def test_who_waits_for_a_device_that_others_have_needs_no_more_slots() -> None:
+    waits = replace(CALM, waited=figures(150, 1.5))
+    assert suggested(waits)
+    assert suggested(replace(waits, turns=True)) == ()
+
+
+def test_services_on_one_device_take_turns(driven: ServiceRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Net(ModelService):
+        @task
+        def ask(self) -> None: ...
+
+    seen: list[Seen] = []
+    monkeypatch.setattr(advice, "suggested", lambda one: seen.append(one) or ())
+    driven.ports.resources.declare("npu:0")
+    for name, device in (("one", "npu:0"), ("two", "npu:0"), ("three", None)):
+        driven.register(name, Net, device=device).ask()
+    advice.suggestions(driven)
+    assert {one.name: one.turns for one in seen} == {"one": True, "two": True, "three": False}
