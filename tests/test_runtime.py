@@ -248,7 +248,7 @@ class TestContext:
     def test_a_task_says_how_its_result_is_kept(self) -> None:
         with Runtime() as runtime:
             runtime.registry.register("finder", Finder)
-            said = {"key": "song-1", "ttl": 60, "tags": ["draft"]}
+            said = {"key": "song-1", "ttl": 60, "tags": (tag for tag in ("draft",))}
             runtime.submit(Task("audio.tempo", "120", store_results=said)).result()
             runtime.submit(Task("audio.tempo", "99", store_results={"key": "song-2"})).result()
             item = runtime.context.latest("audio.tempo", "song-1")
@@ -264,6 +264,7 @@ class TestContext:
         [
             ("yes", "True, False, or a mapping of key, ttl, tags"),
             ({"kee": "song-1"}, r"store_results\.kee.*Did you mean 'key'"),
+            ({1: 2}, "one of key, ttl, tags"),
             ({"ttl": 0}, "seconds above 0"),
             ({"tags": "draft"}, "tags"),
             ({"key": 7}, "text, or None"),
@@ -573,7 +574,9 @@ class TestTheContextOfTheKernel:
         with Runtime() as runtime:
             assert runtime.open_context(tmp_path / "context.db") is runtime.context
 
-    def test_to_open_the_same_file_again_changes_nothing(self, tmp_path: Path) -> None:
+    def test_to_open_the_same_file_again_changes_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """As a cell that is run again does it; one that was removed is made anew."""
         path = tmp_path / "context.db"
         with Runtime() as runtime:
@@ -581,6 +584,10 @@ class TestTheContextOfTheKernel:
             item = store.put(1, type="a", durable=True)
             assert runtime.open_context(str(path)) is store and not store.closed
             assert runtime.open_context(tmp_path / "." / "context.db") is store
+            monkeypatch.setenv("HOME", str(tmp_path))
+            assert runtime.open_context("~/context.db") is store
+            with pytest.raises(ConfigError):
+                runtime.open_context(5)  # type: ignore[arg-type]
             for file in tmp_path.glob("context.db*"):
                 file.unlink()
             assert runtime.open_context(path) is not store and store.closed

@@ -386,9 +386,10 @@ class SqliteFile:
     def is_at(self, path: str | os.PathLike[str]) -> bool:
         """Tell whether it keeps its items in that very file."""
         try:
-            return os.stat(path).st_ino == self._inode and os.path.samefile(path, self.path)
-        except OSError:
+            there, here = os.stat(Path(path).expanduser()), os.stat(self.path)
+        except (OSError, TypeError, ValueError, RuntimeError):  # no file, or no path
             return False
+        return here.st_ino == self._inode and os.path.samestat(there, here)
 
     def _is_lost(self) -> bool:
         """Tell whether the file was removed, or another is in its place."""

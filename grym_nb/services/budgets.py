@@ -59,9 +59,13 @@ def budget_in_words(budget: Mapping[str, int]) -> str:
     return f"budget {', '.join(told)}" if told else ""
 
 
-def refuse_before(record: ServiceRecord, asked: Mapping[str, int], source: str) -> None:
-    """Raise where a service is expected to take more than its budget, before anything is loaded."""
-    if (over := _beyond(record, asked)) is not None:
+def refuse_before(record: ServiceRecord, asked: Mapping[str, int], source: str, *, known: bool) -> None:
+    """Raise where a service is expected to take more than its budget, before anything is loaded.
+
+    Where its device is not `known`, only its budget in all can tell.
+    """
+    over = _beyond(record, asked)
+    if over is not None and (known or over.device == TOTAL):
         raise _refusal(record, over, f"{record.name} is not loaded: it takes {over.told}", source)
 
 

@@ -77,7 +77,7 @@ class Task:
         if not isinstance(type, str):
             problem = Problem("type", brief(type), "a task type such as 'audio.loudness'")
             raise ValidationError("this is no task", problems=[problem])
-        _refuse_unfit_stores(self.type, self.store_results)
+        object.__setattr__(self, "store_results", _said_of_result(self.type, self.store_results))
         Options.of(self.timeout, self.priority, self.retries)  # said here, and not in the queue
 
     def __repr__(self) -> str:
@@ -91,10 +91,10 @@ class Task:
 _SAID = ("key", "ttl", "tags")
 
 
-def _refuse_unfit_stores(type: str, stores: object) -> None:
-    """Raise unless a result can be kept as it is asked: now, and not when it is there."""
+def _said_of_result(type: str, stores: object) -> bool | dict[str, Any]:
+    """Return what is said of a result; raise where it could not be kept so: now, and not when it is there."""
     if isinstance(stores, bool):
-        return
+        return stores
     names = ", ".join(_SAID)
     if not isinstance(stores, Mapping):
         problem = Problem("store_results", brief(stores), f"True, False, or a mapping of {names}")
@@ -102,13 +102,18 @@ def _refuse_unfit_stores(type: str, stores: object) -> None:
     strange = [name for name in stores if name not in _SAID]
     if strange:
         problems = [
-            Problem(f"store_results.{name}", brief(stores[name]), f"one of {names}.{closest(name, _SAID)}")
+            Problem(
+                f"store_results.{name}", brief(stores[name]), f"one of {names}.{closest(str(name), _SAID)}"
+            )
             for name in strange
         ]
         raise ValidationError("this is no task", problems=problems)
     from grym_nb.context.query import said
 
-    said(type, (stores.get("key"),), "normal", stores.get("ttl"), stores.get("tags", ()), None)
+    _, _, tags, _ = said(
+        type, (stores.get("key"),), "normal", stores.get("ttl"), stores.get("tags", ()), None
+    )
+    return {**stores, "tags": tags}
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def _hold(record: ServiceRecord, need: ServiceRecord, holder: Frame) -> bool:
             return False
         raise LoadFailed(
             f"{record.name} could not be loaded: its need {need.name} failed",
-            cause=error.cause or error.message,
+            cause=error.message if isinstance(error, ResourceExhausted) else error.cause or error.message,
             hint=f"mend {need.name} first; %grym why shows where it failed",
             service=record.name,
             path=(record.name, *error.details.get("path", (need.name,))),

@@ -66,7 +66,7 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
     ledger = record.ports.resources.ledger
     _refuse_under_pressure(record)
     asked, source = expected(record)
-    refuse_before(record, asked, source)
+    refuse_before(record, asked, source, known=_is_device_known(record))
     resident = Resident(record)
 
     def wait(mine: Reservation, short: Shortage) -> None:
@@ -114,6 +114,12 @@ def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
     return ({device: told.size}, told.source) if told is not None else ({}, "not known yet")
 
 
+def _is_device_known(record: ServiceRecord) -> bool:
+    """Tell whether it is said, or was seen, where a model goes; else it may say so once it is there."""
+    measured = record.footprint.sizes is not None and record.footprint.versions == _versions(record)
+    return measured or bool(record.policy.device or record.spec.full_config.get("device"))
+
+
 def _versions(record: ServiceRecord) -> tuple[object, ...]:
     """Return by what a measured size is judged: other code, config or another device may take another."""
     return record.code_version, record.config_version, record.policy.device
@@ -129,8 +135,10 @@ def measure(record: ServiceRecord, instance: Instance, reservation: Reservation)
     if instance.reservation is reservation:
         return  # it was parked, and is measured already
     held = _held_by(instance)
-    record.footprint.sizes, record.footprint.versions = total(held), _versions(record)
+    if all(storage > 0 for _, storage in held):  # else it is only by how much the process grew meanwhile
+        record.footprint.sizes, record.footprint.versions = total(held), _versions(record)
     refuse_measured(record, total(held), reservation.source)  # before others go for it
+    record.footprint.sizes, record.footprint.versions = total(held), _versions(record)
     instance.reservation = reservation
     reservation.measured(held)
     instance.learns = reservation.size >= _LEARNED_FROM

@@ -181,7 +181,9 @@ def _checkpoint(model: Any) -> str | None:
 def _parameters(frame: Frame) -> dict[str, Any]:
     """Return the arguments after the first by name; what is not a plain value in a few words, no secrets."""
     names = frame.spec.checker.names if frame.spec is not None else ()
-    given = {**dict(zip(names[1:], frame.args[1:], strict=False)), **frame.kwargs}
+    parts = frame.parts  # while it computes one of them, its arguments are that one's
+    args, kwargs = (frame.args, frame.kwargs) if parts is None or parts.given is None else parts.given
+    given = {**dict(zip(names[1:], args[1:], strict=False)), **kwargs}
     plain = (str, int, float, bool, type(None))
     told = redacted(given)
     kept = {name for name, value in given.items() if type(value) in plain and told[name] != "'***'"}

@@ -43,18 +43,19 @@ class Fit(NamedTuple):
 class Parts:
     """A batch that is computed in parts: how far it is, and with how many items at a time."""
 
-    __slots__ = ("answers", "as_tuple", "at", "batch", "items")
+    __slots__ = ("answers", "as_tuple", "at", "batch", "given", "items")
 
     def __init__(self, batch: _Batch, items: int) -> None:
-        self.batch = batch
+        self.batch = batch[:]  # as it is now: the list is the caller's
         self.items = items  # at a time
         self.at = 0  # of the first that has no answer yet
         self.answers: list[Any] = []
         self.as_tuple = False
+        self.given: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # the arguments of the whole call
 
     def go_on(self, frame: Frame) -> _Batch:
         """Compute the parts that are left; return all answers as the task does, as a list or a tuple."""
-        given = frame.args, frame.kwargs
+        given = self.given = frame.args, frame.kwargs
         try:
             while self.at < len(self.batch):
                 frame.check()
@@ -125,6 +126,7 @@ def once_more(frame: Frame, short: str) -> tuple[Any, BaseException | None]:
 def _tried(frame: Frame) -> tuple[Any, BaseException | None, str | None]:
     """Compute once; return the answer, or the error, or how it was said that there was no memory for it."""
     try:
+        frame.check()
         return compute(frame), None, None
     except BaseException as raised:
         if ran_out(raised):

@@ -165,7 +165,7 @@ class ServiceRegistry:
         elif what:
             record.respec(spec, what)
             if "budget" in what and (instance := record.instance) is not None and instance.reservation:
-                say_if_beyond(record, instance.reservation.sizes, "it was lowered")
+                say_if_beyond(record, instance.reservation.sizes, "its budget was changed")
             self._arm(record)
         return handle
 

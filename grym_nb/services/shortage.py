@@ -31,7 +31,7 @@ def ran_out(error: BaseException | None) -> bool:
 
 def may_try_again(frame: Frame) -> bool:
     """Tell whether a task may be called a second time: not one that says it has side effects."""
-    return frame.spec is not None and frame.spec.replay and not frame.cancelled
+    return frame.spec is not None and frame.spec.replay
 
 
 def relieve(record: ServiceRecord) -> tuple[str, ...]:

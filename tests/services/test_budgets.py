@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from grym_nb.devices import process_memory
-from grym_nb.errors import ConfigError, ResourceExhausted
+from grym_nb.errors import ConfigError, LoadFailed, ResourceExhausted
 from grym_nb.hardening.returning import can_trim
-from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, memory, task
 
 torch = pytest.importorskip("torch")
 MB = 1_000_000
@@ -123,7 +123,9 @@ def test_another_budget_is_a_change_without_a_reload(
     net = registry.register("net", Net, budget="50MB").load()
     assert registry.register("net", Net, budget="60MB") is net and not caplog.messages
     registry.register("net", Net, budget="30MB")
-    told = "net takes 40.0 MB, and its budget is 30.0 MB: it was lowered; it stays until it is unloaded"
+    told = (
+        "net takes 40.0 MB, and its budget is 30.0 MB: its budget was changed; it stays until it is unloaded"
+    )
     assert caplog.messages == [told] and net.size() == 40 * MB
     assert registry.ports.resources.decisions[-1].what == "over"
     net.unload()
@@ -144,3 +146,48 @@ def test_weights_that_grow_beyond_it_are_said_once_and_stay(
     assert net.size() == 40 * MB and net.state == "ready"
     registry.ports.resources.memory()
     assert [message.startswith(told) for message in caplog.messages] == [True]
+
+
+def test_what_a_process_grew_by_is_no_knowledge_of_the_next_load(
+    registry: ServiceRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library is imported once, and what other threads take is theirs."""
+
+    class Opaque(ModelService):
+        def load(self) -> None:
+            self.model = object()
+
+        @task
+        def ask(self) -> int:
+            return 1
+
+    opaque = registry.register("opaque", Opaque, budget="100MB")
+    held = memory._held_by
+    sizes = iter([{("cpu", -1): 500 * MB}])
+    monkeypatch.setattr(memory, "_held_by", lambda instance: next(sizes, None) or held(instance))
+    with pytest.raises(ResourceExhausted, match="let go of again"):
+        opaque.ask()
+    assert opaque.ask() == 1
+
+
+def test_a_budget_by_device_waits_for_what_the_model_says_of_its_device(registry: ServiceRegistry) -> None:
+    class There(ModelService):
+        device = "npu:0"
+
+        @task
+        def ask(self) -> int:
+            return 1
+
+    registry.ports.resources.declare("npu:0")
+    there = registry.register("there", There, memory="3GB", budget={"cpu": "1GB", "npu:0": "8GB"})
+    assert there.ask() == 1
+    with pytest.raises(ResourceExhausted, match="not loaded"):
+        registry.register("all", There, memory="3GB", budget="1GB").ask()
+
+
+def test_who_needs_what_is_beyond_its_budget_is_told_the_figures(registry: ServiceRegistry) -> None:
+    registry.register("big", Net, memory="40MB", budget="30MB")
+    other = registry.register("other", Net, needs=("big",))
+    with pytest.raises(LoadFailed) as told:
+        other.size()
+    assert "budget is 30.0 MB" in (told.value.cause or "")

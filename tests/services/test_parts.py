@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from grym_nb.errors import CallCancelled, CallTimeout, ConfigError, ResourceExhausted, TaskFailed
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from grym_nb.services.frame import current_frame
 from grym_nb.services.parts import FITS_FOR
 from grym_nb.testing import FakeClock
 
@@ -401,3 +402,30 @@ def test_a_process_that_may_not_have_more() -> None:
     assert told["right"] and told["calls"] == 3
     assert told["first"][:3] == [16, 16, 8] and sum(told["again"]) == 16
     assert max(told["again"]) == told["first"][-1] <= 4, "each part is within what it may have"
+
+
+def test_a_list_that_its_owner_changes_meanwhile_is_answered_as_it_was(registry: ServiceRegistry) -> None:
+    embed = registry.register("embed", Embed, config={"most": 2})
+    items = list(range(8))
+    with embed.use() as model:
+        model.before = lambda part: items.clear() if len(part) == 2 else None
+    assert embed.embed(items) == [item * 10 for item in range(8)]
+
+
+def test_what_is_cancelled_while_it_runs_out_of_memory_is_cancelled(registry: ServiceRegistry) -> None:
+    embed = registry.register("embed", Embed, config={"most": 2})
+    with embed.use() as model:
+        model.before = lambda part: current_frame().call.cancel()
+    assert isinstance(embed.embed.submit(list(range(8))).exception(10), CallCancelled)
+    assert given_to(embed) == [8]
+
+
+def test_where_a_late_call_came_from_names_all_of_its_batch(registry: ServiceRegistry) -> None:
+    """Its deadline passes while it computes a part."""
+    embed = registry.register("embed", Embed, config={"most": 2})
+    with embed.use() as model:
+        model.before = lambda part: current_frame().call.expire() if len(part) == 2 else None
+    call = embed.embed.with_(timeout=60).submit(scale=3, items=list(range(4)))
+    assert isinstance(call.exception(10), CallTimeout)
+    assert call.outcome is not None and call.outcome.provenance is not None
+    assert call.outcome.provenance.parameters["items"] == "[0, 1, 2, 3]"
