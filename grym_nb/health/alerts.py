@@ -18,7 +18,8 @@ from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, ValidationError, closest
 from grym_nb.events import AlertChanged, EventBus
 from grym_nb.health.asked import Asked, UnansweredError
-from grym_nb.health.listeners import Listener, Work, others
+from grym_nb.health.errand import Work
+from grym_nb.health.listeners import Listener, others
 from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for
 from grym_nb.render import Table, brief, seconds
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.clock import Clock, monotonic
-from grym_nb.errors import StateError
-from grym_nb.health.listeners import Work
+from grym_nb.clock import Clock
+from grym_nb.health.errand import Errand, Work
 from grym_nb.render import seconds
 
 if TYPE_CHECKING:
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "UnansweredError"]
 
 _LONG = 10.0  # seconds for which the last answer will do
-_DEADLINE = 30.0  # seconds until a thread that hangs is made up for by another
 
 
 class UnansweredError(Exception):
@@ -34,30 +31,18 @@ class Asked:
         self._function: Callable[..., Any] = rule.metric  # type: ignore[assignment]  # it is a function
         self._work = work
         self._clock = clock
-        self._lock = threading.Lock()
-        self._busy = False
+        self._errand = Errand(f"the rule {rule.name}", clock=clock)
         self._began: float | None = None
-        self._idle = threading.Event()
-        self._idle.set()
         self._answer: Callable[[], Any] | None = None
         self.rule: Rule = replace(rule, metric=self._figures)
 
     def ask(self, history: History, now: float) -> None:
         """Ask it, unless it was asked and has not answered; never waits."""
-        try:
-            if self._begins():
-                job = partial(self._run, history, now)
-                deadline = self._clock() + _DEADLINE
-                self._work(job, name=f"the rule {self.rule.name}", deadline=deadline)
-        except StateError:  # all is being closed
-            self._ends()
-        except BaseException:  # Ctrl-C: it is asked again at the next step
-            self._ends()
-            raise
+        self._errand.begin(self._work, partial(self._run, history, now))
 
     def wait(self, until: float) -> None:
         """Return when it has answered, or at a time of the system's clock."""
-        self._idle.wait(max(0.0, until - monotonic()))
+        self._errand.wait(until)
 
     def rest(self) -> None:
         """Forget the last answer: it will be old by the next step."""
@@ -71,18 +56,6 @@ class Asked:
             raise UnansweredError
         return answer()
 
-    def _begins(self) -> bool:
-        with self._lock:
-            begins, self._busy = not self._busy, True
-            if begins:
-                self._idle.clear()
-            return begins
-
-    def _ends(self) -> None:
-        with self._lock:
-            self._busy, self._began = False, None
-            self._idle.set()
-
     def _run(self, history: History, now: float) -> None:
         self._began = self._clock()
         try:
@@ -91,7 +64,8 @@ class Asked:
         except BaseException as error:  # also SystemExit: a thread of ours ends for nobody
             self._answer = partial(_raise, error)
         finally:
-            self._ends()
+            self._began = None
+            self._errand.end()
 
 
 def _raise(error: BaseException) -> Any:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-from grym_nb.clock import Clock, monotonic
-from grym_nb.errors import StateError
+from grym_nb.clock import Clock
+from grym_nb.health.errand import Errand, Work
 
-__all__ = ["Listener", "Work", "others"]
+__all__ = ["Listener", "others"]
 
 _log = logging.getLogger(__name__)
 _MOST = 100  # that wait for one who hangs; of more, the oldest are lost
-_DEADLINE = 30.0  # seconds until a thread that hangs is made up for by another
-
-#: f(job, name=..., deadline=...): runs a job in a thread that may take its time
-Work = Callable[..., object]
 
 
 class Listener:
@@ -32,12 +27,8 @@ class Listener:
     def __init__(self, channel: Callable[[Any], object], work: Work | None, *, clock: Clock) -> None:
         self._channel = channel
         self._work = work
-        self._clock = clock
-        self._lock = threading.Lock()
+        self._errand = Errand("alerts", clock=clock)
         self._waiting: deque[Any] = deque(maxlen=_MOST)
-        self._busy = False
-        self._idle = threading.Event()
-        self._idle.set()
         self._full = False
         self.gone = False
 
@@ -55,55 +46,32 @@ class Listener:
         if self._work is None:
             self._run()
         else:
-            self._begin(self._work)
+            self._errand.begin(self._work, self._run)
 
     def wait(self, until: float) -> None:
         """Return when it has been told everything, or at a time of the system's clock."""
-        self._idle.wait(max(0.0, until - monotonic()))
-
-    def _begin(self, work: Work) -> None:
-        """Have it told, unless it is being told already."""
-        try:
-            if self._begins():
-                work(self._run, name="alerts", deadline=self._clock() + _DEADLINE)
-        except StateError:  # all is being closed
-            self._ends()
-        except BaseException:  # Ctrl-C: the next alert tries again
-            self._ends()
-            raise
-
-    def _begins(self) -> bool:
-        with self._lock:
-            begins, self._busy = not self._busy, True
-            if begins:
-                self._idle.clear()
-            return begins
-
-    def _ends(self) -> None:
-        with self._lock:
-            self._busy = False
-            self._idle.set()
+        self._errand.wait(until)
 
     def _run(self) -> None:
         while not self.gone and (notice := self._next()) is not None:
             try:
                 self._channel(notice)
             except KeyboardInterrupt:
-                self._ends()
+                self._errand.end()
                 raise
             except BaseException:  # also SystemExit: a thread of ours ends for nobody
                 _log.exception("the channel %r raised on an alert, and is told no more", self._channel)
                 self.gone = True
         if self.gone:
-            self._ends()
+            self._errand.end()
 
     def _next(self) -> Any:
-        with self._lock:
+        with self._errand.lock:
             if self._waiting:
                 return self._waiting.popleft()
             # Under the lock, so that what comes now finds nobody at work, and begins.
-            self._busy = self._full = False
-            self._idle.set()
+            self._full = False
+            self._errand.rest()
             return None
 
 

@@ -407,4 +407,4 @@ def test_a_channel_that_exits_is_told_no_more_and_holds_up_no_step(house: House)
         jobs.pop()()
     assert told == ["one"]
     assert listener.gone and not jobs
-    assert listener._idle.is_set(), "nobody waits for it"
+    assert listener._errand.idle, "nobody waits for it"
