@@ -129,7 +129,7 @@ class GrymError(_ThreeLines, Exception):
 
     code: ClassVar[str] = "grym"
     #: whether the same call may succeed when it is simply made again
-    can_change: ClassVar[bool] = False
+    can_change: bool = False  # of most kinds one answer; of a limit it depends on which
     #: what to do next, when the one who raises has nothing better to say
     advice: ClassVar[str] = ""
 

@@ -327,22 +327,32 @@ class Ledger:
             if limit is not None and taken > limit:
                 size = self._size(mine, device)
                 self._evicted(mine, Shortage(device, size, taken - limit, limit, taken, None))
-                if (taken := self.taken(device)) > limit:
-                    self._over = True
-                    short = Shortage(device, size, taken - limit, limit, taken, None)
-                    self._note(mine, "over", short, why=f"expected: {mine.source}")
-                    told = "%s takes %s: %s of the budget of %s are taken"
-                    _log.warning(told, mine.owner, *map(in_words, (size, taken, limit)))
+                self._say_if_over(mine, device, f"expected: {mine.source}")
+
+    def _say_if_over(self, mine: Reservation, device: str, why: str) -> None:
+        """Say by whom a budget is not kept; idle ones go once somebody ends, see `wake`."""
+        limit, taken = self.budgets.get(device), self.taken(device)
+        if limit is None or taken <= limit:
+            return
+        self._over = True
+        size = self._size(mine, device)
+        self._note(mine, "over", Shortage(device, size, taken - limit, limit, taken, None), why=why)
+        told = "%s takes %s: %s of the budget of %s are taken"
+        _log.warning(told, mine.owner, *map(in_words, (size, taken, limit)))
 
     def look_again(self, *, handed_out: bool = False) -> None:
         """Take in what those hold by now that nobody uses: weights may have been replaced since."""
         for one in self.held:
             there = None if one.storages is None else one.tenant
             now = None if there is None else there.holds(handed_out=handed_out)
-            if now is not None and now != one.storages:
+            if now is not None and now != (before := one.storages):
                 with self.lock:
                     one.storages = now
                     self._changed()
+                if sum(now.values()) > sum((before or {}).values()):
+                    for device in (*total(now), TOTAL):
+                        self._say_if_over(one, device, "its weights were replaced")
+                    self.wake()
 
     def release(self, mine: Reservation) -> None:
         """Take a reservation out, or out of the line."""
@@ -389,7 +399,7 @@ class Ledger:
             ways.insert(0, "unload one (%grym mem shows who holds what)")
         if not short.taken and short.limit is not None and short.asked <= short.limit:
             ways.insert(0, "let go of variables that hold much: services have nothing there")
-        return ResourceExhausted(
+        error = ResourceExhausted(
             f"{mine.owner} needs {in_words(short.asked)}{of}: {why}",
             cause=f"taken: {self.holders(short.device)}{free}",
             hint=", or ".join(ways) or "a smaller one may fit: in another dtype, or on another device",
@@ -397,6 +407,8 @@ class Ledger:
             limit=short.limit,
             use=short.taken,
         )
+        error.can_change = short.limit is None or short.asked <= short.limit
+        return error
 
     def _note(
         self,

@@ -33,7 +33,7 @@ from grym_nb.render import seconds as in_words
 from grym_nb.render import size as in_words_of
 from grym_nb.sizes import Sizes, parse_size, sizes_of
 
-__all__ = ["Resource", "ResourcePool", "canonical"]
+__all__ = ["Resource", "ResourcePool", "budgets_of", "canonical"]
 
 _log = logging.getLogger(__name__)
 _AGEING_SECONDS = 10.0
@@ -43,6 +43,21 @@ def canonical(device: object) -> str:
     """Return the name of a device as it stands in tables: of several cards, "cuda" is the first."""
     name = str(device).strip()
     return f"{name}:0" if name == "cuda" else name
+
+
+def budgets_of(memory: Sizes) -> dict[str, int]:
+    """Return budgets by device as it stands in tables; raises where one device is given two."""
+    budgets: dict[str, int] = {}
+    problems = []
+    for device, size in sizes_of(memory).items():
+        if (name := canonical(device)) in budgets:
+            problems.append(
+                Problem(device, in_words_of(size), f"one budget for {name}, which has one already")
+            )
+        budgets[name] = size
+    if problems:
+        raise ConfigError("memory cannot be divided so", problems=problems)
+    return budgets
 
 
 def _policy(eviction: str | Policy) -> Policy:
@@ -123,7 +138,7 @@ class ResourcePool:
         self._places: dict[str, Place] = {}
         #: who has taken what of their memory
         self.ledger = Ledger(look=self._memories, give_back=give_back, clock=self._clock, policy=policy)
-        self.ledger.budgets = {canonical(device): size for device, size in sizes_of(memory).items()}
+        self.ledger.budgets = budgets_of(memory)
         self._remains: tuple[Remains, ...] = ()
         #: how near the process is to what it may have, and whether that was said
         self.pressure: Callable[[], Pressure] = pressure
@@ -287,7 +302,7 @@ class ResourcePool:
 
         Those that nobody uses go at once where it is less than they have.
         """
-        budgets = {canonical(device): size for device, size in sizes_of(memory).items()}
+        budgets = budgets_of(memory)
         for device in budgets.keys() - {TOTAL}:
             self.place(device)
         self.ledger.budgets = budgets

@@ -100,7 +100,7 @@ def _beyond(record: ServiceRecord, sizes: Mapping[str, int]) -> _Excess | None:
 
 def _refusal(record: ServiceRecord, over: _Excess, told: str, source: str) -> ResourceExhausted:
     record.ports.resources.ledger.note(record.name, "refused", {over.device: over.size}, told)
-    return ResourceExhausted(
+    error = ResourceExhausted(
         told,
         cause=f"known from: {source}" if source else "",
         hint='raise it: register(..., budget="..."); or a smaller model fits: in another dtype, for one',
@@ -108,3 +108,5 @@ def _refusal(record: ServiceRecord, over: _Excess, told: str, source: str) -> Re
         limit=over.limit,
         use=over.size,
     )
+    error.can_change = False  # until somebody raises it or registers a smaller model
+    return error

@@ -46,8 +46,7 @@ from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream, Use
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
-from grym_nb.services.parts import compute, once_more
-from grym_nb.services.shortage import ran_out
+from grym_nb.services.parts import compute, once_more, short_of
 from grym_nb.services.status import Ping, ping
 from grym_nb.services.turns import give, resumed, take
 
@@ -256,7 +255,7 @@ def _engine(frame: Frame) -> Any:
         large = frame.instance.learns or (spec.batch and frame.record.footprint.fits)  # type: ignore[union-attr]
         value = compute(frame) if large else run(frame)
     except BaseException as raised:
-        short = str(raised) if ran_out(raised) else None
+        short = short_of(frame, raised)
         error = None if short is not None else typed(frame, raised)
     else:
         if breaker is not None:

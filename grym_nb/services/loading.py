@@ -168,13 +168,15 @@ def _hold(record: ServiceRecord, need: ServiceRecord, holder: Frame) -> bool:
         if record._family.optional(record, need):
             _log.warning("%s goes on without %s: %s", record.name, need.name, error.message)
             return False
-        raise LoadFailed(
+        failed = LoadFailed(
             f"{record.name} could not be loaded: its need {need.name} failed",
             cause=error.message if isinstance(error, ResourceExhausted) else error.cause or error.message,
             hint=f"mend {need.name} first; %grym why shows where it failed",
             service=record.name,
             path=(record.name, *error.details.get("path", (need.name,))),
-        ) from None
+        )
+        failed.can_change = error.can_change
+        raise failed from None
 
 
 def _made(record: ServiceRecord, frame: Frame, reservation: Reservation | None) -> Instance:

@@ -1,8 +1,9 @@
 """When a task runs out of memory: it is tried once more without the idle, then its batch in parts that fit.
 
 A task that declares its `batch` is given half of it at a time, and half of that, down to single items; the
-answers are put together in order. What did fit is remembered for a while, so that the next call of more
-items than that does not run out of memory first.
+answers are put together in order. So it is where a service that it calls ran out, after all that one tried.
+What did fit is remembered for a while, so that the next call of more items than that does not run out of
+memory first.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT
 from grym_nb.services.learning import learning
 from grym_nb.services.outcome import typed
-from grym_nb.services.shortage import exhausted, may_try_again, note_parts, ran_out, relieve
+from grym_nb.services.shortage import exhausted, may_try_again, note_parts, ran_out, ran_out_below, relieve
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["FITS_FOR", "Fit", "Parts", "compute", "fit_of", "once_more"]
+__all__ = ["FITS_FOR", "Fit", "Parts", "compute", "fit_of", "once_more", "short_of"]
 
 _log = logging.getLogger(__name__)
 #: seconds in which a batch is parted at once where as many items did not fit: then all are tried again
@@ -43,11 +44,12 @@ class Fit(NamedTuple):
 class Parts:
     """A batch that is computed in parts: how far it is, and with how many items at a time."""
 
-    __slots__ = ("answers", "as_tuple", "at", "batch", "given", "items")
+    __slots__ = ("answers", "as_tuple", "at", "batch", "given", "items", "too_many")
 
     def __init__(self, batch: _Batch, items: int) -> None:
         self.batch = batch[:]  # as it is now: the list is the caller's
         self.items = items  # at a time
+        self.too_many = 0  # that did not fit, the last time
         self.at = 0  # of the first that has no answer yet
         self.answers: list[Any] = []
         self.as_tuple = False
@@ -75,9 +77,9 @@ class Parts:
 
     def halve(self) -> bool:
         """Have half as many at a time as did not fit; False where that was a single one."""
-        tried = min(self.items, len(self.batch) - self.at)
-        self.items = (tried + 1) // 2
-        return tried > 1
+        self.too_many = min(self.items, len(self.batch) - self.at)
+        self.items = (self.too_many + 1) // 2
+        return self.too_many > 1
 
 
 def compute(frame: Frame) -> Any:
@@ -91,17 +93,27 @@ def compute(frame: Frame) -> Any:
     try:
         value = parts.go_on(frame)
     except BaseException as raised:
-        if not ran_out(raised):
+        if short_of(frame, raised) is None:
             frame.parts = None
         raise
     frame.parts, frame.at_a_time = None, parts.items
     return value
 
 
+def short_of(frame: Frame, error: BaseException) -> str | None:
+    """Return how an error says that there was no memory for a task; None where it says no such thing."""
+    if ran_out(error):
+        return str(error)
+    if not (isinstance(error, ResourceExhausted) and ran_out_below(error)):
+        return None
+    batch = _batch_of(frame)  # without one it would try what cannot change
+    return error.message if batch and len(batch) > 1 else None
+
+
 def once_more(frame: Frame, short: str) -> tuple[Any, BaseException | None]:
     """Run a task again that ran out of memory, once others have gone; return its answer, or its error."""
     gone = relieve(frame.record)
-    value, error, parted = None, None, False
+    value, error, too_many = None, None, 0
     token = CURRENT.set(frame)
     try:
         again = may_try_again(frame)
@@ -111,12 +123,12 @@ def once_more(frame: Frame, short: str) -> tuple[Any, BaseException | None]:
                 break
             short = said
             if again := _smaller(frame):
-                parted = True
+                too_many = frame.parts.too_many if frame.parts is not None else 0
                 give_back()  # what did not fit lies in the allocators' caches
         if not again:
-            error = _exhausted(frame, short, gone)
-        elif parted and error is None:
-            _remember(frame)
+            error = _given_up(frame, short, gone)
+        elif too_many and error is None:
+            _remember(frame, too_many)
         return value, error
     finally:
         CURRENT.reset(token)
@@ -129,8 +141,8 @@ def _tried(frame: Frame) -> tuple[Any, BaseException | None, str | None]:
         frame.check()
         return compute(frame), None, None
     except BaseException as raised:
-        if ran_out(raised):
-            return None, None, str(raised)
+        if (short := short_of(frame, raised)) is not None:
+            return None, None, short
         return None, typed(frame, raised), None
 
 
@@ -185,6 +197,15 @@ def _no_answers(frame: Frame, answers: Any, wanted: int) -> TaskFailed:
     return error
 
 
+def _given_up(frame: Frame, short: str, gone: tuple[str, ...]) -> BaseException:
+    """Return the error of a call that is not tried again: what it was told meanwhile comes first."""
+    try:
+        frame.check()
+    except BaseException as told:
+        return told
+    return _exhausted(frame, short, gone)
+
+
 def _exhausted(frame: Frame, short: str, gone: tuple[str, ...]) -> ResourceExhausted:
     """Return the typed error of a call that does not fit, whatever it is given at a time."""
     batch, at = _batch_of(frame), 0 if frame.parts is None else frame.parts.at
@@ -211,10 +232,10 @@ def _versions(record: ServiceRecord) -> tuple[object, ...]:
     return record.code_version, record.config_version, record.policy.device
 
 
-def _remember(frame: Frame) -> None:
+def _remember(frame: Frame, too_many: int) -> None:
     """Remember what did fit, and say it: in the log, and beside who went for whom."""
-    record, items, batch = frame.record, frame.at_a_time, _batch_of(frame)
+    record, items = frame.record, frame.at_a_time
     record.footprint.fits[frame.task] = Fit(items, record.ports.clock(), _versions(record))
-    told = f"{frame.title} ran out of memory with {len(batch or ())} at a time: computed in parts of {items}"
+    told = f"{frame.title} ran out of memory with {too_many} at a time: computed in parts of {items}"
     note_parts(record, told)
     _log.warning("%s", told)

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
-from grym_nb.hardening.resources import canonical
+from grym_nb.hardening.resources import budgets_of
 from grym_nb.priority import priority_of
 from grym_nb.render import brief
 from grym_nb.services.checks import Checker
@@ -20,7 +20,7 @@ from grym_nb.services.content import code_of
 from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
 from grym_nb.services.policy import CallPolicy, content_of, layers_of, parsed
 from grym_nb.settings import Settings
-from grym_nb.sizes import Sizes, large_size, sizes_of
+from grym_nb.sizes import Sizes, large_size
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
 
@@ -98,7 +98,7 @@ class ServiceSpec:
         )
         expect(engine in ENGINES, "engine", engine, f"one of {', '.join(ENGINES)}; others are not there yet")
         size = None if memory is None else read("memory", large_size, memory)
-        limits = read("budget", sizes_of, budget) or {}
+        limits = read("budget", budgets_of, budget) or {}
         rank = read("priority", priority_of, priority)
         guards, unfit = parsed(said or {})
         problems += unfit
@@ -107,7 +107,6 @@ class ServiceSpec:
         if problems:
             raise ConfigError(f"{name!r} cannot be registered", problems=problems, service=str(name))
         stated = tuple(needs)
-        limits = {canonical(device): limit for device, limit in limits.items()}
         options = (size, rank, ttl, engine, concurrency, version, guards, limits)
         spec = cls(name, factory, dict(config or {}), stated, *options)
         _ = spec.parts  # told now: what a config holds may be changed in place before the next registration

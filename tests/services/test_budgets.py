@@ -11,6 +11,7 @@ from grym_nb.devices import process_memory
 from grym_nb.errors import ConfigError, LoadFailed, ResourceExhausted
 from grym_nb.hardening.returning import can_trim
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, memory, task
+from tests.services.crowd import until
 
 torch = pytest.importorskip("torch")
 MB = 1_000_000
@@ -148,6 +149,23 @@ def test_weights_that_grow_beyond_it_are_said_once_and_stay(
     assert [message.startswith(told) for message in caplog.messages] == [True]
 
 
+def test_weights_that_grow_beyond_the_budget_of_all_are_said(
+    registry: ServiceRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = registry.ports.resources
+    net = registry.register("net", Net).load()
+    idle = registry.register("idle", Net, config={"mb": 5}).load()
+    pool.budget("50MB")
+    with net.use() as model:
+        model.more = torch.ones(2 * MB)
+    pool.memory()
+    pool.memory()
+    assert caplog.messages == ["net takes 48.0 MB: 53.0 MB of the budget of 50.0 MB are taken"]
+    assert "its weights were replaced" in [one.why for one in pool.decisions if one.what == "over"]
+    until(lambda: idle.state == "registered" or net.state == "registered")
+    assert pool.ledger.taken() <= 50 * MB, "one that nobody uses has gone for it"
+
+
 def test_what_a_process_grew_by_is_no_knowledge_of_the_next_load(
     registry: ServiceRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,3 +209,27 @@ def test_who_needs_what_is_beyond_its_budget_is_told_the_figures(registry: Servi
     with pytest.raises(LoadFailed) as told:
         other.size()
     assert "budget is 30.0 MB" in (told.value.cause or "")
+    assert not told.value.can_change
+
+
+@pytest.mark.parametrize("how", ["before", "measured", "of all"])
+def test_what_never_fits_is_not_tried_again(registry: ServiceRegistry, how: str) -> None:
+    if how == "of all":
+        registry.ports.resources.budget("30MB")
+    options = {"before": {"memory": "40MB", "budget": "30MB"}, "measured": {"budget": "30MB"}}
+    big = registry.register("big", Net, retry=3, **options.get(how, {"memory": "40MB"}))
+    other = registry.register("other", Net, needs=("big",), retry=3)
+    for handle, kind in ((big, ResourceExhausted), (other, LoadFailed)):
+        with pytest.raises(kind) as told:
+            handle.size()
+        assert "attempts" not in told.value.details
+    assert len(MADE) == (how == "measured"), "and what was measured is known the next time"
+
+
+def test_one_device_has_one_budget(registry: ServiceRegistry) -> None:
+    with pytest.raises(ConfigError) as told:
+        registry.register("net", Net, budget={"cuda": "1GB", "cuda:0": "2GB"})
+    [problem] = told.value.problems
+    assert problem.path == "budget" and problem.expected == "one budget for cuda:0, which has one already"
+    with pytest.raises(ConfigError, match="one budget for cuda:0, which has one already"):
+        registry.ports.resources.budget({"cuda:0": "2GB", "cuda": "1GB"})

@@ -142,7 +142,7 @@ def test_any_batch_in_any_memory(n: int, k: int) -> None:
 
 
 def test_it_is_said_and_written_down(embed: ServiceHandle, caplog: pytest.LogCaptureFixture) -> None:
-    told = "embed.embed ran out of memory with 9 at a time: computed in parts of 3"
+    told = "embed.embed ran out of memory with 5 at a time: computed in parts of 3"
     call = embed.embed.submit(NINE)
     assert call.result() == TENS and call.outcome is not None
     assert call.outcome.metadata["at_a_time"] == 3
@@ -292,6 +292,34 @@ def test_calls_inside_of_calls_are_parted_where_they_run_out(driven: ServiceRegi
     assert given_to(embed) == [5, 5, 3, 2, 3, 1], "the second time it is known what fits"
 
 
+def test_what_a_called_service_cannot_part_is_parted_by_who_called_it(driven: ServiceRegistry) -> None:
+    class Outer(ModelService):
+        needs = ("embed",)
+
+        @task(batch="items")
+        def each(self, items: list[int]) -> list[int]:
+            return self.needs.embed.whole(items)  # type: ignore[no-any-return]
+
+        @task
+        def whole(self, items: list[int]) -> list[int]:
+            return self.needs.embed.whole(items)  # type: ignore[no-any-return]
+
+    embed = driven.register("embed", Embed)
+    outer = driven.register("outer", Outer)
+    assert outer.each(NINE) == TENS
+    assert given_to(embed) == [9, 9, 9, 9, 5, 5, 3, 3, 3], "each tries what ran out once more"
+    assert outer.each(NINE) == TENS and given_to(embed) == [3, 3, 3], "and what fits is known"
+    with pytest.raises(ResourceExhausted, match=r"^embed\.whole ran out of memory"):
+        outer.whole(NINE)
+    assert given_to(embed) == [9, 9], "whose batch nobody can part"
+    with embed.use() as model:
+        model.most = 0
+    with pytest.raises(
+        ResourceExhausted, match=r"^outer\.each, given only items\[0\] of 9, ran out of memory"
+    ):
+        outer.each(NINE)
+
+
 def test_the_idle_go_before_anything_is_parted(driven: ServiceRegistry) -> None:
     class Idle(Embed):
         def load(self) -> None:
@@ -418,6 +446,17 @@ def test_what_is_cancelled_while_it_runs_out_of_memory_is_cancelled(registry: Se
         model.before = lambda part: current_frame().call.cancel()
     assert isinstance(embed.embed.submit(list(range(8))).exception(10), CallCancelled)
     assert given_to(embed) == [8]
+
+
+def test_what_is_cancelled_is_cancelled_also_where_it_may_not_run_twice(registry: ServiceRegistry) -> None:
+    class Once(ModelService):
+        @task(replay=False)
+        def write(self) -> None:
+            current_frame().call.cancel()
+            raise MemoryError("Unable to allocate 7 GiB")
+
+    once = registry.register("once", Once)
+    assert isinstance(once.write.submit().exception(10), CallCancelled)
 
 
 def test_where_a_late_call_came_from_names_all_of_its_batch(registry: ServiceRegistry) -> None:
