@@ -37,6 +37,7 @@ from tests.services.crowd import Overlap, names_of_threads, outcome, start, unti
 FULL = os.environ.get("GRYM_FULL") == "1"
 SECONDS = 10.0 if FULL else 2.0
 THREADS = 20
+LEAST = 10  # things that each thread does, also where the machine is too slow for them in its seconds
 
 loads: Counter[str] = Counter()
 alive: Counter[str] = Counter()
@@ -91,16 +92,16 @@ class Told:
         self.strange: list[BaseException] = []
 
 
-def rounds(deadline: float) -> Iterator[int]:
-    """Count until the time is over; once in any case, however slow the machine is."""
+def rounds(deadline: float, least: int = 1) -> Iterator[int]:
+    """Count until the time is over; to `least` in any case, however slow the machine is."""
     for n in itertools.count():
-        if n and time.monotonic() >= deadline:
+        if n >= least and time.monotonic() >= deadline:
             return
         yield n
 
 
 def hammer(deadline: float, told: Told, act: Callable[[], None]) -> Told:
-    for _ in rounds(deadline):
+    for _ in rounds(deadline, LEAST):
         if told.strange:
             break
         try:
@@ -115,7 +116,7 @@ def hammer(deadline: float, told: Told, act: Callable[[], None]) -> Told:
 def all_end(work: list[Callable[[], Any]], seconds: float) -> list[Any]:
     """Run each in a thread; a deadlock is an error and no hang."""
     running = [start(one) for one in work]
-    until_ = time.monotonic() + seconds + 15
+    until_ = time.monotonic() + seconds + 60
     for future in running:
         while not future.done() and time.monotonic() < until_:
             try:
@@ -216,7 +217,7 @@ def test_twenty_threads_hammer_one_registry() -> None:
         ServiceNotFound.code,
         CallTimeout.code,  # of a drain that waited for another drain
     }, errors
-    assert answers + refused.total() == asked > 50 * SECONDS
+    assert answers + refused.total() == asked > THREADS * LEAST / 2
     until(lambda: not registry.running())
     assert outcomes == Counter({"ok": answers}) + refused  # each was seen once, as it ended
     assert illegal == []
