@@ -68,3 +68,22 @@ def extension(effort: Effort) -> Iterator[Row]:
             figures.append(float(reply.stdout))
     ours, theirs = (statistics.median(figures) for figures in taken.values())
     yield Row("%load_ext grym_nb", ours, "%load_ext autoreload", theirs, "ms", "<= 150 ms")
+
+
+@benchmark
+def completion(effort: Effort) -> Iterator[Row]:
+    """What Tab costs in a real kernel, there and back, beside what IPython offers for `%` alone."""
+    setup = "%load_ext grym_nb\nimport grym_nb as gn\nclip, clap = 1, 2"
+    with Kernel() as kernel, Kernel() as bare:
+        kernel.run(setup).checked()
+        bare.run("clip, clap = 1, 2").checked()
+        figures = side_by_side(
+            {
+                "ours": lambda: kernel.complete("%grym run dsp loudness $cl"),
+                "a name": lambda: kernel.complete('gn.get("'),
+                "bare": lambda: bare.complete("%tim"),
+            },
+            rounds=10 * effort.slow_rounds + 1,
+        )
+    yield Row("Tab in %grym run", figures["ours"], "IPython: Tab in %tim", figures["bare"], "ms", "<= 50 ms")
+    yield Row('Tab in get("', figures["a name"], "IPython: Tab in %tim", figures["bare"], "ms", "<= 50 ms")

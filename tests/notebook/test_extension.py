@@ -72,17 +72,15 @@ def test_the_probe_sees_what_is_put_in(shared_kernel: Kernel) -> None:
     shared_kernel.run("%unload_ext grym_nb")
 
 
-def test_loading_it_is_quick_and_imports_nothing_heavy(kernel: Kernel) -> None:
+def test_loading_it_imports_nothing_heavy(kernel: Kernel) -> None:
     """What is in `sys.modules` of a kernel afterwards; the time is measured in the benchmarks."""
     reply = kernel.run(
-        "import json, sys, time; before = set(sys.modules); began = time.perf_counter()\n"
+        "import json, sys; before = set(sys.modules)\n"
         "get_ipython().run_line_magic('load_ext', 'grym_nb')\n"
-        "took = time.perf_counter() - began\n"
-        "print(json.dumps([took, sorted(set(sys.modules) - before)]))"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
     ).checked()
-    took, modules = json.loads(reply.stdout)
+    modules = json.loads(reply.stdout)
     assert [name for name in HEAVY if name in modules] == []
-    assert took < 1.5  # ten times what is promised: this machine may be busy
 
 
 def test_services_outlive_the_extension(kernel: Kernel) -> None:
