@@ -13,6 +13,8 @@ from math import inf, log
 from operator import mul
 from typing import NamedTuple
 
+from grym_nb.errors import says_what_it_takes
+from grym_nb.metrics.given import points_of
 from grym_nb.metrics.seasons import Point, Season, median, season, spread, thinned
 
 __all__ = ["Account", "Change", "Spike", "account", "around", "changes", "dependence", "spikes", "steps_of"]
@@ -80,22 +82,25 @@ def dependence(rest: Sequence[float]) -> float:
     return min(max(sum(map(mul, rest, rest[1:])) / power, 0.0), 0.95) if power > 0 else 0.0
 
 
-def changes(points: Sequence[Point]) -> list[Change]:
+@says_what_it_takes
+def changes(points: Iterable[Point]) -> list[Change]:
     """Return the steps of a series, oldest first. A spike is none, nor is a slow rise.
 
     >>> changes([(float(at), 1.0 if at < 30 else 5.0) for at in range(60)])
     [Change(at=30.0, before=1.0, after=5.0)]
     """
-    return steps_of(account(points))
+    return steps_of(account(points_of(points)))
 
 
-def spikes(points: Sequence[Point]) -> list[Spike]:
+@says_what_it_takes
+def spikes(points: Iterable[Point]) -> list[Spike]:
     """Return the lone values, one or two in a row, that are far from all around them.
 
     >>> spikes([(float(at), 50.0 if at == 7 else float(at % 2)) for at in range(20)])
     [Spike(at=7.0, value=50.0, usual=0.0)]
     """
-    kept = thinned(points, len(points))
+    told = points_of(points)
+    kept = thinned(told, len(told))
     if len(kept) < 2 * _NEAR + 1:
         return []
     usual = around(kept)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 from zlib import crc32
 
-from grym_nb.errors import MissingExtra, ValidationError
+from grym_nb.errors import MissingExtra, Problem, ValidationError
 from grym_nb.metrics.given import number, one_of
 from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
 from grym_nb.metrics.series import Counter, Metrics, Sample
+from grym_nb.metrics.window import KINDS
+from grym_nb.render import brief
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -206,7 +208,35 @@ class Collector:
 def _samples(source: Metrics | Iterable[Sample]) -> Iterable[Sample]:
     if isinstance(source, Metrics):
         return source.snapshot()
-    return [sample for sample in source if _is_figure(sample.value)]
+    return [sample for sample in _given(source) if _is_figure(sample.value)]
+
+
+def _given(source: Any) -> list[Sample]:
+    """Return the samples that somebody gave; refuse what is something else."""
+    try:
+        found = [*source]
+    except TypeError:  # one alone, or what holds none
+        found = [source]
+        alone = True
+    else:
+        alone = False
+    strange = [one for one in found if alone or not _is_sample(one)]
+    if strange:
+        told = "a Metrics, such as grym.current().metrics, or a list of samples, such as its snapshot()"
+        problem = Problem("source", brief(strange[0]), told)
+        raise ValidationError("that cannot be written as metrics", problems=[problem])
+    return found
+
+
+def _is_sample(one: Any) -> bool:
+    """Tell whether a sample is as `snapshot` makes them: somebody may have made it by hand."""
+    if not isinstance(one, Sample) or not isinstance(one.name, str) or one.kind not in KINDS:
+        return False
+    return isinstance(one.tags, tuple) and all(map(_is_tag, one.tags))
+
+
+def _is_tag(pair: Any) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
 
 
 def _is_figure(value: Any) -> bool:

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import copysign, inf, isnan, sqrt
-from operator import itemgetter
 from typing import Literal
 
-from grym_nb.errors import Problem, ValidationError, says_what_it_takes
+from grym_nb.errors import says_what_it_takes
 from grym_nb.metrics.changes import Account, Change, Spike, account, around, dependence, spikes, steps_of
-from grym_nb.metrics.given import number, refusal
+from grym_nb.metrics.given import number, points_of, refusal
 from grym_nb.metrics.seasons import Point, median, spread, thinned
-from grym_nb.render import brief
 
 __all__ = ["Kind", "Reach", "Shape", "Trend", "classify", "time_to", "trend"]
 
@@ -124,7 +122,7 @@ def trend(points: Iterable[Point]) -> Trend | None:
     >>> found.significant, found.slope, found.level
     (True, 2.0, 118.0)
     """
-    return _trend(account(_told(points)))
+    return _trend(account(points_of(points)))
 
 
 @says_what_it_takes
@@ -138,7 +136,7 @@ def time_to(points: Iterable[Point], limit: float) -> Reach | None:
     'in about 40 s'
     >>> time_to([(float(at), 1.0 if at < 30 else 50.0) for at in range(60)], 99.0)
     """
-    limit, told = number(limit, "limit"), _told(points)
+    limit, told = number(limit, "limit"), points_of(points)
     if isnan(limit):
         raise refusal("limit", limit, "a number, such as 0.9")
     best = account(told)
@@ -156,7 +154,7 @@ def classify(points: Iterable[Point], *, now: float | None = None) -> Shape | No
     >>> classify([(float(at), 20.0 + at % 2) for at in range(60)], now=300.0).kind
     'absence'
     """
-    told, at = _told(points), None if now is None else number(now, "now")
+    told, at = points_of(points), None if now is None else number(now, "now")
     best = account(told)
     found = _trend(best)
     if found is None:
@@ -180,17 +178,6 @@ def classify(points: Iterable[Point], *, now: float | None = None) -> Shape | No
     else:
         kind = "steady" if found.noise <= _STEADY * abs(found.level) else "noise"
     return Shape(kind, found, steps, lone, period, silent)
-
-
-def _told(points: Iterable[Point]) -> list[Point]:
-    """Return points by time; those of no time are left out."""
-    try:
-        found = [(time - 0, value - 0) for time, value in points]
-    except Exception as error:
-        what = "points, such as [(0.0, 1.5), (1.0, 1.7)]: each a time in seconds, and a value"
-        problem = Problem("points", f"{brief(points)} ({error})", what)
-        raise ValidationError("these are no points", problems=[problem]) from None
-    return sorted([point for point in found if -inf < point[0] < inf], key=itemgetter(0))
 
 
 def _trend(best: Account) -> Trend | None:

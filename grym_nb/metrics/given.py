@@ -1,13 +1,16 @@
-"""What a series may be called, and what is a number: said where it is given, not where it is read."""
+"""What a series may be called, what is a number and what are points: said where it is given."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import inf
+from operator import itemgetter
 from typing import Any
 
 from grym_nb.errors import ConfigError, Problem, ValidationError
 from grym_nb.render import brief
 
-__all__ = ["number", "one_of", "refusal", "text"]
+__all__ = ["check_name", "number", "one_of", "points_of", "positive", "refusal", "text"]
 
 _NUMBER = "a number, such as 3 or 0.5"
 
@@ -41,3 +44,27 @@ def text(value: Any, path: str) -> None:
     if not isinstance(value, str) or not value.strip():
         problem = Problem(path, brief(value), "a text that is not empty, such as 'my.seconds'")
         raise ConfigError(f"nothing can be called {brief(value)}", problems=[problem])
+
+
+def check_name(value: Any, path: str = "name") -> None:
+    """Refuse what no series can be called, where one is asked for."""
+    one_of(value, str, path, "the name of a series, such as 'service.call.seconds'")
+
+
+def positive(value: Any, path: str, expected: str = "seconds above 0, such as 60") -> None:
+    """Refuse what is not a number above 0."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < inf
+    if not fits:
+        problem = Problem(path, brief(value), expected)
+        raise ConfigError(f"{path} cannot be {brief(value)}", problems=[problem])
+
+
+def points_of(given: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return points by time; those of no time are left out."""
+    try:
+        found = [(time - 0, value - 0) for time, value in given]
+    except Exception as error:
+        what = "points, such as [(0.0, 1.5), (1.0, 1.7)]: each a time in seconds, and a value"
+        problem = Problem("points", f"{brief(given)} ({error})", what)
+        raise ValidationError("these are no points", problems=[problem]) from None
+    return sorted([point for point in found if -inf < point[0] < inf], key=itemgetter(0))

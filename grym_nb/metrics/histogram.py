@@ -11,7 +11,9 @@ from math import ceil, frexp, inf, ldexp
 from sys import float_info
 from typing import ClassVar
 
-from grym_nb.metrics.given import number, refusal
+from grym_nb.errors import Problem, ValidationError
+from grym_nb.metrics.given import number, one_of, refusal
+from grym_nb.render import brief
 
 __all__ = ["Frozen", "Histogram", "HistogramSnapshot"]
 
@@ -19,6 +21,7 @@ _SUB = 32  # linear buckets in each power of two
 _TWICE = 2 * _SUB
 _MOST = float_info.max
 _ZERO = -(10**6)  # the bucket of zero, below all others
+_MEDIAN = "for the median say percentile(50)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,13 @@ class Histogram:
 
     def percentile(self, q: float) -> float | None:
         """Return the value that `q` percent are at or below (nearest rank), None when there is none."""
-        if not 0 <= q <= 100:
-            raise ValueError(f"a percentile is between 0 and 100, not {q!r}")
+        try:
+            fits = bool(0 <= q <= 100)
+        except Exception:  # of whatever is no number
+            fits = False
+        if not fits:
+            problem = Problem("q", brief(q), "a number from 0 to 100, such as 95")
+            raise ValidationError("a percentile is between 0 and 100", problems=[problem], hint=_MEDIAN)
         return self.frozen().percentiles(q)[0]
 
     def cumulative(self, bounds: tuple[float, ...]) -> tuple[tuple[int, ...], float]:
@@ -119,13 +127,18 @@ class Histogram:
 
         Never too few: what shares a bound's bucket, and so is above it by 1/32 of it at most, is counted too.
         """
+        try:
+            lasts = _buckets_of(bounds)
+        except TypeError:
+            raise refusal("bounds", bounds, "a tuple of ascending numbers, such as (0.1, 1.0)") from None
         now = self.frozen()
         buckets = sorted(now.buckets)
         passed = [0, *accumulate(map(now.buckets.__getitem__, buckets))]
-        return tuple([passed[bisect_right(buckets, last)] for last in _buckets_of(bounds)]), now.total
+        return tuple([passed[bisect_right(buckets, last)] for last in lasts]), now.total
 
     def merge(self, other: Histogram) -> None:
         """Count everything in `other` here too, as if it had been recorded in both."""
+        one_of(other, Histogram, "other", "a histogram")
         added = other.frozen()
         if not added.count:
             return

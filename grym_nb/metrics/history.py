@@ -15,7 +15,8 @@ from math import inf
 from typing import Any, NamedTuple, TypeAlias
 
 from grym_nb.clock import Clock, monotonic
-from grym_nb.errors import ConfigError, Problem, closest
+from grym_nb.errors import ConfigError, Problem, ValidationError, closest
+from grym_nb.metrics.given import check_name, one_of
 from grym_nb.metrics.histogram import Frozen, Histogram, HistogramSnapshot
 from grym_nb.metrics.series import HOUSE, Counter, Gauge, Metrics, Sample
 from grym_nb.metrics.slots import BucketSlots, NumberSlots, Slots, Timeline
@@ -30,6 +31,7 @@ from grym_nb.metrics.window import (
     check_seconds,
     join,
 )
+from grym_nb.render import brief
 
 __all__ = ["LADDER", "History", "Wanted", "accepts"]
 
@@ -128,6 +130,7 @@ class History:
         wall: Clock = time.time,
         ladder: Sequence[tuple[float, int]] = LADDER,
     ) -> None:
+        one_of(metrics, Metrics, "metrics", "the metrics of a runtime, such as grym.current().metrics")
         _check(ladder)
         self._metrics = metrics
         self._clock = clock
@@ -216,6 +219,7 @@ class History:
 
     def by(self, name: str, tag: str, seconds: float, /, **tags: Wanted) -> dict[str, Window]:
         """Return the same for each value of one tag; values of which nothing came are left out."""
+        one_of(tag, str, "tag", "the name of a tag, such as 'service'")
         whole = self.stretch(name, seconds, **tags)
         parted: dict[str, list[Seen]] = {}
         for seen in whole.series:
@@ -276,6 +280,9 @@ class History:
         First the number to ask for next time, then the times from one slot to the next, then the series by
         name.
         """
+        if rung not in range(len(self._lines)):
+            problem = Problem("rung", brief(rung), f"a place in the ladder, 0 to {len(self._lines) - 1}")
+            raise ValidationError("there are no slots of that width", problems=[problem], hint=_WIDTHS)
         tracks = list(self._tracked())
         with self._lock:
             first, times = self._lines[rung].since(number)
@@ -285,6 +292,9 @@ class History:
 
     def groups(self, name: str, by: Sequence[str], /, **tags: Wanted) -> list[Tags]:
         """Return the different values that some tags have among the series of a name, each as pairs."""
+        if isinstance(by, str) or not all(isinstance(tag, str) for tag in _listed(by)):
+            problem = Problem("by", brief(by), "the names of tags, such as ('service', 'task')")
+            raise ValidationError("nothing can be grouped so", problems=[problem], hint=_ONE_TAG)
         found: dict[Tags, None] = {}
         for track in self._matching(name, tags):
             own = dict(track.key[1])
@@ -356,6 +366,7 @@ class History:
 
     def _matching(self, name: str, tags: Mapping[str, Wanted]) -> list[_Track]:
         """Return the tracks that fit, all of one kind: that of those which are still there."""
+        check_name(name)
         named = [track for track in self._tracked() if track.key[0] == name]
         return _by_name(named, accepts(tags)).get(name, [])
 
@@ -433,14 +444,31 @@ def accepts(tags: Mapping[str, Wanted]) -> Callable[[Mapping[str, str]], bool]:
 def _check_of(wanted: Wanted) -> Callable[[str], bool]:
     if callable(wanted):
         return wanted
-    allowed = {str(wanted)} if isinstance(wanted, str) or not isinstance(wanted, Collection) else set(wanted)
+    allowed = (
+        {str(wanted)}
+        if isinstance(wanted, str) or not isinstance(wanted, Collection)
+        else set(map(str, wanted))
+    )
     return allowed.__contains__
 
 
 def _check(ladder: Sequence[tuple[float, int]]) -> None:
-    widths = [width for width, _ in ladder]
-    whole = all(wide > fine and not wide % fine for fine, wide in pairwise(widths))
-    if not ladder or not whole or any(width <= 0 or most < 1 for width, most in ladder):
+    try:
+        widths = [width for width, _ in ladder]
+        whole = all(wide > fine and not wide % fine for fine, wide in pairwise(widths))
+        fits = bool(widths) and whole and all(width > 0 and most >= 1 for width, most in ladder)
+    except (TypeError, ValueError):  # of whatever is no pairs of numbers
+        fits = False
+    if not fits:
         told = "pairs of a width in seconds and a number, each width some times the one before"
-        problem = Problem("ladder", repr(ladder), told)
+        problem = Problem("ladder", brief(ladder), told)
         raise ConfigError("no history can be kept so", problems=[problem])
+
+
+def _listed(given: Any) -> Sequence[Any]:
+    """Return what is in a collection; of anything else that one thing."""
+    return [*given] if isinstance(given, Collection) else [given]
+
+
+_ONE_TAG = "for a single tag say ('service',), with the comma"
+_WIDTHS = "the widths are in its `ladder`"

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from grym_nb.clock import Clock
 from grym_nb.errors import ConfigError, Problem, StorageError
+from grym_nb.metrics.given import check_name, one_of, positive
 from grym_nb.metrics.history import History, Wanted, accepts
 from grym_nb.metrics.window import (
     KINDS,
@@ -78,6 +79,10 @@ class Kept:
         width: float = 30.0,
         wall: Clock = time.time,
     ) -> None:
+        one_of(history, History, "history", "a history, such as grym.current().history")
+        one_of(folder, (str, os.PathLike), "folder", "the path of a folder, such as 'metrics'")
+        positive(width, "width", "seconds above 0, such as 30")
+        positive(every, "every")
         self._most = parse_size(max_bytes)
         if self._most < _LEAST_BYTES:
             problem = Problem("max_bytes", str(max_bytes), f"at least {size(_LEAST_BYTES)}")
@@ -140,6 +145,7 @@ class Kept:
 
     def stretch(self, name: str, seconds: float, /, **tags: Wanted) -> Stretch:
         """Return all that the folder has of these series over the last so many seconds."""
+        check_name(name)
         check_seconds(seconds)
         since = self._wall() - seconds
         found = _Reading(name, accepts(tags), since)

@@ -9,11 +9,12 @@ from weakref import ref
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem
+from grym_nb.metrics.given import one_of, positive
+from grym_nb.metrics.series import Metrics
+from grym_nb.render import brief
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-
-    from grym_nb.metrics.series import Metrics
 
 __all__ = ["LoopLag"]
 
@@ -27,6 +28,8 @@ class LoopLag:
     """
 
     def __init__(self, metrics: Metrics, *, window: float = 60.0, clock: Clock = monotonic) -> None:
+        one_of(metrics, Metrics, "metrics", "the metrics of a runtime, such as grym.current().metrics")
+        positive(window, "window")
         self._clock = clock
         self._window = window
         self._lag = metrics.gauge("kernel.loop.lag.seconds")
@@ -41,9 +44,11 @@ class LoopLag:
 
     def start(self, loop: AbstractEventLoop, *, every: float = 1.0) -> None:
         """Measure that loop from now on, from any thread; the one before is let go of."""
-        if not every > 0:
-            problem = Problem("every", repr(every), "seconds, more than 0")
-            raise ConfigError("a loop cannot be measured so", problems=[problem])
+        positive(every, "every", "seconds above 0, such as 1")
+        given: Any = loop
+        if not callable(getattr(given, "call_soon_threadsafe", None)):
+            problem = Problem("loop", brief(loop), "an event loop, such as asyncio.get_running_loop()")
+            raise ConfigError("only an event loop can be late", problems=[problem])
         self.stop()
         self._loop, self._every = loop, every
         self._run = run = object()

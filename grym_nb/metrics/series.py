@@ -9,7 +9,7 @@ from sys import float_info
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from grym_nb.errors import ConfigError, Problem
-from grym_nb.metrics.given import number, refusal, text
+from grym_nb.metrics.given import check_name, number, refusal, text
 from grym_nb.metrics.histogram import Histogram, HistogramSnapshot
 from grym_nb.metrics.tracking import Track
 
@@ -151,6 +151,7 @@ class Metrics:
 
     def select(self, name: str, /, **tags: str) -> tuple[Sample, ...]:
         """Return the series of that name which have at least these tags."""
+        check_name(name)
         wanted = _sorted(tags)
         return self._samples(lambda known, its: known == name and set(wanted) <= set(its))
 

@@ -9,9 +9,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from grym_nb.errors import MissingExtra
+from grym_nb.errors import ConfigError, MissingExtra, Problem
+from grym_nb.metrics.given import one_of
 from grym_nb.metrics.histogram import HistogramSnapshot
 from grym_nb.metrics.series import Metrics, Sample
+from grym_nb.render import brief
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, Observation
@@ -29,6 +31,7 @@ def to_opentelemetry(metrics: Metrics, meter: Meter | None = None) -> Bridge:
     Counters are observable counters, gauges are gauges; a histogram is ``name.count`` and ``name.sum``, and a
     gauge of its percentiles with the attribute ``quantile``.
     """
+    one_of(metrics, Metrics, "metrics", "the metrics of a runtime, such as grym.current().metrics")
     if find_spec("opentelemetry") is None:
         told = "a bridge to OpenTelemetry needs its package, which is not installed"
         raise MissingExtra(told, hint="pip install opentelemetry-sdk", package="opentelemetry-api")
@@ -36,6 +39,9 @@ def to_opentelemetry(metrics: Metrics, meter: Meter | None = None) -> Bridge:
         from opentelemetry.metrics import get_meter
 
         meter = get_meter("grym_nb")
+    elif not callable(getattr(meter, "create_observable_counter", None)):
+        expected = "a meter of OpenTelemetry, such as opentelemetry.metrics.get_meter('mine'), or None"
+        raise ConfigError("no meter, no bridge", problems=[Problem("meter", brief(meter), expected)])
     return Bridge(metrics, meter)
 
 
