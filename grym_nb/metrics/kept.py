@@ -21,7 +21,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from grym_nb.clock import Clock
+from grym_nb.clock import Clock, wait
 from grym_nb.errors import ConfigError, Problem, StorageError
 from grym_nb.metrics.given import check_name, one_of, positive
 from grym_nb.metrics.history import History, Wanted, accepts
@@ -47,6 +47,7 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[0-9]{16}-[0-9]+\.jsonl")
 _FILES = 8  # into how many the bytes are parted, so that an eighth goes at a time
 _LEAST_BYTES = 100_000
+_PATIENCE = 2.0  # seconds that a kernel's end waits for a write
 _JITTER = 1.0  # seconds by which the time of day may be put right between two slots
 
 #: the name, the kind and the tags of a series
@@ -93,8 +94,9 @@ class Kept:
         self._wall = wall
         rungs = [rung for rung, (wide, _) in enumerate(history.ladder) if wide >= width]
         self._rung = rungs[0] if rungs else len(history.ladder) - 1
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._busy = False
+        self._asked = False  # to write at once, of whoever writes already
         self._closed = False
         self._next = 0  # number of the slot that is written next
         self._written: float | None = None
@@ -110,27 +112,32 @@ class Kept:
         """Write the slots that are over; return how many. Does nothing before it is time again.
 
         Never raises for a disk. Takes some milliseconds, or as long as the disk does: not for the pulse.
+        Where another thread writes already, that one does it.
         """
-        now = self._history.clock()
-        with self._lock:
-            due = at_once or self._written is None or now - self._written >= self._every
-            if self._busy or not due:
-                return 0
-            self._busy, self._written = True, now
-        try:
-            return self._write()
-        except OSError as error:
-            self._fail(error)
+        if not self._begins(at_once):
             return 0
-        finally:
-            self._busy = False
+        try:
+            written = self._try()
+            while self._is_asked_again():
+                written += self._try()
+        except BaseException:
+            self._end()
+            raise
+        return written
 
     def close(self) -> None:
-        """Write all there is, also of the slot that is not over yet. Idempotent; no file stays open."""
+        """Write all there is, also of the slot that is not over yet. Idempotent; no file stays open.
+
+        Waits for a write that is under way, though not for a disk that does not come back: what it has not
+        written by then it writes when it does.
+        """
         if not self._closed:
-            self._closed = True
             self._history.finish()
+            self._closed = True
         self.write(at_once=True)
+        if not self._is_idle_within(_PATIENCE):
+            told = "the last of the metrics' history is not in %s yet: a write takes longer than %g s"
+            _log.warning(told, self._folder, _PATIENCE)
 
     def window(self, name: str, seconds: float, /, **tags: Wanted) -> Window:
         """Return the series of that name that have these tags, over the last so many seconds of the day."""
@@ -158,6 +165,50 @@ class Kept:
     def __repr__(self) -> str:
         trouble = f", not written: {self._trouble}" if self._trouble else ""
         return f"<Kept: {size(_bytes_of(_files(self._folder)))} in {self._folder}{trouble}>"
+
+    # -- one at a time -----------------------------------------------------------------------------
+
+    def _begins(self, at_once: bool) -> bool:
+        """Tell whether to write now; from then on nobody else does."""
+        now = self._history.clock()
+        with self._lock:
+            self._asked = self._asked or at_once
+            due = self._asked or self._written is None or now - self._written >= self._every
+            if self._busy or not due:
+                return False
+            self._busy, self._written, self._asked = True, now, False
+            return True
+
+    def _is_asked_again(self) -> bool:
+        """Tell whether somebody has asked meanwhile; if not, others may write."""
+        with self._lock:
+            again, self._asked = self._asked, False
+            if not again:
+                self._end()
+            return again
+
+    def _end(self) -> None:
+        with self._lock:
+            self._busy = False
+            self._lock.notify_all()
+
+    def _is_idle_within(self, patience: float) -> bool:
+        clock = self._history.clock
+        until = clock() + patience
+        with self._lock:
+            return self._wait(clock, until)
+
+    def _wait(self, clock: Clock, until: float) -> bool:
+        while self._busy and clock() < until:
+            wait(clock, self._lock, until)
+        return not self._busy
+
+    def _try(self) -> int:
+        try:
+            return self._write()
+        except OSError as error:
+            self._fail(error)
+            return 0
 
     # -- written -----------------------------------------------------------------------------------
 
@@ -247,7 +298,7 @@ class _File:
         try:
             with os.fdopen(opened, "wb") as file:
                 file.write(data)
-        except OSError:
+        except BaseException:  # Ctrl-C too: a slot that is in two files would count twice
             with suppress(OSError):
                 os.truncate(self.path, self.bytes)
             raise

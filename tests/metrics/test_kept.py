@@ -8,7 +8,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -281,6 +284,7 @@ def test_so_little_is_refused(tmp_path: Path) -> None:
 _WRITES = """
 import itertools, sys
 from pathlib import Path
+from typing import Any
 from grym_nb.metrics import Metrics
 from grym_nb.metrics.history import History
 from grym_nb.metrics.kept import Kept
@@ -352,3 +356,99 @@ def test_who_makes_room_for_others_may_take_our_own_file(tmp_path: Path) -> None
     (tmp_path / "9999999999999999-1.jsonl").write_bytes(b"x" * 99_900)
     kernel.minutes(2)
     assert kernel.kept.window("calls", 60.0).count > 0 and not kernel.kept.trouble
+
+
+class Gate:
+    """A disk that lets nobody through until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        real = os.fdopen
+
+        def held(number: int, mode: str) -> Any:
+            self.reached.set()
+            assert self.opened.wait(10.0)
+            return real(number, mode)
+
+        monkeypatch.setattr(os, "fdopen", held)
+
+
+def begun(target: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_kernel_that_is_closed_while_it_writes_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(tmp_path)
+    kernel.minutes(2)
+    kernel.clock.advance(60.0)
+    gate = Gate(monkeypatch)
+    writing = begun(lambda: kernel.minutes(1))
+    assert gate.reached.wait(10.0)
+    kernel.metrics.counter("calls", service="a").add(100)  # of the last second
+    kernel.clock.advance(1.0)
+    closing = begun(kernel.kept.close)
+    kernel.clock.until_waiting(1)
+    gate.opened.set()
+    for thread in (writing, closing):
+        thread.join(10.0)
+        assert not thread.is_alive()
+    assert kernel.kept.window("calls", 3600.0).count == 118
+    kernel.kept.close()
+    assert kernel.kept.window("calls", 3600.0).count == 118
+
+
+def test_a_disk_that_does_not_come_back_keeps_no_kernel_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = Kernel(tmp_path)
+    gate = Gate(monkeypatch)
+    writing = begun(lambda: kernel.minutes(1))
+    assert gate.reached.wait(10.0)
+    kernel.metrics.counter("calls", service="a").add(100)
+    kernel.clock.advance(1.0)
+    with caplog.at_level(logging.WARNING):
+        closing = begun(kernel.kept.close)
+        kernel.clock.until_waiting(1)
+        kernel.clock.advance(2.0)
+        closing.join(10.0)
+    assert not closing.is_alive() and "not in" in caplog.text
+    gate.opened.set()  # late, and all the same
+    writing.join(10.0)
+    assert kernel.kept.window("calls", 3600.0).count == 106
+
+
+def test_a_write_that_is_interrupted_is_not_counted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(tmp_path)
+    kernel.minutes(2)
+    real = os.fdopen
+
+    class Interrupted:
+        """A file that was written when Ctrl-C came."""
+
+        def __init__(self, number: int, mode: str) -> None:
+            self.file = real(number, mode)
+
+        def __enter__(self) -> Interrupted:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, data: bytes) -> None:
+            self.file.write(data)
+            self.file.flush()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "fdopen", Interrupted)
+        kernel.minutes(1)
+    kernel.minutes(1)
+    kernel.kept.close()
+    assert kernel.kept.window("calls", 3600.0).count == 24
