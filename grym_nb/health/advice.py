@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from grym_nb.metrics import HistogramSnapshot
+    from grym_nb.services.frame import Waits
     from grym_nb.services.registry import ServiceRegistry
 
 __all__ = ["Seen", "Suggestion", "suggested", "suggestions"]
@@ -43,7 +43,7 @@ class Seen:
     name: str
     calls: int
     answered: HistogramSnapshot
-    waited: HistogramSnapshot
+    waits: Mapping[Waits, HistogramSnapshot]
     loads: int
     load_seconds: float | None
     idle: float  # seconds since it was used
@@ -54,7 +54,9 @@ class Seen:
     before: Mapping[str, float] | None = None  # by service: the share of its calls that this one's follow
     idled: int = 0  # how often it went since nobody used it
     evicted: int = 0  # how often it went for others
-    turns: bool = False  # with others on its device: then what it waits for may be that, and not a slot
+    device: str = ""  # on which it takes turns
+    beside: tuple[str, ...] = ()  # the others that do so there
+    spare: tuple[str, ...] = ()  # the other devices of that kind
 
 
 def suggested(seen: Seen) -> tuple[Suggestion, ...]:
@@ -63,15 +65,29 @@ def suggested(seen: Seen) -> tuple[Suggestion, ...]:
 
 
 def _waits(seen: Seen) -> Iterator[tuple[str, str]]:
-    waited, took = seen.waited.p50, seen.answered.p50
-    often = seen.waited.count >= max(_ENOUGH, seen.calls // 2)
-    if often and not seen.turns and waited is not None and took is not None and waited > took:
-        # Of those that waited, half waited so long: of all calls it is less than half.
-        yield (
-            f"more at a time: concurrency={seen.concurrency + 1}, if its model may be called so",
-            f"{(seen.waited.count + 1) // 2} of its {seen.calls} calls waited {seconds(waited)} or more; "
-            f"an answer takes {seconds(took)}",
-        )
+    if why := _long(seen, "slot", "a slot"):
+        yield f"more at a time: concurrency={seen.concurrency + 1}, if its model may be called so", why
+    if why := _long(seen, "device", seen.device or "its device"):
+        others = f", which it shares with {', '.join(seen.beside)}" if seen.beside else ""
+        if seen.spare:
+            yield f"one of them on another device: device={seen.spare[0]!r}", why + others
+        else:
+            # More slots would only let more of its calls stand in the same line.
+            yield "fewer and larger calls: several inputs in each, @task(batch=...)", why + others
+
+
+def _long(seen: Seen, what: Waits, name: str) -> str:
+    """Say for how long it is waited for that, where it is for longer than an answer takes."""
+    waits, took = seen.waits.get(what), seen.answered.p50
+    if waits is None or waits.p50 is None or took is None or waits.p50 <= took:
+        return ""
+    if waits.count < max(_ENOUGH, seen.calls // 2):
+        return ""
+    # Of those that waited, half waited so long: of all calls it is less than half.
+    told = (
+        f"{(waits.count + 1) // 2} of its {seen.calls} calls waited {seconds(waits.p50)} or more for {name}"
+    )
+    return f"{told}; an answer takes {seconds(took)}"
 
 
 def _again(seen: Seen) -> Iterator[tuple[str, str]]:
@@ -123,7 +139,10 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
     now = registry.ports.clock()
     free = {memory.device: memory.free for memory in registry.ports.resources.memory().devices}
     follows = _follows(registry)
-    places = Counter([device_of(handle._record) for handle in registry.handles()])
+    devices = [one.id for one in registry.ports.resources if one.status != "unavailable"]
+    on: dict[str, list[str]] = {}
+    for handle in registry.handles():
+        on.setdefault(device_of(handle._record), []).append(handle.name)
     found: list[Suggestion] = []
     for handle in registry.handles():
         record, figures = handle._record, handle.metrics()
@@ -147,11 +166,18 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
                 ttl=record.spec.ttl,
                 before=follows.get(record.name),
                 idled=min(again, sum([reason == "idle" for reason in gone])),
-                turns=bool(place := device_of(record)) and places[place] > 1,
+                device=(place := device_of(record)),
+                beside=tuple([name for name in on.get(place, ()) if place and name != record.name]),
+                spare=tuple([name for name in devices if place and name != place and _alike(name, place)]),
                 evicted=min(again, sum(["room for " in one or " ran out of memory " in one for one in gone])),
             )
         )
     return tuple(found)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Tell whether two devices are of one kind: a model for the one is none for a processor."""
+    return one.partition(":")[0] == other.partition(":")[0]
 
 
 def _follows(registry: ServiceRegistry) -> dict[str, dict[str, float]]:

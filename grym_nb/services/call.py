@@ -140,9 +140,9 @@ class Provenance:
 class TaskResult:
     """What came of a task: the data or the error, never an exception in your hands.
 
-    `metadata` holds in seconds the `duration` of the work and what was `queued` before it, in line or for a
-    load; and how many items of a batch were computed `at_a_time`, where memory was too short for all. The
-    error is kept without its traceback.
+    `metadata` holds in seconds the `duration` of the work and what was `queued` before it, also by its
+    `waits` for a "slot", the "device" or a "load"; and how many items of a batch were computed `at_a_time`,
+    where memory was too short for all. The error is kept without its traceback.
     """
 
     id: str

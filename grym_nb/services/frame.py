@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from grym_nb.errors import CallBlocked, CallCancelled, CallTimeout, Problem, ValidationError
 from grym_nb.priority import priority_of
@@ -33,6 +34,7 @@ __all__ = [
     "Awaited",
     "Frame",
     "Options",
+    "Waits",
     "current_frame",
     "limit_of",
     "stack",
@@ -62,6 +64,10 @@ class Options:
         limit = None if timeout is None else float(min(timeout, threading.TIMEOUT_MAX))
         return cls(limit, priority_of(priority), retries)
 
+
+#: what a call waits for before its task runs: a place in its service, its turn on a device, a model that is
+#: there. Kept apart, since each is mended by something else.
+Waits = Literal["slot", "device", "load"]
 
 PLAIN = Options()
 _RUNS_ON = "it runs on until its next track() step, or await; others wait. More time: with_(timeout=...)"
@@ -147,8 +153,9 @@ class Frame(Awaited):
     stream: Callable[[], Stream | None] = staticmethod(lambda: None)  # what reads this generator, if it lives
     pauses = ""  # between two attempts: for what, in words
     awaited = False  # by a drain that it would wait for: it is let in instead
-    waited = 0.0  # seconds in line and for a load, which are not the task's own
+    waited: Mapping[Waits, float] = MappingProxyType({})  # seconds by what for: not the task's own
     waiting_since: float | None = None  # while it waits so
+    waiting_on: Waits = "slot"  # and what for
     future: Future[Any] | None = None  # of a coroutine on the private loop
     waits_for: Sequence[Awaited] = ()
 
@@ -316,10 +323,12 @@ class Frame(Awaited):
         """``" at 12/100"``, or nothing when nobody knows."""
         return f" at {self.progress.told}" if self.progress is not None else ""
 
-    def waited_by(self, now: float) -> float:
-        """Return the seconds it has waited so far, in line and for a load."""
-        since = self.waiting_since
-        return self.waited if since is None else self.waited + max(0.0, now - since)
+    def waited_by(self, now: float) -> Mapping[Waits, float]:
+        """Return the seconds it has waited so far, by what for."""
+        since, on = self.waiting_since, self.waiting_on
+        if since is None:
+            return self.waited
+        return {**self.waited, on: self.waited.get(on, 0.0) + max(0.0, now - since)}
 
     def refuse_on_loop(self) -> None:
         """Raise when to wait would stop the private event loop, on which others have to go on."""
@@ -332,10 +341,10 @@ class Frame(Awaited):
             )
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time of this block as a wait."""
+    def waiting(self, on: Waits) -> Iterator[None]:
+        """Count the time of this block as a wait for that."""
         clock = self.record.ports.clock
-        self.waiting_since = clock()
+        self.waiting_on, self.waiting_since = on, clock()
         try:
             yield
         finally:

@@ -440,5 +440,5 @@ class Lane:
         frame.refuse_on_loop()
         self.refuse_endless_wait(frame)
         me = frame.parent if frame.inline else frame
-        with frame.waiting(), aside(me, ticket), self.lock:
+        with frame.waiting("slot"), aside(me, ticket), self.lock:
             self._sleep_until_placed(ticket)

@@ -111,7 +111,8 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
     record, instance = frame.record, frame.instance
     service, task, id = record.name, frame.task, f"call-{frame.id}"
     started, ended = frame.started, record.ports.clock()
-    waited = frame.waited_by(ended)
+    waits = frame.waited_by(ended)
+    waited = sum(waits.values())
     version = instance.version if instance is not None else record.version
     config_version, config = record.config_version, record.spec.full_config
     checkpoint = _checkpoint(instance.model) if instance is not None else None
@@ -142,6 +143,7 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
             metadata={
                 "duration": max(0.0, ended - started - waited),
                 "queued": waited,
+                **({"waits": {**waits}} if waited else {}),
                 "task": task,
                 **({"fallback": fell_back} if fell_back else {}),
                 **({"at_a_time": at_a_time} if at_a_time else {}),
@@ -225,10 +227,10 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     task = frame.spec.method if frame.spec is not None else frame.what
     meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
     if frame.waited or error is not None:
-        waited = frame.waited_by(now)
-        took -= waited
-        if waited:
-            record.waited(task, waited)
+        for what, waited in frame.waited_by(now).items():
+            took -= waited
+            if waited:
+                record.waited(task, what, waited)
     meter.record(took if took > 0.0 else 0.0)
     if frame.parent is not None and frame.parent.record is not record:
         record.called_by(frame.parent.record.name)

@@ -23,7 +23,7 @@ from grym_nb.errors import (
 from grym_nb.events import ServiceChanged, StateChanged
 from grym_nb.render import brief
 from grym_nb.services.failure import Failure
-from grym_nb.services.frame import PLAIN, Frame, current_frame, limit_of
+from grym_nb.services.frame import PLAIN, Frame, Waits, current_frame, limit_of
 from grym_nb.services.guards import guard
 from grym_nb.services.instance import Attempt, Footprint, Instance
 from grym_nb.services.lane import Lane
@@ -105,7 +105,7 @@ class ServiceRecord:
         self._serving: Instance | None = None  # the instance while the state is ready: the usual case
         self._tasks: dict[str, TaskSpec] | None = None
         self.meters: dict[tuple[str, str], Histogram] = {}
-        self.waits: dict[str, Histogram] = {}
+        self.waits: dict[tuple[str, Waits], Histogram] = {}
         self.flows: dict[str, Counter] = {}  # calls from inside other services, by these
 
     # -- what it is --------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class ServiceRecord:
                 if slot and frame.parent is None and frame.place is None:
                     self.lane.take_at_once(frame)
                 return instance
-        with frame.waiting():
+        with frame.waiting("load"):
             return self._enter(frame)
 
     def _enter(self, frame: Frame) -> Instance:
@@ -450,12 +450,12 @@ class ServiceRecord:
         meter = self.metrics.histogram(name, service=self.name, task=task, outcome=outcome)
         return self.meters.setdefault((task, outcome), meter)
 
-    def waited(self, task: str, seconds: float) -> None:
-        """Count what a call of this task has waited, in line or for a load."""
-        meter = self.waits.get(task)
+    def waited(self, task: str, what: Waits, seconds: float) -> None:
+        """Count for how long a call of this task has waited for a slot, its device or a load."""
+        meter = self.waits.get((task, what))
         if meter is None:
-            meter = self.metrics.histogram("service.wait.seconds", service=self.name, task=task)
-            meter = self.waits.setdefault(task, meter)
+            meter = self.metrics.histogram("service.wait.seconds", service=self.name, task=task, what=what)
+            meter = self.waits.setdefault((task, what), meter)
         meter.record(seconds)
 
     def called_by(self, source: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from grym_nb.errors import CallCancelled, ValidationError
 from grym_nb.metrics import Histogram, HistogramSnapshot
 from grym_nb.render import Table, count, redacted, seconds, size
 from grym_nb.services.budgets import budget_in_words
-from grym_nb.services.frame import CURRENT, PLAIN, Frame
+from grym_nb.services.frame import CURRENT, PLAIN, Frame, Waits
 from grym_nb.services.guards import breaker_of
 from grym_nb.services.turns import device_of
 
@@ -37,7 +37,8 @@ __all__ = [
 class ServiceMetrics:
     """The figures of a service's calls: counts by outcome, and of those answered the durations in seconds.
 
-    What a call waited, in line or for a load, is no part of its duration; it stands under `waits`.
+    What a call waited is no part of its duration. It stands under `waits`, by what for: a "slot" of the
+    service, its turn on a "device", or a "load"; a wait for nothing at all is none.
     """
 
     calls: int
@@ -45,7 +46,7 @@ class ServiceMetrics:
     errors: Mapping[str, int]
     seconds: HistogramSnapshot
     tasks: Mapping[str, HistogramSnapshot]
-    waits: HistogramSnapshot
+    waits: Mapping[Waits, HistogramSnapshot]
     loads: int
     load_seconds: float | None
     last_used: float | None
@@ -53,12 +54,16 @@ class ServiceMetrics:
     def _table(self) -> Table:
         rows = [
             (name, str(s.count), seconds(s.p50), seconds(s.p95), seconds(s.p99), seconds(s.high))
-            for name, s in [*self.tasks.items(), ("all", self.seconds), ("waits", self.waits)]
+            for name, s in [*self.tasks.items(), ("all", self.seconds), *self._waits]
             if s.count
         ]
         errors = ", ".join(f"{n} {code}" for code, n in self.errors.items())
         caption = f"{self.calls} calls, {errors or 'no errors'}; {self.loads} loads"
         return Table(caption, ("task", "answers", "p50", "p95", "p99", "max"), rows)
+
+    @property
+    def _waits(self) -> list[tuple[str, HistogramSnapshot]]:
+        return [(f"waits for a {what}", snapshot) for what, snapshot in self.waits.items()]
 
     def __repr__(self) -> str:
         return self._table().text()
@@ -318,7 +323,8 @@ def _last_error(record: ServiceRecord) -> str:
 
 def metrics_of(record: ServiceRecord) -> ServiceMetrics:
     """Return the figures of a service's calls."""
-    total, waits = Histogram(), Histogram()
+    total = Histogram()
+    waits: dict[Waits, Histogram] = {what: Histogram() for what in get_args(Waits)}
     tasks: dict[str, Histogram] = {}
     errors: dict[str, int] = {}
     ok = 0
@@ -330,8 +336,8 @@ def metrics_of(record: ServiceRecord) -> ServiceMetrics:
             ok += meter.count
         else:
             errors[outcome] = errors.get(outcome, 0) + meter.count
-    for meter in record.waits.copy().values():
-        waits.merge(meter)
+    for (_, what), meter in record.waits.copy().items():
+        waits[what].merge(meter)
     calls = ok + sum(errors.values())
     return ServiceMetrics(
         calls=calls,
@@ -339,7 +345,7 @@ def metrics_of(record: ServiceRecord) -> ServiceMetrics:
         errors=errors,
         seconds=total.snapshot(),
         tasks={name: histogram.snapshot() for name, histogram in tasks.items()},
-        waits=waits.snapshot(),
+        waits={what: histogram.snapshot() for what, histogram in waits.items()},
         loads=record.loads,
         load_seconds=record.load_seconds,
         last_used=record.last_used if calls or record.loads else None,

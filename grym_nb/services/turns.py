@@ -186,7 +186,7 @@ def _wait(frame: Frame, turn: Turn) -> None:
     turn.refuse_here()
     hand_over()
     clock, place = frame.record.ports.clock, turn.lease.place
-    with frame.waiting(), _waiting(frame, turn), Wait(frame.title) as waits:
+    with frame.waiting("device"), _waiting(frame, turn), Wait(frame.title) as waits:
         while True:
             with place.lock:
                 if _over(frame, turn):
@@ -297,7 +297,7 @@ async def _resume_on_loop(frame: Frame) -> None:
     lease = _asked(frame, wanted.place)
     turn = Turn(lease)
     try:
-        with frame.waiting(), _waiting(frame, turn):
+        with frame.waiting("device"), _waiting(frame, turn):
             while not _over_on_loop(frame, turn):
                 await asyncio.sleep(_POLL_SECONDS)
     except BaseException:

@@ -23,7 +23,7 @@ CALM = Seen(
     name="asr",
     calls=200,
     answered=figures(200, 0.2, 0.4),
-    waited=HistogramSnapshot(0, 0.0, None, None, None, None, None),
+    waits={},
     loads=1,
     load_seconds=4.0,
     idle=3.0,
@@ -42,9 +42,20 @@ def test_where_all_is_well_nothing_is_said() -> None:
     ("change", "do", "why"),
     [
         (
-            {"waited": figures(150, 1.5)},
+            {"waits": {"slot": figures(150, 1.5)}},
             "concurrency=2",
-            "75 of its 200 calls waited 1.5 s or more; an answer takes 200 ms",
+            "75 of its 200 calls waited 1.5 s or more for a slot; an answer takes 200 ms",
+        ),
+        (
+            {"waits": {"device": figures(150, 1.5)}, "device": "cuda:0", "beside": ("tts", "vad")},
+            "several inputs in each, @task(batch=...)",
+            "75 of its 200 calls waited 1.5 s or more for cuda:0; an answer takes 200 ms, "
+            "which it shares with tts, vad",
+        ),
+        (
+            {"waits": {"device": figures(150, 1.5)}, "device": "cuda:0", "spare": ("cuda:1",)},
+            "device='cuda:1'",
+            "for cuda:0",
         ),
         ({"loads": 5, "idled": 4}, "ttl=", "it went idle 4 times, and takes 4 s to load again"),
         ({"loads": 5, "evicted": 2}, "priority=", "it went for others 2 times, and takes 4 s to load again"),
@@ -73,8 +84,11 @@ def test_each_rests_on_its_figure(change: dict[str, object], do: str, why: str) 
 @pytest.mark.parametrize(
     "change",
     [
-        {"waited": figures(10, 1.5)},  # few of them
-        {"waited": figures(150, 0.1)},  # not for long
+        {"waits": {"slot": figures(10, 1.5)}},  # few of them
+        {"waits": {"slot": figures(150, 0.1)}},  # not for long
+        {"waits": {"device": figures(10, 1.5)}},
+        {"waits": {"device": figures(150, 0.1)}},
+        {"waits": {"load": figures(150, 1.5)}},  # which no slot would end
         {"loads": 5, "idled": 4, "load_seconds": 0.1},
         {"loads": 5},  # by hand
         {"idle": 3600.0},  # there is room enough
@@ -126,21 +140,47 @@ def test_who_unloads_by_hand_is_not_told_what_that_costs(driven: ServiceRegistry
     assert one.text == "idle: keep it: a longer ttl=: it went idle 4 times, and takes 3 s to load again"
 
 
-def test_who_waits_for_a_device_that_others_have_needs_no_more_slots() -> None:
-    waits = replace(CALM, waited=figures(150, 1.5))
-    assert suggested(waits)
-    assert suggested(replace(waits, turns=True)) == ()
+def test_who_waits_for_both_is_told_of_each() -> None:
+    both = replace(CALM, waits={"slot": figures(150, 1.5), "device": figures(150, 1.5)}, device="npu:0")
+    assert [("concurrency=" in one.do, "npu:0" in one.why) for one in suggested(both)] == [
+        (True, False),
+        (False, True),
+    ]
 
 
-def test_services_on_one_device_take_turns(driven: ServiceRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Net(ModelService):
-        @task
-        def ask(self) -> None: ...
+class Net(ModelService):
+    @task
+    def ask(self) -> None: ...
 
+
+def test_services_on_one_device_are_told_of_one_another(
+    driven: ServiceRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Seen] = []
     monkeypatch.setattr(advice, "suggested", lambda one: seen.append(one) or ())
-    driven.ports.resources.declare("npu:0")
+    for device in ("npu:0", "npu:1", "dsp:0"):
+        driven.ports.resources.declare(device)
     for name, device in (("one", "npu:0"), ("two", "npu:0"), ("three", None)):
         driven.register(name, Net, device=device).ask()
     advice.suggestions(driven)
-    assert {one.name: one.turns for one in seen} == {"one": True, "two": True, "three": False}
+    assert {one.name: (one.device, one.beside, one.spare) for one in seen} == {
+        "one": ("npu:0", ("two",), ("npu:1",)),
+        "two": ("npu:0", ("one",), ("npu:1",)),
+        "three": ("", (), ()),
+    }
+
+
+def test_what_is_waited_for_is_what_is_advised(driven: ServiceRegistry, clock: FakeClock) -> None:
+    """Two services on one card, each with slots enough: what they lack is the card."""
+    driven.ports.resources.declare("npu:0")
+    first = driven.register("first", Net, device="npu:0")
+    other = driven.register("other", Net, device="npu:0", concurrency=4)
+    first.load(), other.load()
+    for _ in range(25):
+        with driven.ports.resources.lease("npu:0", owner="me"):
+            call = other.submit("ask")
+            until(lambda: driven.ports.resources["npu:0"].waiting == 1)
+            clock.advance(2.0)
+        call.result(10)
+    [one] = suggestions(driven)
+    assert one.service == "other" and "batch" in one.do and "for npu:0" in one.why and "first" in one.why

@@ -133,7 +133,14 @@ class TestFigures:
         }
         assert told == {"served": (1.0, 5.0), "dropped": (0.0, 3.0), "late": (0.0, 5.0)}
         metrics = probe.metrics()
-        assert (metrics.tasks["take"].high, metrics.waits.count) == (pytest.approx(1.0, rel=1 / 32), 3)
+        assert metrics.tasks["take"].high == pytest.approx(1.0, rel=1 / 32)
+        assert {what: seen.count for what, seen in metrics.waits.items()} == {
+            "slot": 3,
+            "device": 0,
+            "load": 0,
+        }
+        assert served.outcome is not None and served.outcome.metadata["waits"] == {"slot": 5.0}
+        assert "waits for a slot" in repr(metrics) and "waits for a load" not in repr(metrics)
 
     def test_a_load_is_a_wait(self, driven: ServiceRegistry, clock: FakeClock) -> None:
         class Slow(ModelService):
@@ -147,7 +154,34 @@ class TestFigures:
         handle = driven.register("slow", Slow)
         handle.ask()
         metrics = handle.metrics()
-        assert (metrics.seconds.high, metrics.waits.high) == (0.0, pytest.approx(7.0, rel=1 / 32))
+        assert metrics.seconds.high == 0.0 and metrics.waits["slot"].count == 0
+        assert metrics.waits["load"].high == pytest.approx(7.0, rel=1 / 32)
+
+    def test_a_wait_for_a_device_is_none_for_a_slot(self, driven: ServiceRegistry, clock: FakeClock) -> None:
+        """Each is counted and exported by itself; a call that waits for both counts in both."""
+
+        class Net(ModelService):
+            @task
+            def ask(self) -> int:
+                return 1
+
+        pool = driven.ports.resources
+        pool.declare("npu:0")
+        handle = driven.register("net", Net, device="npu:0")
+        handle.load()
+        with pool.lease("npu:0", owner="me"):
+            first, second = handle.submit("ask"), handle.submit("ask")
+            until(lambda: pool["npu:0"].waiting == 1)
+            clock.advance(3.0)
+        for call in (first, second):
+            assert call.result(10) == 1
+        waits = handle.metrics().waits
+        assert (waits["device"].count, waits["device"].high) == (1, pytest.approx(3.0, rel=1 / 32))
+        assert (waits["slot"].count, waits["slot"].high) == (1, pytest.approx(3.0, rel=1 / 32))
+        assert first.outcome is not None and first.outcome.metadata["waits"]["device"] == 3.0
+        assert first.outcome.metadata["queued"] == 3.0 and first.outcome.metadata["duration"] == 0.0
+        counted = driven.ports.metrics.select("service.wait.seconds", service="net", what="device")
+        assert [sample.value.count for sample in counted] == [1]  # type: ignore[union-attr]
 
     def test_a_failed_load_counts_for_the_call_that_asked(self, driven: ServiceRegistry) -> None:
         class Bad(ModelService):
