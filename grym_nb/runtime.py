@@ -249,7 +249,8 @@ class Runtime:
             return None  # nobody has put anything
         from grym_nb.context.adapters import suited
 
-        model = frame.record.name
+        clock, model = self._ports.clock, frame.record.name
+        began = clock()
         asked = {} if frame.spec is None else frame.spec.context
         query = {"order": "priority", "limit": self.settings.context_items, **asked}
         items = self._of_context(lambda context: context.query(**query))
@@ -258,6 +259,7 @@ class Runtime:
             self._unsuited.add(told)
             more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
             _log.warning("%s is given no context that does not suit it: %s%s", model, problems[0], more)
+        self.metrics.record("context.seconds", max(0.0, clock() - began), service=model, task=frame.task)
         return suits or None
 
     def _keep_result(self, frame: Frame, value: Any) -> None:

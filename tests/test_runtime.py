@@ -315,6 +315,8 @@ class TestContext:
             ):
                 runtime.context.put(content, type=type, priority=priority)
             assert chooser.one() == [2]
+            found = runtime.metrics.histogram("context.seconds", service="chooser", task="one")
+            assert found.snapshot().count == 1
             runtime.context.clear(type="tempo")
             assert chooser.one() is None
 

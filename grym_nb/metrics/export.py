@@ -42,6 +42,7 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
 
 #: what the house itself counts
 HELP: Mapping[str, str] = {
+    "context.seconds": "What it took to find and adapt what a task is given as `context`, by task.",
     "kernel.loop.lag.seconds": "How late the kernel's event loop was, the last time.",
     "kernel.loop.longest.seconds": "How late the kernel's event loop was at most lately.",
     "kernel.memory.bytes": "Resident memory of the kernel's process.",
@@ -50,8 +51,10 @@ HELP: Mapping[str, str] = {
     "recovery.attempts": "Steps that recovery took for a service, by what came of them.",
     "recovery.given_up": "Times that recovery left a service as failed.",
     "recovery.seconds": "From the first sign of trouble until recovery had mended a service.",
+    "service.batch.items": "How many items of a task's declared batch were computed at a time.",
     "service.call.seconds": "What a call took by task and outcome, without its waits.",
     "service.call.waited_out": "Calls whose deadline passed while they waited; they are no failures.",
+    "service.evictions": "How often a service was let go of for others, or parked for them.",
     "service.flow.calls": "Calls of a service that came from inside another one.",
     "service.health": "0 when healthy or not judged yet; the higher, the worse.",
     "service.loads": "How often a service was loaded.",

@@ -252,7 +252,7 @@ def _engine(frame: Frame) -> Any:
             frame.check()
         if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
             frame.kwargs["context"] = ports.context(frame)
-        large = frame.instance.learns or (spec.batch and frame.record.footprint.fits)  # type: ignore[union-attr]
+        large = spec.batch or frame.instance.learns  # type: ignore[union-attr]
         value = compute(frame) if large else run(frame)
     except BaseException as raised:
         short = short_of(frame, raised)

@@ -247,7 +247,9 @@ class Resident:
             _log.warning("%s could not be let go of for %s: %s", record.name, reason, error.message)
         if (parked := record.footprint.parked) is not None and parked.instance is instance:
             end_later(record, parked)
-        return record.instance is not instance
+        if gone := record.instance is not instance:
+            record.metrics.counter("service.evictions", service=record.name).add()
+        return gone
 
 
 def end_later(record: ServiceRecord, parked: Parked) -> None:

@@ -71,6 +71,7 @@ class Parts:
     def _take(self, frame: Frame, answers: Any, part: _Batch) -> None:
         if not isinstance(answers, (list, tuple)) or len(answers) != len(part):
             raise _no_answers(frame, answers, len(part))
+        _count(frame, len(part))
         self.as_tuple = isinstance(answers, tuple)
         self.answers += answers
         self.at += len(part)
@@ -88,7 +89,10 @@ def compute(frame: Frame) -> Any:
     if parts is None:
         batch, fit = _batch_of(frame), fit_of(frame.record, frame.task)
         if batch is None or fit is None or len(batch) <= fit.items:
-            return _run(frame)
+            value = _run(frame)
+            if batch:
+                _count(frame, len(batch))
+            return value
         parts = frame.parts = Parts(batch, fit.items)
     try:
         value = parts.go_on(frame)
@@ -149,6 +153,12 @@ def _tried(frame: Frame) -> tuple[Any, BaseException | None, str | None]:
 def _run(frame: Frame) -> Any:
     learns = frame.instance is not None and frame.instance.learns
     return learning(frame, run) if learns else run(frame)
+
+
+def _count(frame: Frame, items: int) -> None:
+    """Count how many items of a batch were computed at a time."""
+    record, task = frame.record, frame.task
+    record.metrics.record("service.batch.items", items, service=record.name, task=task)
 
 
 def _smaller(frame: Frame) -> bool:

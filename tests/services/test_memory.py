@@ -313,6 +313,7 @@ def test_the_idle_go_for_another_and_are_back_with_their_next_call(house: House)
     assert one.state == "registered" and house.there() == ["two", "three", "four"]
     [decision] = house.pool.decisions
     assert (decision.owner, decision.what, decision.chosen) == ("four", "evicted", ("one",))
+    assert house.registry.ports.metrics.counter("service.evictions", service="one").value == 1
     one.ask()
     assert one.status().loads == 2
 

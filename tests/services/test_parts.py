@@ -93,6 +93,11 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(driven: ServiceRegistry,
     assert embed.embed(NINE) == TENS
     assert embed.metrics().calls == 1 and not embed.metrics().errors
     assert given_to(embed) == [9, 9, 5, 3, 3, 3], "all, all again, half, and the rest as did fit"
+    assert embed.embed(NINE[:2]) == TENS[:2] and embed.embed([]) == []
+    sizes = driven.ports.metrics.histogram("service.batch.items", service="embed", task="embed").snapshot()
+    assert (sizes.count, sizes.low, sizes.high, sizes.total) == (4, 2, 3, 11), (
+        "what did not fit was not computed"
+    )
 
 
 @pytest.mark.parametrize(
