@@ -11,19 +11,21 @@ from grym_nb.errors import ConfigError, Problem
 __all__ = ["Sizes", "large_size", "parse_size", "sizes_of"]
 
 #: "4GB" of all, or {"cuda:0": "20GB"}
-Sizes: TypeAlias = "str | int | Mapping[str, str | int | None] | None"
+Sizes: TypeAlias = "str | float | Mapping[str, str | float | None] | None"
 
 _SMALL = 10_000
 _MOST = 10**18  # bytes: a million terabytes
 _SIZE = re.compile(r"([0-9]+)(\.[0-9]+)?\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 
 
-def parse_size(value: str | int) -> int:
-    """Return `value` in bytes: 2000, "2GB", "1.5 GB", "512 MiB".
+def parse_size(value: str | float) -> int:
+    """Return `value` in bytes: 2000, 4e9, "2GB", "1.5 GB", "512 MiB".
 
     KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024; the case does not matter, nor the B
     after a letter. Text without a unit is refused: "200" may have meant megabytes.
     """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
         return value
     if isinstance(value, str) and len(value) < 40 and (match := _SIZE.fullmatch(value.strip())):
@@ -39,10 +41,10 @@ def parse_size(value: str | int) -> int:
     raise ConfigError(f"{value!r} is not a size", problems=[problem])
 
 
-def large_size(value: str | int) -> int:
+def large_size(value: str | float) -> int:
     """Return the size of something large in bytes: a small number without a unit may have meant GB."""
     size = parse_size(value)
-    if isinstance(value, int) and size < _SMALL:
+    if isinstance(value, (int, float)) and size < _SMALL:
         problem = Problem("size", repr(value), f"text with a unit: '{value}GB', or '{value}B'")
         raise ConfigError(f"{value!r} is so many bytes: is that meant?", problems=[problem])
     return size

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grym_nb.devices import Device
+from grym_nb.hardening.reservations import TOTAL
 from grym_nb.hardening.storages import total
 from grym_nb.render import Table, seconds
 from grym_nb.render import size as in_words
@@ -105,10 +106,10 @@ def accounts_of(ledger: Ledger, found: Mapping[str, Device]) -> Accounts:
     """Return what the books say now; the largest holder of each device first."""
     held = ledger.held  # as of one moment
     taken = {device for one in held for device in one.sizes}
-    names = [*found, *sorted(taken - found.keys())]
+    names = [*found, *sorted((taken | ledger.budgets.keys()) - found.keys() - {TOTAL})]
     devices = [_memory(ledger, name, found.get(name)) for name in names]
-    if (budget := ledger.budgets.get("total")) is not None:
-        devices.append(Memory("total", None, budget, ledger.taken(), None))
+    if (budget := ledger.budgets.get(TOTAL)) is not None:
+        devices.append(Memory(TOTAL, None, budget, ledger.taken(), None))
     owners = Counter(key for one in held for key in one.storages or ())
     holders = [account for one in held for account in _accounts(one, owners) if account.device in names]
     holders.sort(key=lambda account: (names.index(account.device), -account.size, account.owner))

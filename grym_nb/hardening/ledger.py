@@ -197,8 +197,7 @@ class Ledger:
     def _refuse_hopeless(self, mine: Reservation, short: Shortage) -> None:
         """Raise when not even those that are in use now would free enough by going."""
         if short.limit is not None and short.asked > short.limit:
-            bound = "the budget" if short.device in self.budgets else "all there is"
-            raise self._refusal(mine, short, f"it can never fit: {in_words(short.limit)} is {bound}")
+            raise self._refusal(mine, short, self._never(short.device, short.limit), can_change=False)
         there = self.others(short.device)
         go = [one for one in there if one.owner not in mine.beside]
         go = [one for one in go if one.tenant is not None and not one.tenant.stays()]
@@ -211,6 +210,31 @@ class Ledger:
             if needed := [one.owner for one in there if one.owner in mine.beside]:
                 why = f"it needs {', '.join(needed)}, which cannot go for it"
             raise self._refusal(mine, short, why)
+
+    def refuse_never(
+        self,
+        owner: str,
+        asked: Mapping[str, int],
+        source: str,
+        together: Mapping[str, int],
+        needs: Sequence[str],
+    ) -> None:
+        """Raise where an owner does not fit `together` with what it needs, however empty it is."""
+        mine = Reservation(self, owner, asked, None, source)
+        mine.beside, found = needs, self._look()
+        for device, size in (*together.items(), (TOTAL, sum(together.values()))):
+            own = sum(asked.values()) if device == TOTAL else asked.get(device, 0)
+            limit, taken = self.limit(device, found), self.taken(device)
+            if limit is not None and size > limit:
+                short = Shortage(device, own, size - limit, limit, taken, None)
+                why = (
+                    f"with {', '.join(needs)}, which it needs, {in_words(size)}; {self._never(device, limit)}"
+                )
+                raise self._refusal(mine, short, why, can_change=False)
+
+    def _never(self, device: str, limit: int) -> str:
+        bound = "the budget" if device in self.budgets else "all there is"
+        return f"it can never fit: {in_words(limit)} is {bound}"
 
     def could(self, mine: Reservation) -> bool:
         """Tell whether there is room for one that waits, or would be if those went that nobody uses."""
@@ -304,7 +328,10 @@ class Ledger:
         names = tuple([candidate.name for candidate, _ in idle])
         policy, candidates = self._policy_name, tuple([candidate for candidate, _ in idle])
         why = why or f"{owner} ran out of memory on {device}"
-        self.decisions.append(Decision(now, owner, "evicted", device, 0, 0, policy, candidates, names, why))
+        if names:
+            self.decisions.append(
+                Decision(now, owner, "evicted", device, 0, 0, policy, candidates, names, why)
+            )
         return tuple([candidate.name for candidate, tenant in idle if tenant.evict(why)])
 
     @property
@@ -326,7 +353,7 @@ class Ledger:
             limit, taken = self.budgets.get(device), self.taken(device)
             if limit is not None and taken > limit:
                 size = self._size(mine, device)
-                self._evicted(mine, Shortage(device, size, taken - limit, limit, taken, None))
+                self._evicted(mine, Shortage(device, size, taken - limit, limit, taken - size, None))
                 self._say_if_over(mine, device, f"expected: {mine.source}")
 
     def _say_if_over(self, mine: Reservation, device: str, why: str) -> None:
@@ -336,8 +363,8 @@ class Ledger:
             return
         self._over = True
         size = self._size(mine, device)
-        self._note(mine, "over", Shortage(device, size, taken - limit, limit, taken, None), why=why)
-        told = "%s takes %s: %s of the budget of %s are taken"
+        self._note(mine, "over", Shortage(device, size, taken - limit, limit, taken - size, None), why=why)
+        told = "%s takes %s: %s of the budget of %s are taken; what nobody uses goes"
         _log.warning(told, mine.owner, *map(in_words, (size, taken, limit)))
 
     def look_again(self, *, handed_out: bool = False) -> None:
@@ -351,7 +378,7 @@ class Ledger:
                     self._changed()
                 if sum(now.values()) > sum((before or {}).values()):
                     for device in (*total(now), TOTAL):
-                        self._say_if_over(one, device, "its weights were replaced")
+                        self._say_if_over(one, device, "it has grown")
                     self.wake()
 
     def release(self, mine: Reservation) -> None:
@@ -390,24 +417,32 @@ class Ledger:
         told = [f"{owner} {in_words(sizes[owner])}" for owner in sorted(sizes, key=lambda o: -sizes[o])]
         return ", ".join(told) or "nothing by services"
 
-    def _refusal(self, mine: Reservation, short: Shortage, why: str) -> ResourceExhausted:
+    def _refusal(
+        self, mine: Reservation, short: Shortage, why: str, *, can_change: bool = True
+    ) -> ResourceExhausted:
         self._note(mine, "refused", short, why=why)
         free = "" if short.free is None else f"; {in_words(short.free)} free on the device"
+        known = (
+            "" if mine.source in ("stated", "measured before") else f"; its size is known from {mine.source}"
+        )
         of = "" if short.device == TOTAL else f" of {short.device}"
         ways = [] if short.device not in self.budgets else ["raise the budget (%grym mem --budget)"]
-        if short.taken and (short.limit is None or short.asked <= short.limit):
+        fits = short.limit is None or short.asked <= short.limit
+        if fits and any(one.owner not in mine.beside for one in self.others(short.device)):
             ways.insert(0, "unload one (%grym mem shows who holds what)")
-        if not short.taken and short.limit is not None and short.asked <= short.limit:
+        if known:
+            ways.append(f'say memory="..." where {mine.owner} is registered, if it takes less')
+        if not short.taken and short.limit is not None and fits:
             ways.insert(0, "let go of variables that hold much: services have nothing there")
         error = ResourceExhausted(
             f"{mine.owner} needs {in_words(short.asked)}{of}: {why}",
-            cause=f"taken: {self.holders(short.device)}{free}",
+            cause=f"taken: {self.holders(short.device)}{free}{known}",
             hint=", or ".join(ways) or "a smaller one may fit: in another dtype, or on another device",
             service=mine.owner,
             limit=short.limit,
             use=short.taken,
         )
-        error.can_change = short.limit is None or short.asked <= short.limit
+        error.can_change = can_change
         return error
 
     def _note(

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ __all__ = ["Resource", "ResourcePool", "budgets_of", "canonical"]
 
 _log = logging.getLogger(__name__)
 _AGEING_SECONDS = 10.0
+#: devices that may be there on another machine, or once torch is imported
+_USUAL = re.compile(rf"{TOTAL}|cpu|mps|cuda:[0-9]+")
 
 
 def canonical(device: object) -> str:
@@ -303,12 +306,17 @@ class ResourcePool:
         Those that nobody uses go at once where it is less than they have.
         """
         budgets = budgets_of(memory)
-        for device in budgets.keys() - {TOTAL}:
-            self.place(device)
+        self.check_devices(budgets)
         self.ledger.budgets = budgets
         self.ledger.keep_within()
         self.ledger.wake()
         return self.memory()
+
+    def check_devices(self, budgets: Mapping[str, int]) -> None:
+        """Raise where a budget is for a device that nobody knows: it would bind nothing."""
+        for device in budgets:
+            if _USUAL.fullmatch(device) is None:
+                self.place(device)
 
     @says_what_it_takes
     def reserve(self, id: str, size: str | int, *, owner: str, timeout: float | None = None) -> Reservation:

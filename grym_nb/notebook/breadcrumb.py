@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from grym_nb.events import StateChanged
 from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM, kills, pressure
 from grym_nb.render import size
-from grym_nb.services.memory import expected
+from grym_nb.services.expectation import expected
 
 if TYPE_CHECKING:
     from grym_nb.pulse import Entry

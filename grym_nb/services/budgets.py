@@ -6,7 +6,6 @@ A model that grows beyond its budget later, or whose budget was lowered, may be 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,14 +15,12 @@ from grym_nb.hardening.storages import total
 from grym_nb.render import size as in_words
 
 if TYPE_CHECKING:
-    from grym_nb.hardening.resources import ResourcePool
     from grym_nb.hardening.storages import Storages
     from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
 
 __all__ = [
     "budget_in_words",
-    "check_devices",
     "refuse_before",
     "refuse_measured",
     "say_if_beyond",
@@ -31,8 +28,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-#: devices that may be there on another machine, or once torch is imported
-_USUAL = re.compile(rf"{TOTAL}|cpu|mps|cuda:[0-9]+")
 
 
 class _Excess(NamedTuple):
@@ -44,13 +39,6 @@ class _Excess(NamedTuple):
     def told(self) -> str:
         of = "" if self.device == TOTAL else f" of {self.device}"
         return f"{in_words(self.size)}{of}, and its budget is {in_words(self.limit)}"
-
-
-def check_devices(budget: Mapping[str, int], pool: ResourcePool) -> None:
-    """Raise where a budget is for a device that nobody knows: it would bind nothing."""
-    for device in budget:
-        if _USUAL.fullmatch(device) is None:
-            pool.place(device)
 
 
 def budget_in_words(budget: Mapping[str, int]) -> str:
@@ -80,7 +68,7 @@ def say_if_grown(record: ServiceRecord, instance: Instance, now: Storages) -> No
     """Say that a model holds more than its budget by now, once for each time that it has changed."""
     reservation = instance.reservation
     if record.spec.budget and reservation is not None and now != reservation.storages:
-        say_if_beyond(record, total(now), "its weights were replaced")
+        say_if_beyond(record, total(now), "it has grown")
 
 
 def say_if_beyond(record: ServiceRecord, sizes: Mapping[str, int], why: str) -> None:

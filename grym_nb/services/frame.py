@@ -110,6 +110,8 @@ class Awaited:
 
     #: whether any of what it waits for will do, or all of it has to come
     takes_any = False
+    #: what helps whoever could only wait for ever for it; empty: what usually does
+    way_out = ""
 
     def behind(self) -> Sequence[Awaited] | None:
         """Return what this waits for in turn; None when it does not wait, or its wait ends by itself."""

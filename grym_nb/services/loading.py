@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.devices import process_memory
 from grym_nb.errors import (
+    CallBlocked,
     ConfigError,
     GrymError,
     Interrupted,
@@ -16,6 +17,7 @@ from grym_nb.errors import (
     ServiceNotReady,
 )
 from grym_nb.hardening.storages import storages_of
+from grym_nb.services.expectation import refuse_with_needs
 from grym_nb.services.frame import CURRENT, Frame
 from grym_nb.services.instance import Attempt, Instance
 from grym_nb.services.lifecycle import Move
@@ -60,7 +62,9 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
     try:
         try:
             _import(record)
-            for need in record._family.before(record):
+            needs = record._family.before(record)
+            refuse_with_needs(record, needs)
+            for need in needs:
                 holder = need.frame("hold")
                 holder.parent, holder.deadline = frame, None
                 held.append((need, holder))
@@ -79,7 +83,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 reason = "nobody waited for it any more"
                 raise
             attempt.error = error
-            refused = isinstance(error, ResourceExhausted) and not admitted  # it has not even begun
+            refused = _is_refusal(error, admitted)
             move, reason = "load_stopped" if refused else "load_failed", error.message
             if record.breaker is not None and not refused:
                 record.breaker.told(cause, record.ports.clock() - began, error)
@@ -90,6 +94,13 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
         raise Interrupted(f"loading {record.name} was interrupted; the next call loads it anew") from None
     finally:
         wind_up()  # had Ctrl-C cut the first short
+
+
+def _is_refusal(error: GrymError, admitted: bool) -> bool:
+    """Tell whether there was no room for a service, which is no fault of its own."""
+    if isinstance(error, CallBlocked):
+        return not admitted
+    return isinstance(error, ResourceExhausted) and not (admitted and error.can_change)
 
 
 def end_load(

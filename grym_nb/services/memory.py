@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from grym_nb.errors import CallBlocked, CallTimeout, GrymError, ResourceExhausted
 from grym_nb.hardening.eviction import Candidate
-from grym_nb.hardening.prediction import predicted
 from grym_nb.hardening.pressure import REFUSED_FROM
-from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import Storages, storages_of, total
 from grym_nb.priority import CRITICAL
 from grym_nb.render import seconds
 from grym_nb.render import size as in_words
 from grym_nb.services.budgets import budget_in_words, refuse_before, refuse_measured, say_if_grown
+from grym_nb.services.expectation import expected, is_device_known, versions
 from grym_nb.services.frame import CURRENT, Awaited, Frame, current_frame, stack
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Retirement, release_parked, retire
@@ -43,7 +42,6 @@ __all__ = [
     "Room",
     "Sleeper",
     "end_later",
-    "expected",
     "measure",
     "reserved",
     "unload_idle",
@@ -66,11 +64,15 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
     ledger = record.ports.resources.ledger
     _refuse_under_pressure(record)
     asked, source = expected(record)
-    refuse_before(record, asked, source, known=_is_device_known(record))
+    refuse_before(record, asked, source, known=is_device_known(record))
     resident = Resident(record)
 
     def wait(mine: Reservation, short: Shortage) -> None:
-        _wait(load, Room(ledger, mine, short))
+        try:
+            _wait(load, Room(ledger, mine, short))
+        except CallBlocked as error:
+            ledger.note(record.name, "refused", {short.device: short.asked}, error.message)
+            raise
 
     beside = [need.name for need in load.holds]
     reservation = ledger.reserve(record.name, asked, wait=wait, tenant=resident, source=source, beside=beside)
@@ -92,37 +94,21 @@ def _refuse_under_pressure(record: ServiceRecord) -> None:
         now = pool.pressure()
         if now.share >= REFUSED_FROM:
             freed = f", also without {', '.join(gone)}" if gone else ""
+            told = f"{record.name} is not loaded: {now}{freed}"
+            pool.ledger.note(record.name, "refused", {"cpu": 0}, told)
+            has = (
+                pool.ledger.holders("cpu")
+                if pool.ledger.others("cpu")
+                else "nothing: your own variables have it"
+            )
             raise ResourceExhausted(
-                f"{record.name} is not loaded: {now}{freed}",
-                cause=f"services have {pool.ledger.holders('cpu')}",
-                hint="at 100 % the system kills the kernel and all is lost: see %grym mem",
+                told,
+                cause=f"of it services have {has}",
+                hint="let go of what you do not need: at 100 % the system kills the kernel, and all is lost",
                 service=record.name,
                 limit=now.limit,
                 use=now.used,
             )
-
-
-def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
-    """Return what a service will take, by device, and how that is known."""
-    spec = record.spec
-    device = canonical(record.policy.device or spec.full_config.get("device") or "cpu")
-    if record.footprint.sizes is not None and record.footprint.versions == _versions(record):
-        return dict(record.footprint.sizes), "measured before"
-    if spec.memory is not None:
-        return {device: spec.memory}, "stated"
-    told = predicted(spec.full_config)
-    return ({device: told.size}, told.source) if told is not None else ({}, "not known yet")
-
-
-def _is_device_known(record: ServiceRecord) -> bool:
-    """Tell whether it is said, or was seen, where a model goes; else it may say so once it is there."""
-    measured = record.footprint.sizes is not None and record.footprint.versions == _versions(record)
-    return measured or bool(record.policy.device or record.spec.full_config.get("device"))
-
-
-def _versions(record: ServiceRecord) -> tuple[object, ...]:
-    """Return by what a measured size is judged: other code, config or another device may take another."""
-    return record.code_version, record.config_version, record.policy.device
 
 
 def measure(record: ServiceRecord, instance: Instance, reservation: Reservation) -> None:
@@ -136,9 +122,9 @@ def measure(record: ServiceRecord, instance: Instance, reservation: Reservation)
         return  # it was parked, and is measured already
     held = _held_by(instance)
     if all(storage > 0 for _, storage in held):  # else it is only by how much the process grew meanwhile
-        record.footprint.sizes, record.footprint.versions = total(held), _versions(record)
+        record.footprint.sizes, record.footprint.versions = total(held), versions(record)
     refuse_measured(record, total(held), reservation.source)  # before others go for it
-    record.footprint.sizes, record.footprint.versions = total(held), _versions(record)
+    record.footprint.sizes, record.footprint.versions = total(held), versions(record)
     instance.reservation = reservation
     reservation.measured(held)
     instance.learns = reservation.size >= _LEARNED_FROM
@@ -360,6 +346,7 @@ class Room(Awaited):
         self.short = short
 
     takes_any = True  # of those it waits for: any that ends may be enough
+    way_out = "raise the budget (%grym mem --budget), or let one of them go before it asks for the other"
 
     def behind(self) -> Sequence[Awaited] | None:
         """Return the calls, or the load before this one, that are in the way; None when none is."""

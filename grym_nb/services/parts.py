@@ -173,12 +173,17 @@ def _smaller(frame: Frame) -> bool:
 
 def _batch_of(frame: Frame) -> _Batch | None:
     """Return the batch that a call was given, if its task declares one and it is a list or a tuple."""
+    given = _given(frame)
+    return given if isinstance(given, (list, tuple)) else None
+
+
+def _given(frame: Frame) -> Any:
+    """Return what a call was given as the batch that its task declares; None where it declares none."""
     spec = frame.spec
     if spec is None or not spec.batch:
         return None
     at = spec.batch_at
-    given = frame.args[at] if at is not None and at < len(frame.args) else frame.kwargs.get(spec.batch)
-    return given if isinstance(given, (list, tuple)) else None
+    return frame.args[at] if at is not None and at < len(frame.args) else frame.kwargs.get(spec.batch)
 
 
 def _with(
@@ -220,7 +225,12 @@ def _exhausted(frame: Frame, short: str, gone: tuple[str, ...]) -> ResourceExhau
     """Return the typed error of a call that does not fit, whatever it is given at a time."""
     batch, at = _batch_of(frame), 0 if frame.parts is None else frame.parts.at
     if not batch or frame.spec is None:
-        return exhausted(frame.record, frame.title, short, gone)
+        error = exhausted(frame.record, frame.title, short, gone)
+        if (given := _given(frame)) is not None and batch is None:
+            error.hint = (
+                f"its batch is {brief(given)}, which is not parted: give a list or tuple; or {error.hint}"
+            )
+        return error
     one = f"{frame.spec.batch}[{at}]"
     error = exhausted(frame.record, f"{frame.title}, given only {one} of {len(batch)},", short, gone)
     error.details["item"] = at

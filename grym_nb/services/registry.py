@@ -23,7 +23,7 @@ from grym_nb.errors import (
 from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.metrics import Metrics
 from grym_nb.render import brief, redacted
-from grym_nb.services.budgets import check_devices, say_if_beyond
+from grym_nb.services.budgets import say_if_beyond
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
 from grym_nb.services.memory import end_later, unload_idle
@@ -144,7 +144,7 @@ class ServiceRegistry:
             said={option: value for option, value in given.items() if value is not ...},
         )
         spec.policy(self.ports.settings)  # what the settings say of it is checked now
-        check_devices(spec.budget, self.ports.resources)
+        self.ports.resources.check_devices(spec.budget)
         if not isinstance(factory, str):
             self.refuse_tasks(name, spec.tasks or {})
         with self._lock:

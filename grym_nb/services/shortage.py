@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from grym_nb.devices import devices
@@ -66,7 +67,7 @@ def exhausted(record: ServiceRecord, title: str, short: str, gone: tuple[str, ..
     freed = f", also without {', '.join(gone)}" if gone else ""
     text = short.strip().partition("\n")[0]
     return ResourceExhausted(
-        f"{title} ran out of memory{freed}: {text[:160]}",
+        f"{title} ran out of memory{freed}: {shorten(text, 160, placeholder=' ...')}",
         cause="; ".join(told),
         hint="give it less at a time, or unload what you do not need: %grym mem",
         service=record.name,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate", "aside", "step_aside", "step_back", "waits_for"]
 
+_WAY_OUT = "let one of them finish before it asks the other, or register one with more concurrency"
+
 
 def waits_for(frame: Frame, asked: tuple[Frame, ...] = ()) -> str:
     """Say what a call waits for, and who is in its way; nothing when it, or what it waits for, computes."""
@@ -215,7 +217,7 @@ def _refuse_circle(frame: Frame, left: list[Frame], on: Awaited) -> None:
     raise CallBlocked(
         f"{frame.title} would wait for ever: {others}",
         cause="" if isinstance(on, Frame) else str(on),
-        hint="let one of them finish before it asks the other, or register one with more concurrency",
+        hint=next(filter(None, [node.way_out for node in (on, *stuck)]), _WAY_OUT),
         service=frame.record.name,
         task=frame.task,
     )

@@ -32,6 +32,7 @@ from grym_nb.errors import (
 from grym_nb.hardening.eviction import choose, cost_rate, lru
 from grym_nb.hardening.ledger import Ledger
 from grym_nb.hardening.peaks import Measure
+from grym_nb.hardening.pressure import Pressure
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.services.learning import peaks_of
 from grym_nb.services.progress import Progress, on_progress
@@ -199,7 +200,7 @@ def test_what_a_service_needs_is_not_its_own(house: House) -> None:
 
 def test_a_load_does_not_wait_for_the_room_of_what_it_needs_itself(house: House) -> None:
     house.budget(100)
-    house.make("need", 80)
+    house.make("need", 80, memory=None)  # how large it is nobody knows before it is there
 
     class User(Weights):
         needs = ("need",)
@@ -207,6 +208,28 @@ def test_a_load_does_not_wait_for_the_room_of_what_it_needs_itself(house: House)
     user = house.registry.register("user", User, config={"kb": 80}, memory="80KB")
     error = outcome(start(user.ask))
     assert isinstance(error, ResourceExhausted) and "it needs need, which cannot go for it" in error.message
+    assert error.hint == "raise the budget (%grym mem --budget)", "what it needs cannot be unloaded for it"
+
+
+def test_what_does_not_fit_with_what_it_needs_is_refused_before_any_of_it_is_loaded(house: House) -> None:
+    house.budget(100)
+    need, victim = house.make("need", 40), house.make("victim", 90)
+    victim.ask()
+
+    class User(Weights):
+        needs = ("need", "other?")
+
+    user = house.registry.register("user", User, config={"kb": 80}, memory="80KB", retry=3)
+    house.make("other", 200)
+    with pytest.raises(ResourceExhausted) as told:
+        user.ask()
+    assert told.value.message == (
+        "user needs 80.0 KB of cpu: with need, which it needs, 120 KB; it can never fit: 100 KB is the budget"
+    )
+    assert victim.state == "ready" and need.status().loads == 0
+    assert user.state == "registered" and not told.value.can_change
+    house.budget(130)
+    assert user.ask() == need.ask(), "it can do without the other one"
 
 
 def test_one_without_weights_goes_for_nobody(house: House) -> None:
@@ -318,7 +341,7 @@ def test_the_idle_go_for_another_and_are_back_with_their_next_call(house: House)
     assert one.status().loads == 2
 
 
-@pytest.mark.parametrize("way", ["running", "in use()", "a stream", "critical"])
+@pytest.mark.parametrize("way", ["running", "in use()", "a call of it", "a stream", "critical"])
 def test_one_in_use_never_goes(house: House, way: str) -> None:
     house.budget(15)
     one = house.make("one", priority="critical" if way == "critical" else "normal")
@@ -336,7 +359,13 @@ def test_one_in_use_never_goes(house: House, way: str) -> None:
     elif way == "in use()":
         with one.use(), pytest.raises(CallBlocked, match="would wait for ever"):
             two.ask()
+        assert house.pool.decisions[-1].what == "refused" and two.state == "registered"
         two.ask()
+    elif way == "a call of it":
+        with pytest.raises(CallBlocked, match="would wait for ever") as blocked:
+            one.ask(two.ask)
+        assert blocked.value.hint.startswith("raise the budget (%grym mem --budget), or")
+        assert house.pool.decisions[-1].what == "refused" and two.state == "registered"
     elif way == "critical":
         one.ask()
         with pytest.raises(ResourceExhausted, match=r"cannot go \(critical, or reserved by hand") as refused:
@@ -344,6 +373,46 @@ def test_one_in_use_never_goes(house: House, way: str) -> None:
         assert refused.value.cause.startswith("taken: one 10.0 KB")
     else:
         one.load()
+
+
+def test_near_the_end_nothing_is_loaded_where_the_idle_are_not_enough(house: House) -> None:
+    share = [97]
+    house.pool.pressure = lambda: Pressure(share[0], 100, "test")
+    one, two = house.make("one"), house.make("two")
+    with pytest.raises(ResourceExhausted) as refused:
+        one.ask()
+    assert refused.value.message == "one is not loaded: 97 B of 100 B in use (97%, test)"
+    assert refused.value.cause == "of it services have nothing: your own variables have it"
+    [decision] = house.pool.decisions
+    assert (decision.what, decision.why) == ("refused", refused.value.message), "and nobody was evicted"
+    share[0] = 10
+    one.ask()
+    share[0] = 97
+    with pytest.raises(ResourceExhausted, match="also without one"):
+        two.ask()
+    assert [one.what for one in house.pool.decisions] == ["refused", "evicted", "refused"]
+
+
+def test_a_refusal_says_how_the_size_is_known(house: House, tmp_path: Path) -> None:
+    safetensors(tmp_path / "model.safetensors", ("F32", [12_500]))
+
+    class Named(Weights):
+        def __init__(self, *, path: str) -> None:
+            super().__init__()
+
+    house.budget(25)
+    named = house.registry.register("named", Named, config={"path": str(tmp_path)})
+    with pytest.raises(ResourceExhausted) as refused:
+        named.ask()
+    assert "; its size is known from the files of path" in refused.value.cause
+    assert refused.value.hint.endswith('say memory="..." where named is registered, if it takes less')
+
+
+def test_a_budget_of_a_device_that_is_only_declared_is_shown(house: House) -> None:
+    house.pool.declare("npu:0")
+    house.pool.budget({"npu:0": "1GB", "cuda:3": "2GB"})
+    told = repr(house.pool.memory())
+    assert "npu:0" in told and "cuda:3" in told and "1.0 GB" in told
 
 
 def test_what_can_never_fit_fails_at_once_and_nobody_goes_for_it(house: House) -> None:
@@ -402,7 +471,9 @@ def test_what_is_larger_than_anybody_knew_is_said_and_stays(
     house.budget(30)
     work = house.registry.register("work", Weights, config={"kb": 50})
     work.ask()
-    assert caplog.messages == ["work takes 50.0 KB: 50.0 KB of the budget of 30.0 KB are taken"]
+    assert caplog.messages == [
+        "work takes 50.0 KB: 50.0 KB of the budget of 30.0 KB are taken; what nobody uses goes"
+    ]
     decision = house.pool.decisions[-1]
     assert (decision.owner, decision.what, decision.lacking) == ("work", "over", 20 * KB)
 

@@ -226,6 +226,9 @@ def test_a_task_without_a_batch_ends_as_before(embed: ServiceHandle) -> None:
     assert given_to(embed) == [9, 9]
     with pytest.raises(ResourceExhausted, match=r"^embed\.loose ran out of memory: CUDA"):
         embed.loose(dict.fromkeys(NINE))
+    with pytest.raises(ResourceExhausted) as told:
+        embed.loose(range(9))
+    assert told.value.hint.startswith("its batch is range(0, 9), which is not parted: give a list or tuple")
 
 
 def test_cancelled_between_two_parts(embed: ServiceHandle) -> None:
