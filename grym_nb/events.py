@@ -102,10 +102,13 @@ class HealthChanged(ServiceEvent):
 
 @dataclass(frozen=True, slots=True)
 class RecoveryEnded(ServiceEvent):
-    """An attempt to mend the service ended: by which step, whether that helped, after how long."""
+    """An attempt to mend the service ended: by which step, whether that helped, after how long.
+
+    Where only calls could show it, `helped` comes when they have; None if nobody called in time.
+    """
 
     step: str
-    helped: bool
+    helped: bool | None
     seconds: float
     reason: str
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["HealthMonitor", "SystemHealth"]
+__all__ = ["HealthMonitor", "SystemHealth", "means"]
 
 _STORY_LENGTH = 200  # changes kept for each service
 _RANK: Mapping[str, int] = {"unknown": 0, "healthy": 0, "degraded": DEGRADED, "unhealthy": UNHEALTHY}
@@ -201,15 +201,28 @@ class HealthMonitor:
             return all(record._family.optional(record, need) for need in needs)
         return bool(grave & {"ping", "stuck"})
 
-    def renew(self, name: str) -> None:
-        """Forget how a service was until now: it was mended, and is judged by what comes."""
+    @property
+    def limits(self) -> SignLimits:
+        """From where on a figure is a sign."""
+        return self._signs
+
+    def usual(self, name: str) -> float | None:
+        """Return the p95 of a service in good times, in seconds; None as long as that is not known."""
+        watched = self._watched.get(name)
+        return None if watched is None else watched.usual
+
+    def renew(self, name: str, *, broken: str = "") -> None:
+        """Forget how a service was until now: it was mended, and is judged by what comes.
+
+        Where that has yet to show, the verdict is kept, and what is `broken` until a call is answered.
+        """
         now, handle = self._clock(), self._registry.get(name, None)
         if handle is None:
             return
         record = handle._record
-        self._watched[name] = anew(record, now)
+        self._watched[name] = anew(record, now, self._watched.get(name), broken)
         judge = self._judges.get(name)
-        if judge is not None:
+        if judge is not None and not broken:
             before = judge.health
             judge.forget()
             self._say(record, before, judge.look(now, ()), now)
@@ -357,7 +370,7 @@ class HealthMonitor:
         try:
             answer = ping(record)
             if answer.ok is not None and asked.loads == record.loads:
-                self._answered(record.name, asked, answer.problem, means=_means(record))
+                self._answered(record.name, asked, answer.problem, means=means(record))
         finally:
             asked.runs = False
 
@@ -416,7 +429,7 @@ def _all_of(look: Callable[[float], Iterable[Sign]], now: float) -> list[Sign]:
     return list(look(now))
 
 
-def _means(record: ServiceRecord) -> bool:
+def means(record: ServiceRecord) -> bool:
     """Tell whether a service's answer to a ping says anything of its calls: whether its author wrote it."""
     instance = record.instance
     hook = None if instance is None else getattr(instance.model, "ping", None)

@@ -1,9 +1,10 @@
-"""Recovery: what is done about a service that is unhealthy, step by step, until a ping says it is mended.
+"""Recovery: what is done about a service that is unhealthy, step by step, until what was wrong is gone.
 
 Each step is stronger than the one before: `reset` empties caches and tries a failed load again, `reload` lets
-calls end and loads anew, `restart` waits for nobody. What comes back soon after it was mended gets the next
-step. When the budget is used up, a service whose ping is not answered is left as failed, which is said once,
-with what to do.
+calls end and loads anew, `restart` waits for nobody. A ping says that what hung, or did not answer, is
+mended; where calls fail a step is on trial until calls have shown what it did. What comes back soon after it
+was mended gets the next step. When the budget is used up, a service whose ping is not answered is left as
+failed, which is said once, with what to do; one that answers is left to itself for a while.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from grym_nb.errors import GrymError, StateError
 from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, ServiceRemoved
+from grym_nb.health.case import Case, Turn
+from grym_nb.health.monitor import means
 from grym_nb.health.remedies import DOES, RecoveryPolicy, Step, take
 from grym_nb.health.signs import UNHEALTHY
+from grym_nb.health.trial import OF_CALLS, Outcome, Trial, calls_of, outcome_of
 from grym_nb.render import Table, count, seconds
 from grym_nb.services.guards import ServiceBreaker
 from grym_nb.services.mending import give_up, within
@@ -37,41 +41,8 @@ __all__ = ["Recovery"]
 
 _STORY_LENGTH = 200  # attempts kept, of all services together
 _SHOWN = 20
+_HELPED: Mapping[bool | None, str] = {True: "yes", False: "no", None: "unproven"}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Case:
-    """One service that is being mended, or was lately."""
-
-    #: the attempt under way; another one after each, so that one that was written off is not heard any more
-    turn: _Turn | None = None
-    began: float = 0.0
-    at: int = 0  # the step that comes next
-    pause: float = 0.0
-    mended: float | None = None  # when it was, the last time
-    failed: int = 0  # attempts in a row
-    failures: deque[float] = field(default_factory=deque)  # when attempts failed, within the budget's time
-    attempts: deque[float] = field(default_factory=deque)  # the same for all of them
-    spent: bool = False  # its budget, which was said
-    left: tuple[str, int] = ("", 0)  # its state, and how often it was loaded, after the last attempt
-    known: tuple[int, int] = (0, 0)  # the versions of code and config then
-    waiting: list[Callable[[], None]] = field(default_factory=list)  # who goes on when this is over
-
-    @property
-    def runs(self) -> bool:
-        """Whether it is being mended."""
-        return self.turn is not None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Turn:
-    """One attempt at a case: it goes on as long as it is the case's own turn."""
-
-    record: ServiceRecord
-    case: _Case
-    policy: RecoveryPolicy
-    reason: str
 
 
 class Recovery:
@@ -96,7 +67,7 @@ class Recovery:
         self._policy = policy or RecoveryPolicy()
         self._policies = dict(policies or {})
         self._lock = threading.Lock()
-        self._cases: dict[str, _Case] = {}
+        self._cases: dict[str, Case] = {}
         self._story: deque[RecoveryEnded | RecoveryGaveUp] = deque(maxlen=_STORY_LENGTH)
         self._ends: list[Callable[[], None]] = []
 
@@ -121,10 +92,15 @@ class Recovery:
         """Return what is done about a service; None: it is not to be mended."""
         return self._policies.get(name, self._policy)
 
-    def begin(self, name: str, reason: str, *, hangs: bool = False) -> bool:
+    def begin(
+        self, name: str, reason: str, *, hangs: bool = False, proof: Collection[str] | None = None
+    ) -> bool:
         """Begin to mend a service, on a work thread; False where that is not to be, or is under way.
 
-        Where a call `hangs`, the steps that would wait for it are left out.
+        Where a call `hangs`, the steps that would wait for it are left out. `proof` are the signs that calls
+        have to show as gone ("errors", "slow") before a step is said to have helped; without any a ping says
+        so. By default that is a load, or a ping that its author has written, and else calls that do not fail.
+        A step that is on trial has not helped then: the next one is taken, from the same budget.
         """
         policy = self.policy(name)
         handle = self._registry.get(name, None)
@@ -134,24 +110,31 @@ class Recovery:
         if record.given_up:
             return False  # until somebody says so
         with self._lock:
-            case = self._cases.setdefault(name, _Case())
-        turn = _Turn(record, case, policy, reason)
+            case = self._cases.setdefault(name, Case())
+        if proof is None:
+            proof = () if hangs or handle.state == "failed" or means(record) else ("errors",)
+        turn = Turn(record, case, policy, reason, frozenset(proof))
         try:
             with self._lock:
                 if case.turn is not None:
                     return False
-                told, case.spent = case.spent, not _due(case, record, policy, self._clock())
-                spent = case.spent
-                if not spent:
+                trial, case.trial = case.trial, None
+                if trial is not None:
+                    turn = replace(turn, proof=turn.proof | trial.signs)
+                told, due = case.spent, trial is not None or case.due(record, policy, self._clock())
+                case.spent = not due
+                if due:
                     case.turn = turn
                 if hangs and "restart" in policy.steps:
                     case.at = policy.steps.index("restart")
-            if not spent:
+            if trial is not None:
+                self._work(turn, partial(self._ended, turn, trial.step, trial.began, reason))
+            elif due:
                 self._try(turn)
             elif not told:
                 tried = f"{count(len(case.attempts), 'attempt')} within {seconds(policy.budget_seconds)}"
                 _log.warning("%s is left to itself for a while, after %s: %s", name, tried, reason)
-            return not spent
+            return due
         except BaseException:  # Ctrl-C, or no thread can be started
             self._over(turn)
             raise
@@ -159,20 +142,33 @@ class Recovery:
     # -- when --------------------------------------------------------------------------------------
 
     def _unhealthy(self, name: str, health: Health) -> None:
-        policy = self.policy(name)
-        kinds = {sign.kind for sign, _ in health.signs if sign.level == UNHEALTHY}
-        if policy is not None and kinds & (set(policy.on) - {"breaker"}):
-            self.begin(name, health.told(self._clock()), hangs="stuck" in kinds)
+        policy, handle = self.policy(name), self._registry.get(name, None)
+        kinds = {str(sign.kind) for sign, _ in health.signs if sign.level == UNHEALTHY}
+        heard = OF_CALLS if self._trial_of(name) is not None else frozenset()  # since the step, and no others
+        if policy is None or handle is None or not (kinds - heard) & (set(policy.on) - {"breaker"}):
+            return
+        # Where something else spoke against it as well, that is seen to go.
+        seen = kinds & {"state", "stuck"} or ("ping" in kinds and means(handle._record))
+        proof = frozenset() if seen else kinds & OF_CALLS
+        self.begin(name, health.told(self._clock()), hangs="stuck" in kinds, proof=proof)
 
     def _opened(self, event: BreakerChanged) -> None:
-        """Look into why a breaker opened; one that was tried out in vain was looked into before."""
-        if (event.before, event.after) != ("closed", "open") or event.by_hand:
+        """Look into why a breaker opened; one that was tried out in vain was looked into before.
+
+        While a step is on trial that says enough of calls.
+        """
+        if event.after != "open" or event.by_hand:
             return
         policy, handle = self.policy(event.name), self._registry.get(event.name, None)
         breaker = None if handle is None else _breaker(handle._record)
-        if policy is None or "breaker" not in policy.on or breaker is None or breaker.policy.shadow:
+        if policy is None or breaker is None or breaker.policy.shadow:
             return
-        job = partial(self._look_into, event, policy)
+        if (trial := self._trial_of(event.name)) is not None:
+            job = partial(self._settle, trial, "failed", event.reason)
+        elif "breaker" in policy.on and event.before == "closed":
+            job = partial(self._look_into, event, policy)
+        else:
+            return
         self._ports.pulse.work(job, name=f"why the breaker of {event.name} is open")
 
     def _look_into(self, event: BreakerChanged, policy: RecoveryPolicy) -> None:
@@ -187,24 +183,28 @@ class Recovery:
         if trouble := self._ping(handle._record, policy):
             self.begin(event.name, f"{event.reason}; {trouble}")
         elif standing := self._monitor.stands(event.name):
-            self.begin(event.name, f"{event.reason}; {standing}", hangs=handle.state == "ready")
+            self.begin(event.name, f"{event.reason}; {standing}", hangs=handle.state == "ready", proof=())
 
     def _removed(self, event: ServiceRemoved) -> None:
         with self._lock:
-            self._cases.pop(event.service, None)
+            case = self._cases.pop(event.service, None)
+            if case is not None:
+                case.trial = None
 
     # -- one attempt after the other ---------------------------------------------------------------
 
-    def _try(self, turn: _Turn) -> None:
-        pulse, name, allowed = self._ports.pulse, turn.record.name, turn.policy.attempt_seconds
+    def _try(self, turn: Turn) -> None:
+        self._work(turn, partial(self._attempt, turn))
+
+    def _work(self, turn: Turn, job: Callable[[], None]) -> None:
+        name, deadline = f"recovery of {turn.record.name}", self._clock() + turn.policy.attempt_seconds
         try:
-            job = partial(self._attempt, turn)
-            pulse.work(job, name=f"recovery of {name}", deadline=self._clock() + allowed)
+            self._ports.pulse.work(job, name=name, deadline=deadline)
         except BaseException:
             self._over(turn)
             raise
 
-    def _attempt(self, turn: _Turn) -> None:
+    def _attempt(self, turn: Turn) -> None:
         """Take one step; at its end it is mended, or the next one is due, or there is none."""
         pulse, name, allowed = self._ports.pulse, turn.record.name, turn.policy.attempt_seconds
         late = None
@@ -227,7 +227,7 @@ class Recovery:
                 late.cancel()
             self._over(turn)  # does nothing where that was said, or it goes on
 
-    def _by_somebody(self, turn: _Turn) -> bool:
+    def _by_somebody(self, turn: Turn) -> bool:
         """Tell whether somebody has unloaded or mended it since the last attempt, or is about to."""
         record, (left, loads) = turn.record, turn.case.left
         state = record.lifecycle.state
@@ -236,7 +236,7 @@ class Recovery:
             return True
         return state not in ("ready", "failed", "registered") or (state == "registered" and left != state)
 
-    def _mend(self, turn: _Turn, step: Step) -> str | None:
+    def _mend(self, turn: Turn, step: Step) -> str | None:
         """Take a step and return what is wrong still; None: it goes on when what it needs is mended."""
         record = turn.record
         try:
@@ -255,9 +255,9 @@ class Recovery:
         except BaseException as error:  # also SystemExit: a thread of ours ends for nobody
             return f"{type(error).__name__}: {error}"
 
-    def _ended(self, turn: _Turn, step: Step, began: float, trouble: str) -> None:
+    def _ended(self, turn: Turn, step: Step, began: float, trouble: str) -> None:
         """Take down how an attempt went, and what comes then; once, though it may end after its deadline."""
-        record, case, now = turn.record, turn.case, self._clock()
+        record, case = turn.record, turn.case
         then = replace(turn, reason=trouble or turn.reason)
         if not self._hand_on(turn, then):
             return
@@ -265,40 +265,114 @@ class Recovery:
         try:
             case.left = (record.lifecycle.state, record.loads)
             case.known = (record.code_version, record.config_version)
-            case.attempts.append(now)
-            outcome = "failed" if trouble else "helped"
-            metrics = self._ports.metrics
-            metrics.counter("recovery.attempts", service=record.name, step=step, outcome=outcome).add()
-            self._say(RecoveryEnded(now, record.name, step, not trouble, now - began, then.reason))
-            told = (
-                f"did not help: {trouble}" if trouble else f"has mended it; it was because of {turn.reason}"
-            )
-            _log.warning("recovery of %s by %s, which %s, %s", record.name, step, DOES[step], told)
-            if not trouble:
-                metrics.histogram("recovery.seconds", service=record.name).record(now - case.began)
-                case.mended = now
-                self._monitor.renew(record.name)
-            elif record.lifecycle.state != "closed":
+            if not trouble and turn.proof:
+                self._put_on_trial(then, step, began)
+                return
+            self._take_down(then, step, began, "failed" if trouble else "helped")
+            if trouble and record.lifecycle.state != "closed":
                 goes_on = self._failed(then)
         finally:
             if not goes_on:
                 self._over(then)
 
-    def _failed(self, turn: _Turn) -> bool:
+    def _take_down(self, turn: Turn, step: Step, began: float, outcome: Outcome, shown: str = "") -> None:
+        """Say what a step did, and why it was taken; or what was wrong, if it did not help."""
+        record, case, now = turn.record, turn.case, self._clock()
+        metrics, name = self._ports.metrics, turn.record.name
+        metrics.counter("recovery.attempts", service=name, step=step, outcome=outcome).add()
+        helped = None if outcome == "unproven" else outcome == "helped"
+        why = f"{turn.reason}; {shown}" if shown else turn.reason
+        self._say(RecoveryEnded(now, name, step, helped, now - began, why))
+        told = {
+            "helped": f"has mended it; it was because of {why}",
+            "failed": f"did not help: {why}",
+            "unproven": f"is unproven: {shown}; it was because of {turn.reason}",
+        }
+        _log.warning("recovery of %s by %s, which %s, %s", name, step, DOES[step], told[outcome])
+        if outcome != "unproven":
+            case.attempts.append(now)
+        if outcome != "failed":
+            case.mended = now
+        if outcome == "helped":
+            metrics.histogram("recovery.seconds", service=name).record(now - case.began)
+            self._monitor.renew(record.name)
+
+    # -- on trial ----------------------------------------------------------------------------------
+
+    def _put_on_trial(self, turn: Turn, step: Step, began: float) -> None:
+        """Have calls show what a step did; those that come while its breaker is open are not let in yet."""
+        record, case, now = turn.record, turn.case, self._clock()
+        breaker = _breaker(record)
+        closed_for = None if breaker is None else breaker.snapshot().retry_after
+        case.trial = trial = Trial(
+            *(record, step, turn.reason, turn.proof, began, now),
+            until=now + turn.policy.relapse_seconds + (closed_for or 0.0),
+            model=(record.loads, record.code_version, record.config_version),
+            before=calls_of(record),
+            usual=self._monitor.usual(record.name),
+        )
+        self._monitor.renew(record.name, broken=f"no call was answered since a {step}; before: {turn.reason}")
+        _log.warning(
+            "recovery of %s by %s, which %s, is on trial: its calls have to show whether that helped; it was "
+            "because of %s",
+            *(record.name, step, DOES[step], turn.reason),
+        )
+        self._look_later(trial)
+
+    def _look_later(self, trial: Trial) -> None:
+        wait = max(0.0, min(self._monitor.look_seconds, trial.until - self._clock()))
+        with suppress(StateError):  # all is being closed
+            self._ports.pulse.after(wait, partial(self._look_at, trial), name=f"trial of {trial.record.name}")
+
+    def _look_at(self, trial: Trial) -> None:
+        if self._trial_of(trial.record.name) is not trial:
+            return
+        known = outcome_of(trial, self._clock(), self._monitor.limits)
+        if known is None:
+            self._look_later(trial)
+        else:
+            self._settle(trial, *known)
+
+    def _settle(self, trial: Trial, outcome: Outcome, shown: str) -> None:
+        """End a trial, if it is still under way: with the next step where its step did not help."""
+        name = trial.record.name
+        case, policy = self._cases.get(name), self.policy(name)
+        if case is None or policy is None or case.trial is not trial:
+            return
+        if case.runs:  # it has only just been put on trial
+            self._look_later(trial)
+            return
+        if outcome == "failed" and self.begin(name, shown, proof=trial.signs):
+            return
+        with self._lock:
+            mine = case.trial is trial
+            if mine:
+                case.trial = None
+        if mine:  # and nothing can be done now, if it did not help
+            reason = shown if outcome == "failed" else trial.reason
+            shown = "" if outcome == "failed" else shown
+            turn = Turn(trial.record, case, policy, reason)
+            self._take_down(turn, trial.step, trial.began, outcome, shown)
+
+    def _trial_of(self, name: str) -> Trial | None:
+        case = self._cases.get(name)
+        return None if case is None else case.trial
+
+    def _failed(self, turn: Turn) -> bool:
         """Have the next step taken after a pause, the last one again as long as the budget lasts; or end."""
         record, case, policy, now = turn.record, turn.case, turn.policy, self._clock()
-        case.failed += 1
-        case.failures.append(now)
-        if max(case.failed, _lately(case.failures, now - policy.budget_seconds)) < policy.budget:
+        if case.fails(policy, now) < policy.budget:
             case.at = min(case.at + 1, len(policy.steps) - 1)
             pause, case.pause = case.pause, min(case.pause * policy.factor, policy.max_pause)
             self._ports.pulse.after(pause, partial(self._try, turn), name=f"recovery of {record.name}")
             return True
         if record.lifecycle.state != "ready" or self._ping(record, policy):
             self._give_up(turn)
-        return False  # and one that answers is left to itself
+        else:
+            case.alone = now  # what takes long to show does not begin anew with the whole budget
+        return False
 
-    def _give_up(self, turn: _Turn) -> None:
+    def _give_up(self, turn: Turn) -> None:
         record, case, policy, trouble = turn.record, turn.case, turn.policy, turn.reason
         row, many = case.failed, len(case.failures)
         tried = f"{count(row, 'attempt')} in a row did not help"
@@ -314,7 +388,7 @@ class Recovery:
         self._say(RecoveryGaveUp(self._clock(), record.name, f"{tried}: {trouble}", hint))
         _log.warning("%s is left as failed: %s: %s; %s", record.name, tried, trouble, hint)
 
-    def _hand_on(self, turn: _Turn, then: _Turn) -> bool:
+    def _hand_on(self, turn: Turn, then: Turn) -> bool:
         """Go on under another turn; False where the case was taken away from this one."""
         with self._lock:
             mine = turn.case.turn is turn
@@ -322,7 +396,7 @@ class Recovery:
                 turn.case.turn = then
         return mine
 
-    def _over(self, turn: _Turn) -> None:
+    def _over(self, turn: Turn) -> None:
         """End the case, if it is still this turn's; who waits for it goes on."""
         case = turn.case
         with self._lock:
@@ -346,7 +420,7 @@ class Recovery:
             return f"ping: {type(error).__name__}: {error}"
         return f"ping: {answer.problem}" if answer.ok is False else ""
 
-    def _waits_for_need(self, turn: _Turn) -> bool:
+    def _waits_for_need(self, turn: Turn) -> bool:
         """Have what it cannot do without mended first, as a case of its own; True: it goes on after that.
 
         So one that several need is mended once. Raises where it is not to be mended.
@@ -385,14 +459,20 @@ class Recovery:
     def table(self, name: str | None = None) -> Table:
         """Return what was done lately as a table, newest first."""
         columns = ("service", "when", "step", "helped", "why")
-        rows = [self._row(one) for one in self.story(name)[: -_SHOWN - 1 : -1]]
+        trials = [case.trial for case in tuple(self._cases.values()) if case.trial is not None]
+        rows = [self._trial_row(one) for one in trials if name in (None, one.record.name)]
+        rows += [self._row(one) for one in self.story(name)[: -_SHOWN - 1 : -1]]
         return Table("what recovery did", columns, rows, "nothing had to be mended")
 
     def _row(self, one: RecoveryEnded | RecoveryGaveUp) -> tuple[str, ...]:
         when = f"{seconds(self._clock() - one.at)} ago"
         if isinstance(one, RecoveryGaveUp):
             return (one.service, when, "left as failed", "", f"{one.reason}; {one.hint}")
-        return (one.service, when, one.step, "yes" if one.helped else "no", one.reason)
+        return (one.service, when, one.step, _HELPED[one.helped], one.reason)
+
+    def _trial_row(self, one: Trial) -> tuple[str, ...]:
+        when = f"{seconds(self._clock() - one.since)} ago"
+        return (one.record.name, when, one.step, "on trial", one.reason)
 
     def _say(self, event: RecoveryEnded | RecoveryGaveUp) -> None:
         self._story.append(event)
@@ -407,28 +487,6 @@ class Recovery:
 
     def _repr_html_(self) -> str:
         return self.table().html()
-
-
-def _due(case: _Case, record: ServiceRecord, policy: RecoveryPolicy, now: float) -> bool:
-    """Make a case ready to begin (held); False where its budget is spent, and nobody has loaded it since."""
-    known = (record.code_version, record.config_version)
-    if record.loads != case.left[1] or known != case.known:
-        case.failures.clear()
-        case.attempts.clear()
-    elif _lately(case.attempts, now - policy.budget_seconds) >= policy.budget:
-        return False
-    case.left, case.known = (record.lifecycle.state, record.loads), known
-    case.began, case.pause, case.failed = now, policy.pause, 0
-    relapsed = case.mended is not None and now - case.mended <= policy.relapse_seconds
-    case.at = min(case.at + 1, len(policy.steps) - 1) if relapsed else 0
-    return True
-
-
-def _lately(times: deque[float], since: float) -> int:
-    """Return how many there were since then; those before are forgotten."""
-    while times and times[0] < since:
-        times.popleft()
-    return len(times)
 
 
 def _breaker(record: ServiceRecord) -> CircuitBreaker | None:

@@ -38,6 +38,9 @@ class RecoveryPolicy(Policy):
 
     `on` are the kinds of signs after which it is worth while: by default what another try may cure, and not
     that the author's code raises; a breaker that opens has the service pinged, and says nothing by itself.
+    A step that was taken because calls fail, or are slow, is on trial until enough of them went well or badly
+    again: then it has helped, or the next one is taken. For one that nobody calls within `relapse_seconds` of
+    the step (and of the time for which its breaker is open) it is unproven, at no cost of the budget.
     Between two attempts are `pause` seconds, each time `factor` times as many, up to `max_pause`. A service
     that is unhealthy again within `relapse_seconds` of its last recovery gets the next step. It is left as
     failed after `budget` attempts that did not help, in a row or within `budget_seconds`, and left to itself

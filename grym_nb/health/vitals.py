@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["FAILURES", "Lately", "Others", "Watched", "anew", "failures", "hanging", "parted", "vitals_of"]
+__all__ = [
+    "FAILURES",
+    "Lately",
+    "Others",
+    "Watched",
+    "anew",
+    "failures",
+    "hanging",
+    "parted",
+    "third_of",
+    "vitals_of",
+    "worst_of",
+]
 
 #: f() -> the services that there are, asked only where it matters
 Others = Callable[[], Iterable["ServiceRecord"]]
@@ -95,12 +107,15 @@ class Lately:
 
 
 def _third(answered: Stretch) -> float | None:
-    """Return what the third slowest of some calls took."""
     buckets: dict[int, int] = {}
     for part in [part for seen in answered.series for at, part in seen.slots if at >= 0]:
         for bucket, n in part[1].items():
             buckets[bucket] = buckets.get(bucket, 0) + n
-    calls = Frozen.of(buckets, 0.0)
+    return third_of(Frozen.of(buckets, 0.0))
+
+
+def third_of(calls: Frozen) -> float | None:
+    """Return what the third slowest of some calls took; None where they are fewer."""
     if calls.count < _SLOW_ONES:
         return None
     [third] = calls.percentiles(100 * (calls.count - _SLOW_ONES + 0.5) / calls.count)
@@ -135,7 +150,7 @@ def vitals_of(
     waited_out = lately.waited_out(record.name, seconds) if _LATE in found else 0
     failed = failures({outcome: its.count for outcome, its in found.items()}, waited_out)
     good, bad = int(answered.count) if answered is not None else 0, sum(failed.values())
-    worst = _worst(record, failed)
+    worst = worst_of(record, failed)
     fresh, wrong = _newly(watched, record)
     if wrong:
         watched.wrong_at = now
@@ -185,9 +200,14 @@ def _keep_up(watched: Watched, record: ServiceRecord, now: float) -> None:
         watched.broken, watched.wrong_at = "", None
 
 
-def anew(record: ServiceRecord, now: float) -> Watched:
-    """Return what is to be remembered of a service whose past says nothing any more."""
-    watched = Watched(now, loads=record.loads)
+def anew(record: ServiceRecord, now: float, before: Watched | None = None, broken: str = "") -> Watched:
+    """Return what is to be remembered of a service whose past says nothing any more.
+
+    That is what was usual for it `before`, and what is `broken` as long as no call is answered.
+    """
+    watched = Watched(now, loads=record.loads, broken=broken)
+    if before is not None:
+        watched.versions, watched.usual, watched.learned = before.versions, before.usual, before.learned
     _newly(watched, record)
     return watched
 
@@ -207,7 +227,7 @@ def _reason(record: ServiceRecord) -> str:
     return story[-1].reason if story else ""
 
 
-def _worst(record: ServiceRecord, failed: Mapping[str, int]) -> str:
+def worst_of(record: ServiceRecord, failed: Mapping[str, int]) -> str:
     """Return what failed most often, by the name of the error that the author's code raised last."""
     if not failed:
         return ""
