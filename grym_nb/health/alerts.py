@@ -21,12 +21,13 @@ from grym_nb.health.asked import Asked, UnansweredError
 from grym_nb.health.errand import Work
 from grym_nb.health.listeners import Listener, others
 from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for
+from grym_nb.health.silences import Silence, Silences
 from grym_nb.render import Table, brief, seconds
 
 if TYPE_CHECKING:
     from grym_nb.metrics.history import History
 
-__all__ = ["Alert", "Alerts", "Channel", "Notice", "Silence"]
+__all__ = ["Alert", "Alerts", "Channel", "Notice"]
 
 _log = logging.getLogger(__name__)
 _STORY_LENGTH = 500
@@ -89,26 +90,6 @@ class Notice:
 Channel = Callable[[Notice], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """Nobody is told of what fits, until a moment; it still shows in the table."""
-
-    until: float
-    rule: str | None = None
-    tags: Tags = ()
-    why: str = ""
-
-    @property
-    def what(self) -> str:
-        """All that it keeps quiet, in words."""
-        tags = ", ".join(f"{tag}={value}" for tag, value in self.tags)
-        return f"{self.rule or 'all'}{f' ({tags})' if tags else ''}"
-
-    def covers(self, rule: str, tags: Tags, now: float) -> bool:
-        """Tell whether it covers an alert now."""
-        return now < self.until and self.rule in (None, rule) and set(self.tags) <= set(tags)
-
-
 @dataclass(slots=True)
 class _Track:
     """One rule and one group: since when it is beyond the limit, and whether somebody was told."""
@@ -153,7 +134,7 @@ class Alerts:
         self._lock = threading.Lock()
         self._rules: dict[str, Rule] = {}
         self._tracks: dict[tuple[str, Tags], _Track] = {}
-        self._silences: tuple[Silence, ...] = ()
+        self._silences = Silences(clock)
         self._listeners = tuple([Listener(channel, None, clock=clock) for channel in channels])
         self._story: deque[Alert] = deque(maxlen=_STORY_LENGTH)
         self._troubles: dict[str, str] = {}  # why a rule cannot be evaluated
@@ -209,30 +190,18 @@ class Alerts:
         """Tell nobody of a rule, or of what has these tags, for so many seconds; returns what ends that."""
         if rule is not None:
             self._known(rule)
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-            problem = Problem("seconds", brief(seconds), "a number above 0, such as 3600")
-            raise ValidationError("nothing is silenced so", problems=[problem])
         known = self._tag_names() if tags else set()
         strange = [tag for tag in tags if tag not in known]
         if strange:
             problems = [Problem(tag, "no tag of any rule", f"a tag.{closest(tag, known)}") for tag in strange]
             raise ValidationError("nothing is silenced so", problems=problems)
-        own = tuple(sorted([(tag, str(value)) for tag, value in tags.items()]))
-        now = self._clock()
-        made = Silence(now + seconds, rule, own, why)
-        with self._lock:
-            self._silences = (*_lasting(self._silences, now), made)
-        return lambda: self._end_silence(made)
+        return self._silences.add(seconds, rule, why, tags)
 
     def unsilence(self, rule: str | None = None) -> int:
         """End the silences of a rule, or all of them; return how many there were."""
         if rule is not None:
             self._known(rule)
-        now = self._clock()
-        with self._lock:
-            before = _lasting(self._silences, now)
-            self._silences = () if rule is None else _of_others(before, rule)
-            return len(before) - len(self._silences)
+        return self._silences.end(rule)
 
     def _known(self, rule: str) -> None:
         if not isinstance(rule, str) or rule not in self._rules:
@@ -253,7 +222,7 @@ class Alerts:
     @property
     def silences(self) -> tuple[Silence, ...]:
         """The silences that hold now."""
-        return _lasting(self._silences, self._clock())
+        return self._silences.lasting
 
     def state_of(self, rule: Rule) -> str:
         """Return how a rule does, in words: that it fires, is quiet, or cannot fire, and why."""
@@ -422,7 +391,7 @@ class Alerts:
         return tuple(sorted([name for name in names if service in self._needs(name)]))
 
     def _kept_quiet(self, rule: Rule, tags: Tags, now: float) -> bool:
-        if self._silenced(rule.name, tags, now):
+        if self._silences.cover(rule.name, tags, now):
             return True
         if any(self._fires(other, tags) or self._fires(other, ()) for other in rule.inhibited_by):
             return True
@@ -434,12 +403,9 @@ class Alerts:
             True
             for cause in causes
             for one in (rule.name, *rule.inhibited_by)
-            if self._fires(one, cause) and not self._silenced(one, cause, now)
+            if self._fires(one, cause) and not self._silences.cover(one, cause, now)
         ]
         return bool(heard) and not self._of_its_own(service)
-
-    def _silenced(self, rule: str, tags: Tags, now: float) -> bool:
-        return any(one.covers(rule, tags, now) for one in self._silences)
 
     def _send(self, changed: list[Alert], now: float) -> None:
         notices: dict[str, list[Alert]] = {}
@@ -460,10 +426,6 @@ class Alerts:
         listener.gone = True
         with self._lock:
             self._listeners = _without(self._listeners, listener)
-
-    def _end_silence(self, made: Silence) -> None:
-        with self._lock:
-            self._silences = _without(self._silences, made)
 
     # -- about it ----------------------------------------------------------------------------------
 
@@ -486,14 +448,6 @@ class Alerts:
 
 def _without(all: tuple[T, ...], gone: T) -> tuple[T, ...]:
     return tuple([one for one in all if one is not gone])
-
-
-def _lasting(silences: tuple[Silence, ...], now: float) -> tuple[Silence, ...]:
-    return tuple([one for one in silences if now < one.until])
-
-
-def _of_others(silences: tuple[Silence, ...], rule: str) -> tuple[Silence, ...]:
-    return tuple([one for one in silences if one.rule != rule])
 
 
 def _but(rules: dict[str, T], name: str) -> dict[str, T]:
