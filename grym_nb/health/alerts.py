@@ -40,7 +40,8 @@ class Alert:
     """One rule that fires, or fired, for one group: figure, limit, since when, and what to do.
 
     `since` and `at` are times of day (UNIX seconds). `why` is there when it is over for another reason than
-    that its figure is good again. `suffers` are the services for which something fires that rely on this one.
+    that its figure is good again. `suffers` are the services for which something fires that rely on this one:
+    of those that come later nobody is told anew, as of a figure that changes, but what fires has them.
     """
 
     rule: str
@@ -70,8 +71,12 @@ class Alert:
             return f"{self.subject}: {self.rule} is over, after {seconds(self.at - self.since)}{why}"
         held = f", for {seconds(self.at - self.since)}" if self.at - self.since >= 1.0 else ""
         todo = f" → {self.suggestion}" if self.suggestion else ""
-        suffers = f"; by it suffer {', '.join(self.suffers)}" if self.suffers else ""
-        return f"{self.subject}: {self.rule} ({self.severity}): {self.told}{held}{suffers}{todo}"
+        return f"{self.subject}: {self.rule} ({self.severity}): {self.told}{held}{self.by_it}{todo}"
+
+    @property
+    def by_it(self) -> str:
+        """Who suffers by it, in words that follow others; nothing where nobody does."""
+        return f"; by it suffer {', '.join(self.suffers)}" if self.suffers else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +349,7 @@ class Alerts:
             track.alert = Alert(
                 *(rule.name, tags, rule.severity, "firing", found.figure, rule.limit),
                 *(track.firing_since + day, now + day, found.told, rule.suggest),
+                suffers=() if track.alert is None else track.alert.suffers,
             )
 
     def _pass(self, rule: Rule, track: _Track, now: float, *, why: str = "") -> None:
@@ -361,7 +367,7 @@ class Alerts:
 
     def _changed(self, now: float) -> list[Alert]:
         """Return what is to be told: what began and is not kept quiet, and what is over."""
-        changed = []
+        changed, suffering = [], self._suffering()
         order = {name: at for at, name in enumerate(self._rules)}
         for (name, tags), track in sorted(
             self._tracks.copy().items(), key=lambda item: order.get(item[0][0], len(order))
@@ -373,22 +379,24 @@ class Alerts:
                     why = track.why if rule is not None else "the rule was removed"
                     day = self._wall() - self._clock()
                     changed.append(replace(track.alert, state="over", at=now + day, why=why))
-            elif track.alert is not None and not track.told and not self._kept_quiet(rule, tags, now):
-                track.told = True
-                track.alert = replace(track.alert, suffers=self._suffering(tags))
-                changed.append(track.alert)
+            elif track.alert is not None:
+                suffers = suffering.get(dict(tags).get("service", ""), ())
+                track.alert = replace(track.alert, suffers=tuple(suffers))
+                if not track.told and not self._kept_quiet(rule, tags, now):
+                    track.told = True
+                    changed.append(track.alert)
         return changed
 
-    def _suffering(self, tags: Tags) -> tuple[str, ...]:
-        """Return the services for which something fires that rely on the one which this is about."""
-        service = dict(tags).get("service")
-        if service is None:
-            return ()
+    def _suffering(self) -> dict[str, list[str]]:
+        """Return for each service those that rely on it and for which something fires, by name."""
         firing = [
-            dict(own) for (_, own), track in self._tracks.copy().items() if track.firing_since is not None
+            dict(tags) for (_, tags), track in self._tracks.copy().items() if track.firing_since is not None
         ]
-        names = {own["service"] for own in firing if "service" in own} - {service}
-        return tuple(sorted([name for name in names if service in self._needs(name)]))
+        found: dict[str, list[str]] = {}
+        for name in sorted({tags["service"] for tags in firing if "service" in tags}):
+            for need in set(self._needs(name)) - {name}:
+                found.setdefault(need, []).append(name)
+        return found
 
     def _kept_quiet(self, rule: Rule, tags: Tags, now: float) -> bool:
         if self._silences.cover(rule.name, tags, now):
@@ -433,7 +441,14 @@ class Alerts:
         """Return what fires now, as a table."""
         now = self._wall()
         rows = [
-            (one.subject, one.rule, one.severity, one.told, seconds(now - one.since), one.suggestion)
+            (
+                one.subject,
+                one.rule,
+                one.severity,
+                one.told + one.by_it,
+                seconds(now - one.since),
+                one.suggestion,
+            )
             for one in self.active
         ]
         columns = ("about", "rule", "severity", "figure", "for", "what to do")

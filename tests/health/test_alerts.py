@@ -458,6 +458,33 @@ def test_who_fails_by_another_is_told_of_with_that_one() -> None:
     }
 
 
+def test_who_comes_to_suffer_later_is_shown_and_not_told_of() -> None:
+    house = House()
+    alerts = Alerts(
+        *(house.history, [Rule("bad", "level", above=1.0, by=("service",))]),
+        clock=house.clock,
+        wall=house.clock,
+        channels=[house.hear],
+        needs=lambda name: ("base",) if name != "base" else (),
+    )
+
+    def suffer(**levels: float) -> tuple[str, ...]:
+        for name, level in levels.items():
+            house.metrics.gauge("level", service=name).set(level)
+        house.clock.advance(1.0)
+        alerts.step()
+        [base] = [alert for alert in alerts.active if alert.subject == "base"]
+        return base.suffers
+
+    assert suffer(base=2.0, a=2.0) == ("a",)
+    assert suffer(base=3.0) == ("a",), "also when it was looked at again"
+    assert suffer(b=2.0) == ("a", "b")
+    [row] = [line for line in alerts.table().text().splitlines() if line.startswith("base")]
+    assert "3, above 1; by it suffer a, b" in row
+    assert suffer(a=0.0) == ("b",)
+    assert house.told == ["base: bad (warning): 2, above 1; by it suffer a"]
+
+
 @pytest.mark.parametrize("wrong", [["high"], {}, 5])
 def test_what_is_no_rule_is_refused(house: House, wrong: Any) -> None:
     house.alerts.add(LEVEL)
