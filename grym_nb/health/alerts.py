@@ -256,6 +256,15 @@ class Alerts:
         alerts = [alert for alert in found if alert is not None]
         return tuple(sorted(alerts, key=lambda alert: (rank[alert.severity], alert.since)))
 
+    def pending(self, seconds: float) -> bool:
+        """Tell whether something holds, for less than so many seconds, that fires if it goes on."""
+        since = self._clock() - seconds
+        return any(
+            track.firing_since is None and track.breached_since is not None and track.breached_since >= since
+            for (rule, _), track in self._tracks.copy().items()
+            if rule in self._rules
+        )
+
     @property
     def story(self) -> tuple[Alert, ...]:
         """What somebody was told of, oldest first."""

@@ -45,7 +45,8 @@ _DAY = 86_400.0  # for which a rule is waited for at most
 class Oversight:
     """The history of the metrics, the monitor, recovery and alerts of a registry, and when they act.
 
-    With `look_seconds` 0 nothing of it acts by itself: somebody has to call `step`, or `begin`.
+    They rest where nothing was loaded or counted for a while, and nothing fires or is about to. With
+    `look_seconds` 0 nothing of it acts by itself: somebody has to call `step`, or `begin`.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Oversight:
         elif (
             min(now - self._nothing_since, self.history.idle()) > self._rests_after()
             and not self.alerts.active
+            and not self.alerts.pending(_DAY)
         ):
             self._rest()
 

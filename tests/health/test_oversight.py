@@ -98,9 +98,32 @@ def test_a_look_that_is_not_over_is_not_in_the_way_of_the_next(
     assert before and any(one.rule == "any" for one in watch.alerts.active) and net.health == "healthy"
 
 
-def test_what_was_pending_when_it_went_to_rest_begins_anew(
-    driven: ServiceRegistry, clock: FakeClock, watch: Oversight
+@pytest.mark.parametrize("of", ["a series", "a function"])
+def test_what_has_to_hold_for_long_is_told_though_nothing_is_loaded(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight, of: str
 ) -> None:
+    told: list[float] = []
+    watch.alerts.tell(lambda notice: told.append(clock()))
+    level = 0.0
+    metric: Any = "queue" if of == "a series" else lambda history, now: level
+    watch.alerts.add(Rule("long queue", metric, above=10, for_seconds=120.0))
+    watch.begin()
+    queue = driven.ports.metrics.gauge("queue")
+    seconds(driven, clock, 30)
+    queue.set(50)
+    level, since = 50.0, clock()
+    seconds(driven, clock, 150)
+    assert len(told) == 1 and 120.0 <= told[0] - since <= 135.0
+    queue.set(0)
+    level = 0.0
+    seconds(driven, clock, 80)
+    assert not watch._entries, "and when that is over it rests"
+
+
+def test_what_was_pending_when_it_went_to_rest_begins_anew(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oversight, "_DAY", 60.0)  # for which what is about to fire is waited for
     told: list[Notice] = []
     watch.alerts.tell(told.append)
     watch.alerts.add(Rule("long queue", "queue", above=10, for_seconds=300.0))
