@@ -20,7 +20,7 @@ from grym_nb.events import AlertChanged, EventBus
 from grym_nb.health.asked import Asked, UnansweredError
 from grym_nb.health.errand import Work
 from grym_nb.health.listeners import Listener, others
-from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for
+from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for, unknown
 from grym_nb.health.silences import Silence, Silences
 from grym_nb.render import Table, brief, seconds
 
@@ -145,16 +145,25 @@ class Alerts:
         self._troubles: dict[str, str] = {}  # why a rule cannot be evaluated
         self._asked: dict[str, Asked] = {}  # rules with a function that may take its time
         for rule in rules:
-            self.add(rule)
+            self._follow(rule)
         self._asked = {}  # these are of the house, and quick
+        for rule in self.rules:
+            self._warn(rule)  # once all are there, since any may name any
 
     # -- rules, silences, channels -----------------------------------------------------------------
 
     def add(self, rule: Rule) -> None:
         """Follow a rule from now on; one of the same name is replaced, and what it tracked is kept.
 
-        A function is asked on a thread that may wait; its answer is used at the next step.
+        A function is asked on a thread that may wait; its answer is used at the next step. One of
+        `inhibited_by` that is no rule yet is logged, since it may come later, or be misspelt.
         """
+        same = isinstance(rule, Rule) and self._rules.get(rule.name) == rule
+        self._follow(rule)
+        if not same:
+            self._warn(rule)
+
+    def _follow(self, rule: Rule) -> None:
         given: object = rule
         if not isinstance(given, Rule):
             problem = Problem("rule", brief(rule), "a Rule")
@@ -166,6 +175,10 @@ class Alerts:
             self._asked = {**_but(self._asked, rule.name), **asked}
             self._rules = {**self._rules, rule.name: rule}
             self._troubles.pop(rule.name, None)
+
+    def _warn(self, rule: Rule) -> None:
+        for told in unknown(rule, self._rules):
+            _log.warning("the rule %s is inhibited by what is not there yet: %s", rule.name, told)
 
     def remove(self, name: str) -> None:
         """Follow a rule no more; what it fires is over, which is told at the next step."""
@@ -230,12 +243,17 @@ class Alerts:
         return self._silences.lasting
 
     def state_of(self, rule: Rule) -> str:
-        """Return how a rule does, in words: that it fires, is quiet, or cannot fire, and why."""
+        """Return how a rule does, in words: that it fires, is quiet, or cannot fire, and why.
+
+        With that come the rules which it names, and which there are not.
+        """
         if trouble := self._troubles.get(rule.name):
-            return f"broken: {trouble}"
-        if any(alert.rule == rule.name for alert in self.active):
-            return "fires"
-        return idle_for(rule, self._history) or "quiet"
+            does = f"broken: {trouble}"
+        elif any(alert.rule == rule.name for alert in self.active):
+            does = "fires"
+        else:
+            does = idle_for(rule, self._history) or "quiet"
+        return "; ".join([does, *unknown(rule, self._rules)])
 
     @property
     def wall(self) -> Clock:

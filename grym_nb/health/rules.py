@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from grym_nb.metrics.history import History
     from grym_nb.metrics.window import Figure, Window
 
-__all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by", "idle_for"]
+__all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by", "idle_for", "unknown"]
 
 Severity = Literal["info", "warning", "critical"]
 Tags = tuple[tuple[str, str], ...]
@@ -272,6 +272,13 @@ def idle_for(rule: Rule, history: History) -> str:
     if rule.absent is None and rule.figure not in _OF_KIND[kind]:
         return f"a {kind} has no {rule.figure}: one of {', '.join(_OF_KIND[kind])}"
     return ""
+
+
+def unknown(rule: Rule, known: Collection[str]) -> list[str]:
+    """Return in words which rules one is inhibited by that are none of those `known`."""
+    return [
+        f"there is no rule {name!r}.{closest(name, known)}" for name in rule.inhibited_by if name not in known
+    ]
 
 
 def _compared(rule: Rule, figure: float, firing: bool) -> Found:

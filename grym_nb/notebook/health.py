@@ -6,7 +6,7 @@ from argparse import Namespace
 from math import inf
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import CommandError, closest
+from grym_nb.errors import CommandError
 from grym_nb.health import Topology, suggestions, topology
 from grym_nb.notebook.figures import alone, lasting
 from grym_nb.notebook.pictures import COLOURS, graph_image
@@ -14,7 +14,7 @@ from grym_nb.notebook.sheet import Picture, Sheet
 from grym_nb.render import Table, count, seconds
 
 if TYPE_CHECKING:
-    from grym_nb.health import Alerts, Rule
+    from grym_nb.health import Alerts
     from grym_nb.runtime import Runtime
 
 __all__ = ["alerts", "health", "topology_of"]
@@ -110,7 +110,7 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
         rows = [
             (
                 *(one.name, str(one.severity), one.condition, seconds(one.for_seconds)),
-                *(_state(told, one), one.suggest),
+                *(told.state_of(one), one.suggest),
             )
             for one in told.rules
         ]
@@ -128,15 +128,6 @@ def _minutes(given: float | None) -> float:
     if not (0 < minutes <= _MOST_MINUTES or minutes == inf):
         raise CommandError(f"--minutes {minutes:g}: up to a year was expected, or inf", hint=_SILENCED)
     return minutes
-
-
-def _state(alerts: Alerts, rule: Rule) -> str:
-    """Return how a rule does, and which rules it names that there are not, in words."""
-    known = [one.name for one in alerts.rules]
-    lost = [
-        f"there is no rule {name!r}.{closest(name, known)}" for name in rule.inhibited_by if name not in known
-    ]
-    return "; ".join([alerts.state_of(rule), *lost])
 
 
 def _rule_of(alerts: Alerts, words: list[str]) -> str | None:

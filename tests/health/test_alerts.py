@@ -184,6 +184,36 @@ def test_what_follows_from_something_worse_is_not_told(house: House) -> None:
     assert [text.split(" (")[0] for text in house.told][2:] == ["a: down is over, after 1 s", "a: high"]
 
 
+def test_a_rule_that_names_one_which_there_is_not_is_said_as_it_comes(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    follows = Rule("high", "level", above=10.0, inhibited_by=("dwon",))
+    house.alerts.add(LEVEL)
+    house.alerts.add(Rule("down", "down", above=0.5))
+    for _ in range(2):  # a cell that is run again
+        house.alerts.add(follows)
+    told = (
+        "the rule high is inhibited by what is not there yet: there is no rule 'dwon'. Did you mean 'down'?"
+    )
+    assert caplog.messages == [told]
+    assert (
+        house.alerts.state_of(follows) == "no such series yet; there is no rule 'dwon'. Did you mean 'down'?"
+    )
+    house.alerts.add(Rule("dwon", "down", above=0.5))
+    assert house.alerts.state_of(follows) == "no such series yet"
+
+
+def test_rules_that_come_together_may_name_each_other(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    rules = [
+        Rule("one", "level", above=1.0, inhibited_by=("other",)),
+        Rule("other", "level", above=2.0, inhibited_by=("nobody",)),
+    ]
+    Alerts(house.history, rules)
+    assert caplog.messages == [
+        "the rule other is inhibited by what is not there yet: there is no rule 'nobody'."
+    ]
+
+
 def test_a_rule_that_cannot_be_evaluated_is_said_once_and_disturbs_no_other(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
