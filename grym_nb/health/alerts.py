@@ -189,8 +189,12 @@ class Alerts:
     def tell(self, channel: Channel) -> Callable[[], None]:
         """Tell a channel from now on; returns what ends that.
 
-        It is called with one notice after another, on a thread that may wait. One that is told already, also
-        as a cell that is run again makes it anew, is told once.
+        It is called with one notice after another, on a thread that may wait. One that is told already takes
+        the place of the old one, so a cell may be run again. The same is: a function of the same name in the
+        same module, whatever it does now; a lambda, or a function made in another one (such as a `webhook`),
+        of the same code with equal values from around it; a `partial` of the same with equal arguments; an
+        object, or a method of one, of the same class with equal attributes that cannot change, such as
+        numbers and texts. Anything else is one more who is told: end the old one with what this returned.
         """
         given: object = channel
         if not callable(given):
