@@ -370,16 +370,21 @@ class Ledger:
     def look_again(self, *, handed_out: bool = False) -> None:
         """Take in what those hold by now that nobody uses: weights may have been replaced since."""
         for one in self.held:
-            there = None if one.storages is None else one.tenant
-            now = None if there is None else there.holds(handed_out=handed_out)
-            if now is not None and now != (before := one.storages):
-                with self.lock:
-                    one.storages = now
-                    self._changed()
-                if sum(now.values()) > sum((before or {}).values()):
-                    for device in (*total(now), TOTAL):
-                        self._say_if_over(one, device, "it has grown")
-                    self.wake()
+            self.look_at(one, handed_out=handed_out)
+
+    def look_at(self, one: Reservation, *, handed_out: bool = False) -> None:
+        """Take in what one holds by now, if nobody uses it: the look takes a while, and no lock."""
+        there = None if one.storages is None else one.tenant
+        now = None if there is None else there.holds(handed_out=handed_out)
+        if now is None or now == one.storages:
+            return
+        kept = [device for device, limit in self.budgets.items() if self.taken(device) <= limit]
+        with self.lock:
+            one.storages = now
+            self._changed()
+        for device in kept:  # one that was not is said already
+            self._say_if_over(one, device, "it holds more than after its load")
+        self.wake()
 
     def release(self, mine: Reservation) -> None:
         """Take a reservation out, or out of the line."""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from grym_nb.devices import process_memory
 from grym_nb.health.guarded import Guarded
+from grym_nb.health.holdings import Holdings
 from grym_nb.health.rules import Rule
 from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign
 from grym_nb.health.vitals import failures, parted
+from grym_nb.render import size
 
 if TYPE_CHECKING:
     from grym_nb.metrics import Metrics
@@ -61,11 +63,13 @@ class KernelMemory:
         self._metrics = registry.ports.metrics
         self._history = history
         self._guarded = Guarded()
+        self.holdings = Holdings(registry)
 
     def __call__(self, now: float) -> tuple[Sign, ...]:
-        """Measure, and return what speaks against the kernel."""
+        """Measure, and return what speaks against the kernel; what models hold is measured aside."""
         from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM
 
+        self._guarded("a look at what models hold", self.holdings.step, now)
         pressure = self._resources.pressure()
         used = process_memory().rss
         self._guarded("the gauge kernel.memory.bytes", _set, self._metrics, "kernel.memory.bytes", used)
@@ -76,8 +80,13 @@ class KernelMemory:
             return (Sign("memory", level, f"memory: {pressure}", certain=True),)
         reach = self._reach(now)
         if reach is not None and reach.likely <= 60.0 * _AHEAD_MINUTES:
-            return (Sign("memory", DEGRADED, f"memory limit {reach.told}: {pressure}"),)
+            return (Sign("memory", DEGRADED, f"memory limit {reach.told}: {pressure}{self._who_grows()}"),)
         return ()
+
+    def _who_grows(self) -> str:
+        grown = self.holdings.growing()
+        told = [f"{name} by {size(grown[name])}" for name in sorted(grown, key=lambda name: -grown[name])]
+        return f"; since their load have grown: {', '.join(told)}" if told else ""
 
     def minutes_left(self, history: History, now: float) -> dict[tuple[tuple[str, str], ...], float]:
         """Return in how many minutes memory will be at its limit, for a rule; nothing if it will not."""
@@ -191,4 +200,12 @@ def rules_of(memory: KernelMemory) -> tuple[Rule, ...]:
         suggest="so many minutes are left: look for what grows, %grym mem",
         words="the memory's limit is reached in 15 minutes",
     )
-    return (*DEFAULT_RULES, ahead)
+    grown = Rule(
+        *("growing", memory.holdings.grown),
+        above=0.0,
+        by=("service",),
+        clear_seconds=10.0,
+        suggest="look for what its tasks append to, or keep, on self; unload() gives it back",
+        words="a model holds much more than after its load, and ever more (by so many MB)",
+    )
+    return (*DEFAULT_RULES, ahead, grown)

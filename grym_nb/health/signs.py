@@ -13,9 +13,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from grym_nb.render import seconds
+from grym_nb.render import seconds, size
 
-__all__ = ["DEGRADED", "UNHEALTHY", "Kind", "Sign", "SignLimits", "Stuck", "Vitals", "signs_of"]
+__all__ = [
+    "DEGRADED",
+    "UNHEALTHY",
+    "Grown",
+    "Kind",
+    "Sign",
+    "SignLimits",
+    "Stuck",
+    "Vitals",
+    "is_growing",
+    "signs_of",
+]
 
 Kind = Literal["state", "breaker", "errors", "slow", "stuck", "ping", "queue", "memory", "service"]
 DEGRADED, UNHEALTHY = 1, 2
@@ -43,6 +54,16 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class Grown:
+    """What a model holds, what it had after its load some seconds ago, and at how many looks it was more."""
+
+    holds: int
+    had: int
+    seconds: float
+    looks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Vitals:
     """What is known of a service at one moment; counts and percentiles are of the last `window` seconds."""
 
@@ -63,6 +84,7 @@ class Vitals:
     waiting: int = 0
     unanswered: int = 0  # pings in a row that were not answered well
     ping: str = ""  # what was wrong with the last one
+    grown: Grown | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +97,9 @@ class SignLimits:
     least_slower: float = 0.02  # seconds by which it has to be slower at all
     pings: tuple[int, int] = (1, 2)  # in a row
     waiting: int = 20  # calls in line for each slot
+    grown: float = 1.5  # times what a model had after its load
+    least_grown: int = 50_000_000  # bytes by which it has to hold more at all
+    looks: int = 4  # in a row that found more: what is filled once is full by then
 
 
 def signs_of(vitals: Vitals, limits: SignLimits | None = None) -> tuple[Sign, ...]:
@@ -138,8 +163,24 @@ def _queue(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
         yield Sign("queue", DEGRADED, f"{vitals.waiting} calls wait in line")
 
 
+def _memory(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    grown = vitals.grown
+    if grown is not None and is_growing(grown, limits):
+        times = f"{grown.holds / grown.had:.1f} times the" if grown.had else "and had"
+        before = f"{size(grown.had)} after its load {seconds(grown.seconds)} ago"
+        told = f"it holds {size(grown.holds)}, {times} {before}, more at each of {grown.looks} looks"
+        yield Sign("memory", DEGRADED, told)
+
+
+def is_growing(grown: Grown, limits: SignLimits) -> bool:
+    """Tell whether a model keeps what its calls make: it holds much more than it had, and ever more."""
+    more = grown.holds - grown.had
+    enough = more >= limits.least_grown and grown.holds >= limits.grown * grown.had
+    return enough and grown.looks >= limits.looks
+
+
 def _level(figure: float, limits: tuple[float, float]) -> int:
     return (figure >= limits[0]) + (figure >= limits[1])
 
 
-_LOOKS = (_state, _breaker, _errors, _stuck, _ping, _slow, _queue)
+_LOOKS = (_state, _breaker, _errors, _stuck, _ping, _slow, _queue, _memory)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from grym_nb.health.signs import Stuck, Vitals
+from grym_nb.health.signs import Grown, Stuck, Vitals
 from grym_nb.metrics.histogram import Frozen
 from grym_nb.render import seconds as in_words
 from grym_nb.services.frame import stack
@@ -26,6 +26,7 @@ __all__ = [
     "Watched",
     "anew",
     "failures",
+    "grown_of",
     "hanging",
     "parted",
     "third_of",
@@ -184,7 +185,17 @@ def vitals_of(
         waiting=record.lane.waiting,
         unanswered=watched.unanswered,
         ping=watched.ping,
+        grown=grown_of(record, now),
     )
+
+
+def grown_of(record: ServiceRecord, now: float) -> Grown | None:
+    """Return what the model that is loaded holds, as of the last look at it; None where none is."""
+    instance = record.instance
+    if instance is None or instance.sizes.first is None:
+        return None
+    sizes = instance.sizes
+    return Grown(sizes.last, instance.sizes.first, now - instance.loaded_at, sizes.rises)
 
 
 def _keep_up(watched: Watched, record: ServiceRecord, now: float) -> None:

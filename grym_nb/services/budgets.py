@@ -65,10 +65,20 @@ def refuse_measured(record: ServiceRecord, sizes: Mapping[str, int], source: str
 
 
 def say_if_grown(record: ServiceRecord, instance: Instance, now: Storages) -> None:
-    """Say that a model holds more than its budget by now, once for each time that it has changed."""
+    """Say that a model holds more than its budget by now, once for each time that its weights are others.
+
+    One that was beyond it already, and only keeps more, is not said again at each look.
+    """
     reservation = instance.reservation
-    if record.spec.budget and reservation is not None and now != reservation.storages:
-        say_if_beyond(record, total(now), "it has grown")
+    if not record.spec.budget or reservation is None or (before := reservation.storages) is None:
+        return
+    if _beyond(record, total(before)) is None or not before.keys() <= now.keys():
+        why = (
+            "it holds more than after its load"
+            if before.keys() <= now.keys()
+            else "its weights were replaced"
+        )
+        say_if_beyond(record, total(now), why)
 
 
 def say_if_beyond(record: ServiceRecord, sizes: Mapping[str, int], why: str) -> None:

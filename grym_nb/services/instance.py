@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.tiers import Parked
 
-__all__ = ["Attempt", "Footprint", "Instance"]
+__all__ = ["Attempt", "Footprint", "Instance", "Sizes"]
+
+_APART = 30.0  # seconds: of looks that follow one another closely, the next ones say nothing new
 
 
 class Instance:
@@ -37,6 +39,7 @@ class Instance:
             "read",
             "reservation",
             "retired",
+            "sizes",
         ),
         *("took", "tasks", "users", "version", "wanted"),
     )
@@ -57,8 +60,30 @@ class Instance:
         self.grown = 0  # bytes by which the process grew as it was made
         self.handed_out = False  # by `use()`: what it holds may be other by now
         self.looked_at: float | None = None  # when it was last used, as of the last look at what it holds
+        self.sizes = Sizes()
         self.learns = False  # what its calls take is worth to know
         self.wanted = False  # somebody waits for it to be idle
+
+
+class Sizes:
+    """What a model was seen to hold: after its load, and how often in a row it was more than before."""
+
+    __slots__ = ("at", "first", "last", "rises")
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.last = 0
+        self.at = 0.0  # when that was
+        self.rises = 0
+
+    def note(self, at: float, size: int) -> None:
+        """Take down what it holds now."""
+        if self.first is None:
+            self.first = self.last = size
+            self.at = at
+        elif at - self.at >= _APART:
+            self.rises = self.rises + 1 if size > self.last else 0
+            self.last, self.at = size, at
 
 
 class Footprint:

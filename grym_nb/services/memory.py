@@ -127,6 +127,7 @@ def measure(record: ServiceRecord, instance: Instance, reservation: Reservation)
     record.footprint.sizes, record.footprint.versions = total(held), versions(record)
     instance.reservation = reservation
     reservation.measured(held)
+    instance.sizes.note(record.ports.clock(), reservation.size)
     instance.learns = reservation.size >= _LEARNED_FROM
     _say_if_larger(record, reservation.size)
 
@@ -141,8 +142,11 @@ def _say_if_larger(record: ServiceRecord, size: int) -> None:
 def _held_by(instance: Instance) -> Storages:
     """Return the storages of a model, without those of the services it needs."""
     storages = {} if instance.model is None else storages_of(instance.model)
-    if not storages and instance.grown >= OPAQUE:
-        return {("cpu", -id(instance)): instance.grown}  # it is no tensor, and still is there
+    opaque = ("cpu", -id(instance))  # it is no tensor, and still is there, whatever its calls add to it
+    known = None if instance.reservation is None else instance.reservation.storages
+    is_opaque = not storages and instance.grown >= OPAQUE if known is None else opaque in known
+    if is_opaque:
+        storages[opaque] = instance.grown
     return storages
 
 
@@ -215,6 +219,7 @@ class Resident:
         if record.users or record.last_used != used:
             return None
         instance.handed_out, instance.looked_at = False, used
+        instance.sizes.note(record.ports.clock(), sum(now.values()))
         say_if_grown(record, instance, now)
         return now
 
