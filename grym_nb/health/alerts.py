@@ -19,6 +19,7 @@ from grym_nb.errors import ConfigError, Problem, ValidationError, closest
 from grym_nb.events import AlertChanged, EventBus
 from grym_nb.health.asked import Asked, UnansweredError
 from grym_nb.health.errand import Work
+from grym_nb.health.graph import relying
 from grym_nb.health.listeners import Listener, others
 from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for, unknown
 from grym_nb.health.silences import Silence, Silences
@@ -398,7 +399,8 @@ class Alerts:
 
     def _changed(self, now: float) -> list[Alert]:
         """Return what is to be told: what began and is not kept quiet, and what is over."""
-        changed, suffering = [], self._suffering()
+        changed, needs = [], self._needs_of_firing()
+        suffering = relying(needs)
         order = {name: at for at, name in enumerate(self._rules)}
         for (name, tags), track in sorted(
             self._tracks.copy().items(), key=lambda item: order.get(item[0][0], len(order))
@@ -413,31 +415,27 @@ class Alerts:
             elif track.alert is not None:
                 suffers = suffering.get(dict(tags).get("service", ""), ())
                 track.alert = replace(track.alert, suffers=tuple(suffers))
-                if not track.told and not self._kept_quiet(rule, tags, now):
+                if not track.told and not self._kept_quiet(rule, tags, now, needs):
                     track.told = True
                     changed.append(track.alert)
         return changed
 
-    def _suffering(self) -> dict[str, list[str]]:
-        """Return for each service those that rely on it and for which something fires, by name."""
+    def _needs_of_firing(self) -> dict[str, Collection[str]]:
+        """Return what each service needs for which something fires; looked up once, as it takes time."""
         firing = [
             dict(tags) for (_, tags), track in self._tracks.copy().items() if track.firing_since is not None
         ]
-        found: dict[str, list[str]] = {}
-        for name in sorted({tags["service"] for tags in firing if "service" in tags}):
-            for need in set(self._needs(name)) - {name}:
-                found.setdefault(need, []).append(name)
-        return found
+        return {
+            name: self._needs(name) for name in sorted({tags.get("service", "") for tags in firing} - {""})
+        }
 
-    def _kept_quiet(self, rule: Rule, tags: Tags, now: float) -> bool:
+    def _kept_quiet(self, rule: Rule, tags: Tags, now: float, needs: dict[str, Collection[str]]) -> bool:
         if self._silences.cover(rule.name, tags, now):
             return True
         if any(self._fires(other, tags) or self._fires(other, ()) for other in rule.inhibited_by):
             return True
-        service = dict(tags).get("service")
-        if service is None:
-            return False
-        causes = [(("service", need),) for need in self._needs(service)]
+        service = dict(tags).get("service", "")
+        causes = [(("service", need),) for need in needs.get(service, ())]
         heard = [
             True
             for cause in causes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ from grym_nb.services.guards import breaker_of
 if TYPE_CHECKING:
     from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["Edge", "Impact", "Node", "Topology", "relied_on", "topology"]
+__all__ = ["Edge", "Impact", "Node", "Topology", "relied_on", "relying", "topology"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,15 @@ def relied_on(registry: ServiceRegistry, name: str) -> frozenset[str]:
             below.setdefault(source, set()).add(record.name)
     found = _below(name, below)
     return frozenset([one for one in found if name not in _below(one, below)])
+
+
+def relying(needs: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Return for each service that others need or have called who these are, in their order."""
+    found: dict[str, list[str]] = {}
+    for name, its in needs.items():
+        for need in set(its) - {name}:
+            found.setdefault(need, []).append(name)
+    return found
 
 
 def _below(name: str, below: Mapping[str, set[str]]) -> set[str]:
