@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from grym_nb.health.guarded import Guarded
 from grym_nb.health.holdings import Holdings
 from grym_nb.health.rules import Rule
 from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign
-from grym_nb.health.vitals import failures, parted
+from grym_nb.health.vitals import failures
 from grym_nb.render import size
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ _EVENLY = 0.5  # of the mean growth of a minute
 _AHEAD_MINUTES = 15.0  # within which a limit is worth a word
 
 
-def write_gauges(registry: ServiceRegistry, metrics: Metrics, guarded: Guarded) -> None:
+def write_gauges(registry: ServiceRegistry, metrics: Metrics, guarded: Guarded) -> Iterator[None]:
     """Set the gauges of every service that was ever loaded: memory, calls inside and in line, loads.
+
+    A service at a time, so that others get their turn.
 
     One whose name somebody else has given to something else is left out.
     """
@@ -48,6 +50,7 @@ def write_gauges(registry: ServiceRegistry, metrics: Metrics, guarded: Guarded) 
             ("service.loads", record.loads),
         ):
             guarded(f"the gauge {name}", _set, metrics, name, value, service=record.name)
+        yield
 
 
 def _set(metrics: Metrics, name: str, value: float, /, **tags: str) -> None:
@@ -126,14 +129,23 @@ def _grows(points: Sequence[tuple[float, float]], now: float) -> bool:
 def _failing(history: History, now: float) -> dict[tuple[tuple[str, str], ...], float]:
     """Return the share of each service's calls of the last minute that failed, where there were enough."""
     found: dict[tuple[tuple[str, str], ...], float] = {}
-    waited_out = parted(history.stretch("service.call.waited_out", 60.0), "service")
-    for name, whole in parted(history.stretch("service.call.seconds", 60.0), "service").items():
-        counts = {outcome: its.window("").count for outcome, its in parted(whole, "outcome").items()}
-        in_line = waited_out[name].window("").count if name in waited_out else 0
+    waited_out = _counted(history, "service.call.waited_out", "")
+    for name, counts in _counted(history, "service.call.seconds", "outcome").items():
+        in_line = sum(waited_out.get(name, {}).values())
         failed = sum(failures(counts, int(in_line)).values())
         calls = failed + counts.get("ok", 0)
         if calls >= _ENOUGH:
             found[("service", name),] = failed / calls
+    return found
+
+
+def _counted(history: History, name: str, tag: str) -> dict[str, dict[str, float]]:
+    """Return how much came in the last minute, by service and then by the values of a tag."""
+    found: dict[str, dict[str, float]] = {}
+    for tags, count in history.counts(name, 60.0).items():
+        own = dict(tags)
+        of_service, value = found.setdefault(own.get("service", ""), {}), own.get(tag, "")
+        of_service[value] = of_service.get(value, 0.0) + count
     return found
 
 

@@ -105,8 +105,7 @@ class Oversight:
 
     def _steps(self) -> Iterator[None]:
         yield from self.monitor.steps()
-        write_gauges(self._registry, self._ports.metrics, self._guarded)
-        yield
+        yield from write_gauges(self._registry, self._ports.metrics, self._guarded)
         yield from self.alerts.steps()
         now = self._ports.clock()
         if any(handle.state in ("loading", "ready", "draining") for handle in self._registry.handles()):

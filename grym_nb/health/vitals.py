@@ -79,8 +79,7 @@ class Lately:
     def __init__(self, history: History, window: float) -> None:
         self._history = history
         self._window = window
-        self._all = history.stretch("service.call.seconds", window)
-        self._parted = parted(self._all, "service")
+        self._parts = history.parts("service.call.seconds", "service", window)
 
     def of(self, name: str, known: float) -> tuple[float, dict[str, Window], Stretch | None]:
         """Return the calls of a service over the shortest time with enough of them, by how they ended.
@@ -88,12 +87,12 @@ class Lately:
         It is `known` for so many seconds: what was before says nothing. With them come the seconds, and the
         answered ones, where they are too few for a p95.
         """
-        whole = self._parted.get(name)
+        whole = self._parts.get(name)
         if whole is None:
             return min(self._window, max(known, 1.0)), {}, None
         for share in _SHARES:
             seconds = max(1.0, min(share * self._window, known))
-            part = whole.since(whole.times[-1] - seconds)
+            part = whole.since(whole.end - seconds)
             ended = parted(part, "outcome")
             found = {outcome: its.window(outcome) for outcome, its in ended.items()}
             found = {outcome: its for outcome, its in found.items() if its.count}

@@ -12,14 +12,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import inf
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, ValidationError, closest
 from grym_nb.metrics.given import check_name, one_of
-from grym_nb.metrics.histogram import Frozen, Histogram, HistogramSnapshot
-from grym_nb.metrics.series import HOUSE, Counter, Gauge, Metrics, Sample
-from grym_nb.metrics.slots import BucketSlots, NumberSlots, Slots, Timeline
+from grym_nb.metrics.histogram import HistogramSnapshot
+from grym_nb.metrics.series import HOUSE, Metrics, Sample
+from grym_nb.metrics.slots import Timeline
+from grym_nb.metrics.tracks import Key, Part, Series, Taken, Track, count_of, seen_of, stretch_of
 from grym_nb.metrics.window import (
     Figure,
     Kind,
@@ -38,81 +39,9 @@ __all__ = ["LADDER", "History", "Wanted", "accepts"]
 #: what a tag has to be: this value, one of these, or one that a function says yes to
 Wanted: TypeAlias = "str | Collection[str] | Callable[[str], bool]"
 
-_Key: TypeAlias = tuple[str, Tags]
-_Series: TypeAlias = Counter | Gauge | Histogram
-
 #: the width of a slot in seconds, and how many of them are kept
 LADDER: tuple[tuple[float, int], ...] = ((1.0, 70), (5.0, 72), (30.0, 124), (300.0, 292))
 _FORGOTTEN_AFTER = 3600.0  # seconds after a series was dropped
-_KINDS: Mapping[type, Kind] = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
-
-
-class _Track:
-    """One series: what it was when it was last looked at, and its slots of each width."""
-
-    __slots__ = ("begun", "gone", "key", "kind", "last", "moved", "said", "series", "slots")
-
-    def __init__(self, key: _Key, series: _Series, ladder: Iterable[tuple[float, int]], now: float) -> None:
-        self.key = key
-        self.series = series
-        self.kind: Kind = _KINDS[type(series)]
-        self.slots = [_slots(self.kind) for _ in ladder]
-        self.last: Any = None
-        self.begun = now
-        self.moved: float | None = None  # when anything was last counted
-        self.said = 0  # how often somebody had said what a gauge is
-        self.gone: float | None = None  # since when nobody can see it any more
-
-    def look(self) -> Any:
-        """Return what has come since the last look, or a gauge's new value; None for nothing."""
-        series = self.series
-        if isinstance(series, Histogram):
-            return self._of_histogram(series)
-        if isinstance(series, Gauge):
-            return self._of_gauge(series)
-        value = series.value
-        grown, self.last = float(value - (self.last or 0)), value
-        return (grown,) if grown else None
-
-    def again(self) -> bool:
-        """Tell whether somebody has said what a gauge is since this was last asked, changed or not."""
-        if not isinstance(self.series, Gauge):
-            return False
-        before, self.said = self.said, self.series.said
-        return before != self.said
-
-    def _of_gauge(self, series: Gauge) -> Any:
-        value = series.value
-        if value is None:
-            return None
-        try:
-            number = float(value)
-        except Exception:  # of whatever it was set to
-            return None
-        if number == self.last:
-            return None
-        self.last = number
-        return number, number, number
-
-    def _of_histogram(self, series: Histogram) -> Any:
-        before: Frozen = self.last or Frozen({}, 0, 0.0, inf, -inf)
-        if series.count == before.count:
-            return None
-        self.last = now = series.frozen()
-        known = before.buckets
-        return now.total - before.total, {
-            bucket: n - known.get(bucket, 0) for bucket, n in now.buckets.items() if n != known.get(bucket)
-        }
-
-
-class _Taken(NamedTuple):
-    """A copy of what a track has of some slots, made while nothing is written, to be read in peace."""
-
-    track: _Track
-    slots: Slots
-    open: Any
-    held: float | None
-    gone: float
 
 
 class History:
@@ -137,11 +66,11 @@ class History:
         self._wall = wall
         self._ladder = tuple(ladder)
         self._lock = threading.Lock()
-        self._tracks: dict[_Key, _Track] = {}
+        self._tracks: dict[Key, Track] = {}
         self._stepped = clock()
         self._lines = [Timeline(width, most, self._stepped) for width, most in ladder]
         #: by width: what has come since the slots one narrower were last over
-        self._open: list[dict[_Track, Any]] = [{} for _ in ladder]
+        self._open: list[dict[Track, Any]] = [{} for _ in ladder]
         for key, series in metrics.series().items():
             track = self._begin(key, series, self._stepped)
             if track.kind != "gauge":
@@ -162,7 +91,7 @@ class History:
             self._write(self._metrics.series(), max(now, self._stepped))
             self._close_slots(now, all_of_them=True)
 
-    def _write(self, there: Mapping[_Key, _Series], now: float) -> None:
+    def _write(self, there: Mapping[Key, Series], now: float) -> None:
         self._close_slots(now)
         self._stepped = now
         held = self._open[0]
@@ -178,10 +107,10 @@ class History:
         if len(self._tracks) != len(there):
             self._forget(there, now)
 
-    def _begin(self, key: _Key, series: _Series, now: float) -> _Track:
+    def _begin(self, key: Key, series: Series, now: float) -> Track:
         track = self._tracks.get(key)
         if track is None or type(track.series) is not type(series):
-            track = self._tracks[key] = _Track(key, series, self._ladder, now)
+            track = self._tracks[key] = Track(key, series, self._ladder, now)
         else:  # dropped, and made anew: it begins at nothing
             track.series, track.last, track.gone = series, None, None
         return track
@@ -199,7 +128,7 @@ class History:
                     wider[track] = join(track.kind, wider[track], part) if track in wider else part
             line.close(self._stepped)
 
-    def _forget(self, there: Mapping[_Key, _Series], now: float) -> None:
+    def _forget(self, there: Mapping[Key, Series], now: float) -> None:
         for key in [key for key in self._tracks if key not in there]:
             track = self._tracks[key]
             if track.gone is None:
@@ -246,15 +175,39 @@ class History:
 
         Where nobody has stepped for so long, nothing is known.
         """
+        number, times, taken = self._copied(name, seconds, tags)
+        return stretch_of(taken, number, times, self._clock() - seconds)
+
+    def parts(self, name: str, tag: str, seconds: float, /, **tags: Wanted) -> dict[str, Part]:
+        """Return the same for each value of one tag, not unpacked: for who needs but the latest of it."""
+        number, times, taken = self._copied(name, seconds, tags)
+        found: dict[str, list[Taken]] = {}
+        for one in taken if times[-1] > self._clock() - seconds else ():
+            value = dict(one.track.key[1]).get(tag)
+            if value is not None:
+                found.setdefault(value, []).append(one)
+        return {value: Part(its, number, times) for value, its in found.items()}
+
+    def counts(self, name: str, seconds: float, /, **tags: Wanted) -> dict[Tags, float]:
+        """Return how much came of each series over a time: how many values, or what counters grew by.
+
+        A good deal cheaper than their windows.
+        """
+        number, times, taken = self._copied(name, seconds, tags)
+        known = taken if times[-1] > self._clock() - seconds else ()
+        return {one.track.key[1]: count_of(one, number) for one in known if one.track.kind != "gauge"}
+
+    def _copied(
+        self, name: str, seconds: float, tags: Mapping[str, Wanted]
+    ) -> tuple[int, Sequence[float], Sequence[Taken]]:
+        """Return copies of series over a time, the number of their first slot, and when each began."""
         check_seconds(seconds, self._reach)
         since = self._clock() - seconds
         tracks = self._matching(name, tags)
         with self._lock:
             rung = self._reaching(since)
             number, times = self._lines[rung].after(since)
-            taken = self._taken(tracks, rung, number)
-            end = self._stepped
-        return _stretch(taken, number, [*times, end], since)
+            return number, [*times, self._stepped], self._taken(tracks, rung, number)
 
     def stretches(self, seconds: float, /, **tags: Wanted) -> list[tuple[str, Stretch]]:
         """Return the same for every name of which there is a series now, by name, of one moment."""
@@ -270,7 +223,7 @@ class History:
             end = self._stepped
         copies = {one.track: one for one in taken}
         return [
-            (name, _stretch([copies[track] for track in named.get(name, ())], number, [*times, end], since))
+            (name, stretch_of([copies[track] for track in named.get(name, ())], number, [*times, end], since))
             for name in there
         ]
 
@@ -287,7 +240,7 @@ class History:
         with self._lock:
             first, times = self._lines[rung].since(number)
             taken = self._taken(tracks, rung, first)
-        found = [(one.track.key[0], _seen(one._replace(open=None), first, 0)) for one in taken]
+        found = [(one.track.key[0], seen_of(one._replace(open=None), first, 0)) for one in taken]
         return first + len(times) - 1, times, found
 
     def groups(self, name: str, by: Sequence[str], /, **tags: Wanted) -> list[Tags]:
@@ -360,11 +313,11 @@ class History:
             return f"there is none with these tags; its tags are {', '.join(known) or 'none'}"
         return "nobody has stepped the history meanwhile"
 
-    def _tracked(self) -> Sequence[_Track]:
+    def _tracked(self) -> Sequence[Track]:
         with self._lock:
             return list(self._tracks.values())
 
-    def _matching(self, name: str, tags: Mapping[str, Wanted]) -> list[_Track]:
+    def _matching(self, name: str, tags: Mapping[str, Wanted]) -> list[Track]:
         """Return the tracks that fit, all of one kind: that of those which are still there."""
         check_name(name)
         named = [track for track in self._tracked() if track.key[0] == name]
@@ -375,15 +328,15 @@ class History:
         reach = [rung for rung, line in enumerate(self._lines) if line.reaches(since)]
         return reach[0] if reach else len(self._lines) - 1
 
-    def _taken(self, tracks: Iterable[_Track], rung: int, number: int) -> list[_Taken]:
+    def _taken(self, tracks: Iterable[Track], rung: int, number: int) -> list[Taken]:
         found = []
         for track in tracks:
             slots, part = track.slots[rung].after(number), self._unclosed(track, rung)
             held = track.last if track.kind == "gauge" else None
-            found.append(_Taken(track, slots, part, held, inf if track.gone is None else track.gone))
+            found.append(Taken(track, slots, part, held, inf if track.gone is None else track.gone))
         return found
 
-    def _unclosed(self, track: _Track, rung: int) -> Any:
+    def _unclosed(self, track: Track, rung: int) -> Any:
         """Return what has come since the last slot of a width was over."""
         part = None
         for held in self._open[rung::-1]:
@@ -392,39 +345,19 @@ class History:
         return part
 
 
-def _slots(kind: Kind) -> Slots:
-    return BucketSlots() if kind == "histogram" else NumberSlots(3 if kind == "gauge" else 1)
-
-
-def _by_name(tracks: Iterable[_Track], fits: Callable[[Mapping[str, str]], bool]) -> dict[str, list[_Track]]:
+def _by_name(tracks: Iterable[Track], fits: Callable[[Mapping[str, str]], bool]) -> dict[str, list[Track]]:
     """Return the tracks that fit by name, those of a name all of one kind."""
-    found: dict[str, list[_Track]] = {}
+    found: dict[str, list[Track]] = {}
     for track in tracks:
         if fits(dict(track.key[1])):
             found.setdefault(track.key[0], []).append(track)
     return {name: _of_one_kind(fit) for name, fit in found.items()}
 
 
-def _of_one_kind(tracks: Sequence[_Track]) -> list[_Track]:
+def _of_one_kind(tracks: Sequence[Track]) -> list[Track]:
     """Return those of the kind of those that are still there."""
     kind = next((track.kind for track in tracks if track.gone is None), tracks[0].kind)
     return [track for track in tracks if track.kind == kind]
-
-
-def _stretch(taken: Iterable[_Taken], number: int, times: Sequence[float], since: float) -> Stretch:
-    if times[-1] <= since:
-        return Stretch((), ())
-    return Stretch(times, [_seen(one, number, len(times) - 2) for one in taken])
-
-
-def _seen(taken: _Taken, number: int, last: int) -> Seen:
-    """Return what was taken with its slots counted from a number on; the open one is the last."""
-    slots = [(at - number, part) for at, part in taken.slots]
-    if taken.open is not None:
-        slots.append((last, taken.open))
-    track = taken.track
-    held = None if slots else taken.held
-    return Seen(track.kind, track.key[1], slots, held, track.begun, taken.gone)
 
 
 def _figures(window: Window) -> float | HistogramSnapshot | None:

@@ -97,6 +97,10 @@ class NumberSlots:
         found._columns = [column[at:] for column in self._columns]
         return found
 
+    def total(self, number: int) -> float:
+        """Return the sum of the first of its numbers from a slot on: by how much a counter grew."""
+        return sum(self._columns[0][bisect_left(self._numbers, number) :])
+
     def __iter__(self) -> Iterator[tuple[int, Numbers]]:
         return zip(self._numbers, zip(*self._columns, strict=True), strict=True)
 
@@ -144,6 +148,11 @@ class BucketSlots:
             self._counts[flat:],
         )
         return found
+
+    def total(self, number: int) -> float:
+        """Return how many values came from a slot on."""
+        over = sum(self._sizes[: bisect_left(self._numbers, number)])
+        return float(sum(self._counts[over:]))
 
     def __iter__(self) -> Iterator[tuple[int, Grown]]:
         at, counts = 0, self._counts

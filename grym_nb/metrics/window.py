@@ -165,6 +165,8 @@ class Stretch:
     # -- gauges ----------------------------------------------------------------------------------------
 
     def _of_levels(self, name: str) -> Window:
+        if (steady := self._steady()) is not None:
+            return Window(name, "gauge", self.seconds, last=steady, mean=steady, low=steady, high=steady)
         levels = self._levels()
         if not levels:
             return Window(name, "gauge", self.seconds)
@@ -183,6 +185,15 @@ class Stretch:
             low=min([row[1] for _, row in levels]),
             high=max([row[2] for _, row in levels]),
         )
+
+    def _steady(self) -> float | None:
+        """Return what a gauge alone was all the time: most are, and then no slot has to be looked at."""
+        if len(self.series) != 1 or self.gaps or len(self.times) < 2:
+            return None
+        [seen] = self.series
+        if seen.gone < self.times[-1] or any(at >= 0 for at, _ in seen.slots):
+            return None
+        return seen.slots[-1][1][0] if seen.slots else seen.held
 
     def _levels(self) -> list[tuple[int, tuple[float, float, float]]]:
         """Return for each slot the sums of the last, the lowest and the highest values in it."""

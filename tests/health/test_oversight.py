@@ -14,6 +14,7 @@ from grym_nb.health import oversight
 from grym_nb.health.alerts import Notice
 from grym_nb.health.oversight import Oversight
 from grym_nb.health.rules import Rule
+from grym_nb.metrics.slots import BucketSlots
 from grym_nb.runtime import Runtime
 from grym_nb.services import ModelService, ServiceRegistry, task
 from grym_nb.settings import Settings
@@ -247,3 +248,27 @@ def test_what_is_absent_once_nothing_is_loaded_is_told(
     watch.alerts.remove("silent")
     seconds(driven, clock, 20)
     assert not watch._entries, "of what never was, nobody waits for the absence"
+
+
+def test_no_step_of_a_look_unpacks_what_all_services_did(
+    driven: ServiceRegistry, clock: FakeClock, watch: Oversight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is on the pulse, which others wait for: it looks at one service, and no further than it has to."""
+    nets = [driven.register(f"net{n}", Net).load() for n in range(10)]
+    for _ in range(70):
+        for net in nets:
+            net.ask()
+        clock.advance(1.0)
+        watch.history.step()
+    unpacked = [0]
+    real = BucketSlots.__iter__
+
+    def counted(self: BucketSlots) -> Iterator[Any]:
+        for one in real(self):
+            unpacked[-1] += 1
+            yield one
+
+    monkeypatch.setattr(BucketSlots, "__iter__", counted)
+    for _ in watch._steps():
+        unpacked.append(0)
+    assert 0 < max(unpacked) <= 25 and sum(unpacked) <= 25 * len(nets)

@@ -143,7 +143,8 @@ class Stress:
                 with suppress(GrymError):
                     handle.ask()
         self.clock.advance(max(0.0, ends - self.clock()))
-        write_gauges(self.registry, self.metrics, self.guarded)
+        for _ in write_gauges(self.registry, self.metrics, self.guarded):
+            pass
         self.history.step()
         self.seconds += 1
         if self.seconds % LOOK == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from grym_nb.errors import ConfigError, ValidationError
 from grym_nb.metrics import Histogram, HistogramSnapshot, Metrics
 from grym_nb.metrics.history import History
-from grym_nb.metrics.window import Window
+from grym_nb.metrics.window import Seen, Window
 from grym_nb.testing import FakeClock
 
 
@@ -496,3 +497,54 @@ def test_a_mean_is_between_the_lowest_and_the_highest(values: tuple[float, ...],
         assert its.low <= value * (1 + Histogram.ERROR) and value * (1 - Histogram.ERROR) <= its.high
     if not before:
         assert its.mean == pytest.approx(sum(values) / len(values))
+
+
+def test_counts_and_parts_are_what_windows_say(house: House) -> None:
+    """Over any time, also where slots are joined, still open, or older than what is asked for."""
+    dice = random.Random(3)
+    for second in range(200):
+        for service in "ab":
+            for outcome in ("ok", "failed"):
+                if dice.random() < 0.4:
+                    house.metrics.record("calls.seconds", dice.random(), service=service, outcome=outcome)
+        house.metrics.counter("calls", service="a").add(second % 3)
+        house.metrics.gauge("level", service="a").set(second)
+        house.pass_seconds(1)
+        if second % 7 == 0:
+            house.metrics.record("calls.seconds", 1.0, service="b", outcome="ok")  # of a slot still open
+    for seconds in (1.0, 5.0, 20.0, 60.0, 150.0):
+        for name in ("calls.seconds", "calls"):
+            counts = house.history.counts(name, seconds)
+            whole = house.history.stretch(name, seconds)
+            assert counts == {
+                one.tags: replace(whole, series=(one,)).window("").count for one in whole.series
+            }
+        parts = house.history.parts("calls.seconds", "service", 60.0)
+        if seconds <= 60.0:
+            for service, part in parts.items():
+                since = part.end - seconds
+                exact = house.history.stretch("calls.seconds", 60.0, service=service).since(since)
+                assert part.since(since).window("") == exact.window("")
+    assert house.history.counts("level", 60.0) == {} and house.history.counts("nobody", 60.0) == {}
+    house.clock.advance(100.0)  # nobody steps
+    assert house.history.counts("calls", 60.0) == {} and house.history.parts("calls", "service", 60.0) == {}
+
+
+def test_a_gauge_that_stands_still_is_the_same_by_either_way(house: House) -> None:
+    """No slot of it is looked at; what it tells is what all of them would."""
+    gauge = house.metrics.gauge("level", service="a")
+    gauge.set(3.0)
+    house.pass_seconds(90)
+    still = house.history.stretch("level", 60.0)
+    other = replace(still, series=[*still.series, Seen("gauge", (), ())])  # of two, each slot is looked at
+    assert (
+        still.window("level")
+        == other.window("level")
+        == Window("level", "gauge", 60.0, 0, 0.0, None, *[3.0] * 4)
+    )
+    gauge.set(5.0)
+    house.pass_seconds(1)
+    assert house.history.window("level", 60.0).low == 3.0 and house.history.window("level", 60.0).high == 5.0
+    house.metrics.drop(service="a")
+    house.pass_seconds(70)
+    assert house.history.window("level", 60.0).last is None
