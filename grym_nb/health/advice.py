@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from grym_nb.render import seconds, size
 from grym_nb.services.turns import device_of
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Waits
     from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["Seen", "Suggestion", "suggested", "suggestions"]
+__all__ = ["Repeats", "Seen", "Suggestion", "suggested", "suggestions"]
 
 _ENOUGH = 20  # calls before anything is concluded from them
 
@@ -34,6 +34,15 @@ class Suggestion:
     def text(self) -> str:
         """It in one line."""
         return f"{self.service}: {self.do}: {self.why}"
+
+
+class Repeats(NamedTuple):
+    """Of the long calls of a task: how many were given what one before them was, and what they took."""
+
+    again: int
+    calls: int
+    again_seconds: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class Seen:
     before: Mapping[str, float] | None = None  # by service: the share of its calls that this one's follow
     idled: int = 0  # how often it went since nobody used it
     evicted: int = 0  # how often it went for others
+    repeats: Mapping[str, Repeats] = field(default_factory=dict)  # by task
     device: str = ""  # on which it takes turns
     beside: tuple[str, ...] = ()  # the others that do so there
     spare: tuple[str, ...] = ()  # the other devices of that kind
@@ -131,14 +141,25 @@ def _next(seen: Seen) -> Iterator[tuple[str, str]]:
             )
 
 
-_LOOKS = (_waits, _again, _idle, _uneven, _next)
+def _same(seen: Seen) -> Iterator[tuple[str, str]]:
+    for task, found in seen.repeats.items():
+        often = 2 * found.again >= found.calls >= _ENOUGH
+        if often and found.again_seconds >= max(5.0, found.seconds / 2):
+            yield (
+                f"keep what {task} answers, such as with functools.cache, if the same always gets the same",
+                f"{found.again} of its last {found.calls} long calls were given what one before them was: "
+                f"{seconds(found.again_seconds)} of {seconds(found.seconds)}",
+            )
+
+
+_LOOKS = (_waits, _again, _idle, _uneven, _next, _same)
 
 
 def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
     """Return what could be done better about the services of a registry, by what was seen of them."""
     now = registry.ports.clock()
     free = {memory.device: memory.free for memory in registry.ports.resources.memory().devices}
-    follows = _follows(registry)
+    follows, repeats = _follows(registry), _repeats(registry)
     devices = [one.id for one in registry.ports.resources if one.status != "unavailable"]
     on: dict[str, list[str]] = {}
     for handle in registry.handles():
@@ -165,6 +186,7 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
                 concurrency=record.spec.concurrency,
                 ttl=record.spec.ttl,
                 before=follows.get(record.name),
+                repeats=repeats.get(record.name, {}),
                 idled=min(again, sum([reason == "idle" for reason in gone])),
                 device=(place := device_of(record)),
                 beside=tuple([name for name in on.get(place, ()) if place and name != record.name]),
@@ -173,6 +195,23 @@ def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
             )
         )
     return tuple(found)
+
+
+def _repeats(registry: ServiceRegistry) -> dict[str, dict[str, Repeats]]:
+    """Return for each service, by task, which of its long calls were given the same as one before them."""
+    known: set[tuple[str, str, str, int]] = set()
+    found: dict[str, dict[str, Repeats]] = {}
+    for call in registry.calls():
+        if not call.given:
+            continue
+        key = call.service, call.task, call.version, call.given
+        again = key in known
+        known.add(key)
+        tasks = found.setdefault(call.service, {})
+        n, calls, again_seconds, its = tasks.get(call.task, (0, 0, 0.0, 0.0))
+        more = call.seconds if again else 0.0
+        tasks[call.task] = Repeats(n + again, calls + 1, again_seconds + more, its + call.seconds)
+    return found
 
 
 def _alike(one: str, other: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CallCancelled, CallTimeout, GrymError, Interrupted, LoadFailed, TaskFailed
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["conclude", "keep", "load_failed", "observe", "result_of", "typed", "unpinned"]
 
 _log = logging.getLogger(__name__)
+_LONG = 0.1  # seconds: what takes less is not worth to be kept
+_BYTES_A_SECOND = 1e7  # a hundredth of what is hashed in one
 #: what an author's code raises: a `sys.exit()` somewhere in it is not to end the cell, or the loop
 _AUTHORS = (Exception, SystemExit, GeneratorExit)
 
@@ -192,6 +195,32 @@ def _parameters(frame: Frame) -> dict[str, Any]:
     return {name: value if name in kept else told[name] for name, value in given.items()}
 
 
+def _given(frame: Frame, took: float) -> int:
+    """Return what stands for the arguments of a call that took so long; 0 where that cannot be told.
+
+    Only what is the same wherever it is equal counts, and only as much of it as is read in a hundredth of
+    that time: a clip's content is, once.
+    """
+    spec = frame.spec
+    if spec is None or not spec.replay or frame.what:
+        return 0
+    given = (*frame.args, *(part for pair in sorted(frame.kwargs.items()) for part in pair))
+    most = took * _BYTES_A_SECOND
+    for value in given:
+        most -= _bytes_of(value)
+    return hash((frame.record.config_version, *map(type, given), *given)) if most >= 0 else 0
+
+
+def _bytes_of(value: Any) -> float:
+    """Return how much has to be read of a value to know it again; infinite where none of it would tell."""
+    kind = type(value)
+    if kind in (str, bytes):
+        return float(len(value))
+    if kind.__name__ == "Clip" and kind.__module__.startswith("grym_nb."):
+        return float(value.samples.nbytes)
+    return 64.0 if kind in (int, float, bool, type(None)) else inf
+
+
 # -- step 11 of a call --------------------------------------------------------------------------------
 
 
@@ -239,7 +268,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     record.last_used = now
     instance = frame.instance
     version = instance.version if instance is not None else record.version
-    ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text))
+    given = _given(frame, took) if took >= _LONG and outcome == "ok" else 0
+    ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text, given))
     if ports.events.wants_calls:
         ports.events.publish(CallEnded(now, record.name, task, version, f"call-{frame.id}", outcome, took))
     if error is None and (ports.tape is not None or frame.stores):

@@ -55,6 +55,7 @@ class Ended(NamedTuple):
     outcome: str
     seconds: float
     error: str
+    given: int  # stands for the arguments of one that took long and was answered; 0: nobody can tell
 
 
 class Ports:
@@ -100,7 +101,7 @@ class Ports:
         self.failures = LastFailure()
         self.weights = SharedWeights(self.metrics)
         # Plain tuples with the fields of `Ended`: this is written at every call and read rarely.
-        self.calls: deque[tuple[int, float, str, str, str, str, float, str]]
+        self.calls: deque[tuple[int, float, str, str, str, str, float, str, int]]
         self.calls = deque(maxlen=self.settings.calls_kept)
 
     def close(self, timeout: float = 2.0) -> tuple[str, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from grym_nb.clip import Clip
 from grym_nb.health import advice
-from grym_nb.health.advice import Seen, suggested, suggestions
+from grym_nb.health.advice import Repeats, Seen, suggested, suggestions
 from grym_nb.metrics import HistogramSnapshot
 from grym_nb.services import ModelService, ServiceRegistry, task
 from grym_nb.testing import FakeClock
@@ -70,6 +73,11 @@ def test_where_all_is_well_nothing_is_said() -> None:
             "one call in a hundred takes 4 s, the usual one 200 ms",
         ),
         (
+            {"repeats": {"ask": Repeats(30, 40, 60.0, 90.0)}},
+            "keep what ask answers",
+            "30 of its last 40 long calls were given what one before them was: 1 min 0 s of 1 min 30 s",
+        ),
+        (
             {"loads": 2, "before": {"vad": 0.9}, "load_seconds": 2.0},
             "load it while vad computes",
             "90% of what comes after vad is this",
@@ -95,6 +103,9 @@ def test_each_rests_on_its_figure(change: dict[str, object], do: str, why: str) 
         {"idle": 3600.0, "free": 10**9, "ttl": 600.0},  # it goes by itself
         {"answered": figures(30, 0.2, 4.0)},
         {"before": {"vad": 0.9}},  # it is there all the time
+        {"repeats": {"ask": Repeats(10, 15, 60.0, 90.0)}},  # few calls
+        {"repeats": {"ask": Repeats(10, 40, 20.0, 90.0)}},  # few of them
+        {"repeats": {"ask": Repeats(30, 40, 3.0, 4.0)}},  # quick
     ],
 )
 def test_what_is_no_trouble_is_not_talked_about(change: dict[str, object]) -> None:
@@ -184,3 +195,63 @@ def test_what_is_waited_for_is_what_is_advised(driven: ServiceRegistry, clock: F
         call.result(10)
     [one] = suggestions(driven)
     assert one.service == "other" and "batch" in one.do and "for npu:0" in one.why and "first" in one.why
+
+
+class Long(ModelService):
+    """Takes half a second of the clock for each call."""
+
+    clock: FakeClock
+
+    @task
+    def ask(self, what: object, *, times: int = 1) -> None:
+        self.clock.advance(0.5)
+
+    @task(replay=False)
+    def write(self, what: object) -> None:
+        self.clock.advance(0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([(("a.wav",), {"times": 2})] * 30, True),
+        ([((Clip(np.zeros(1000, np.float32), 16_000),), {}) for _ in range(30)], True),  # equal, not the same
+        ([((f"{n}.wav",), {}) for n in range(30)], False),
+        ([(("a.wav",), {"times": n}) for n in range(30)], False),
+        ([((object(),), {}) for _ in range(30)], False),  # nobody can tell
+        ([(([1],), {})] * 30, False),
+        ([(("x" * 10_000_000,), {})] * 30, False),  # to read it takes too long
+    ],
+)
+def test_who_is_given_the_same_again_and_again_is_told(
+    driven: ServiceRegistry, clock: FakeClock, given: list[Any], said: bool
+) -> None:
+    Long.clock = clock
+    net = driven.register("net", Long)
+    for args, options in given:
+        net.ask(*args, **options)
+        net.write(*args)
+    told = [one.text for one in suggestions(driven) if "keep what" in one.do]
+    assert [("keep what ask answers" in one, "14 s 500 ms" in one or "14.5 s" in one) for one in told] == (
+        [(True, True)] if said else []
+    )
+
+
+def test_what_is_quick_or_of_another_config_is_not_compared(
+    driven: ServiceRegistry, clock: FakeClock
+) -> None:
+    class Set(Long):
+        def __init__(self, *, level: int = 0) -> None:
+            self.level = level
+
+        @task
+        def quick(self, what: str) -> None: ...
+
+    Long.clock = clock
+    net = driven.register("net", Set)
+    for level in range(30):
+        net.configure(level=level)
+        net.ask("a.wav")
+        net.quick("a.wav")
+    assert not [one for one in suggestions(driven) if "keep what" in one.do]
+    assert {call.given for call in driven.calls() if call.task == "quick"} == {0}
