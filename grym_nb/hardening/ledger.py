@@ -252,12 +252,14 @@ class Ledger:
 
     def _idle(self, device: str, owner: str = "") -> list[tuple[Candidate, Tenant]]:
         """Return who could go from a device now, for an owner; what several share counts a part for each."""
-        owners = Counter(key for one in self.held for key in one.storages or ())
+        # Each read once: another thread may put in what is there by now, or take it out, as we look.
+        there = [(one, one.storages) for one in self.held]
+        owners = Counter(key for _, storages in there for key in storages or ())
         found = []
-        for one in self.others(device):
+        for one, storages in there:
             size = self._size(one, device)
-            if one.storages is not None:
-                parts = {key: held // owners[key] for key, held in one.storages.items()}
+            if storages is not None:
+                parts = {key: held // owners[key] for key, held in storages.items()}
                 size = _on(device, parts)
             candidate = one.tenant.candidate(device, size) if size and one.tenant else None
             if candidate is not None and one.owner == owner:

@@ -111,6 +111,7 @@ class Part:
 
 
 def stretch_of(taken: Iterable[Taken], number: int, times: Sequence[float], since: float) -> Stretch:
+    """Return what was taken as a stretch; nothing where it all is from before that."""
     if times[-1] <= since:
         return Stretch((), ())
     return Stretch(times, [seen_of(one, number, len(times) - 2) for one in taken])

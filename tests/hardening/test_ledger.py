@@ -284,3 +284,22 @@ def test_to_leave_twice_is_to_leave_once(what: str) -> None:
         with pytest.raises(CallTimeout):
             house.take("b", 10)
         assert not house.ledger.line
+
+
+def test_what_is_measured_anew_while_somebody_looks_who_could_go_harms_nobody() -> None:
+    house = House()
+    first, second = house.tenant("a"), house.tenant("b")
+    for tenant in (first, second):
+        house.take(tenant.name, 10)
+    held = {one.owner: one for one in house.ledger.held}
+    for at, one in enumerate(held.values()):
+        one.storages = {("cpu", at): 10}
+        one.tenant = first if one.owner == "a" else second
+    real = first.candidate
+
+    def candidate(device: str, size: int) -> Candidate | None:
+        held["b"].storages = {("cpu", 7): 20}  # as another thread does that looks again
+        return real(device, size)
+
+    first.candidate = candidate  # type: ignore[method-assign]
+    assert {one.name for one, _ in house.ledger._idle("cpu")} == {"a", "b"}
