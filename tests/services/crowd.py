@@ -21,7 +21,7 @@ from grym_nb.events import StateChanged
 from grym_nb.services import ServiceRegistry
 
 #: real seconds after which a test gives a thread up; nothing waits for as long unless it is broken
-WAIT = 15.0
+WAIT = 60.0  # seconds: after which it is taken for a deadlock, also on a machine that is busy
 
 
 def start(fn: Callable[..., Any], *args: Any) -> Future[Any]:
