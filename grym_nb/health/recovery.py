@@ -48,7 +48,8 @@ _log = logging.getLogger(__name__)
 class Recovery:
     """Mends the services of a registry, as the monitor finds them unhealthy; `start` has it listen.
 
-    `policies` has what is done about some of them by name; None there: nothing.
+    `policies` has what is done about some of them by name; None there: nothing, as where a service's class
+    says ``recoverable = False``.
     """
 
     def __init__(
@@ -90,7 +91,10 @@ class Recovery:
 
     def policy(self, name: str) -> RecoveryPolicy | None:
         """Return what is done about a service; None: it is not to be mended."""
-        return self._policies.get(name, self._policy)
+        if name in self._policies:
+            return self._policies[name]
+        handle = self._registry.get(name, None)
+        return self._policy if handle is None or handle._record.spec.recoverable else None
 
     def begin(
         self, name: str, reason: str, *, hangs: bool = False, proof: Collection[str] | None = None

@@ -42,6 +42,9 @@ class ModelService:
     #: lives, `self.needs.NAME` is the handle (None for an optional one that is not there).
     needs: Any = ()
 
+    #: whether recovery may reload it when it is unhealthy; where it may not, that is only said
+    recoverable: bool = True
+
     def load(self) -> None:
         """Bring the model into memory; runs once, at the first use."""
 

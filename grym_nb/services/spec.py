@@ -156,6 +156,13 @@ class ServiceSpec:
             promised = None
         return promised if isinstance(promised, type) and tasks_of(promised) else None
 
+    @property
+    def recoverable(self) -> bool:
+        """Whether its class lets it be mended when it is unhealthy (imports nothing)."""
+        if isinstance(self.factory, str) and "callable" not in self.__dict__:
+            return True  # nothing of it was ever there
+        return bool(getattr(self.made_class, "recoverable", True))
+
     @cached_property
     def tasks(self) -> dict[str, TaskSpec] | None:
         """The tasks by method name; None while only a call of the factory would tell."""

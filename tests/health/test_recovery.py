@@ -13,7 +13,7 @@ from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.runtime import Runtime
 from grym_nb.services import ServiceHandle
 from grym_nb.settings import Settings
-from tests.health.ward import BROKEN, PINGS, Choosy, Needy, Ward, fail
+from tests.health.ward import BROKEN, PINGS, Choosy, Needy, Net, Ward, fail
 from tests.services.crowd import WAIT, Gates, outcome, until
 
 
@@ -288,6 +288,25 @@ def test_one_that_is_not_to_be_mended_is_left_alone(ward: Ward) -> None:
     assert recovery.policy("net") is None and not recovery.begin("net", "as asked")
     assert not recovery.begin("nobody", "as asked")
     assert repr(recovery) == "what recovery did: nothing had to be mended\nnothing is under way"
+
+
+class Alone(Net):
+    """Says that it is to be left alone."""
+
+    recoverable = False
+
+
+def test_a_class_says_that_it_is_left_alone(ward: Ward) -> None:
+    own = RecoveryPolicy(budget=3)
+    recovery = ward.recovery(policies={"theirs": own})
+    ward.net(made=Alone).load()
+    ward.net("theirs", made=Alone).load()
+    ward.registry.register("named", "tests.health.test_recovery:Alone", config={"name": "named"})
+    assert recovery.policy("net") is None and not recovery.begin("net", "as asked")
+    assert recovery.policy("theirs") is own, "who runs it knows better"
+    assert recovery.policy("named") == RecoveryPolicy(), "nobody has imported it"
+    ward.registry["named"].load()
+    assert recovery.policy("named") is None
 
 
 def test_nothing_is_mended_twice_at_a_time_or_in_the_middle_of_a_drain(ward: Ward) -> None:
