@@ -94,12 +94,14 @@ def _drop(at: Path, doing: str, asked: int, runtime: Runtime) -> None:
 def found(*, folder: Path | None = None) -> Iterator[str]:
     """Yield what kernels of this folder that ended without a word were doing, where memory may be why.
 
-    Each is told once, and forgotten.
+    Each is told once, and forgotten. What is another folder's stays for who starts there, for a day.
     """
     with suppress(OSError):
         for file in sorted((folder or _folder()).glob("*.json")):
             if not _runs(file):
                 told = _read(file)
+                if told is not None and told.get("folder") != os.getcwd():
+                    continue
                 with suppress(OSError):
                     file.unlink()
                 line = ""
@@ -119,10 +121,10 @@ def _runs(file: Path) -> bool:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
+    """Return what a file says; None where that is too old, or not whole, for anybody to be told."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        recent = time.time() - float(told["at"]) < _KEPT_SECONDS
-        return told if recent and told["folder"] == os.getcwd() else None
+        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return told if time.time() - float(told["at"]) < _KEPT_SECONDS else None
     except Exception:  # not ours, or not whole
         return None
 

@@ -47,6 +47,9 @@ def test_a_kernel_that_was_killed_as_it_loaded_is_told_of_by_the_next_and_once(t
         killed.run(HANGS).checked()
         with pytest.raises(KernelDied):
             killed.run("huge.load()")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with Kernel(env=env, cwd=elsewhere) as other:
+        assert other.run("%load_ext grym_nb").checked().stderr == "", "it is not its to tell, or to forget"
     with Kernel(env=env, cwd=tmp_path) as after:
         told = after.run("%load_ext grym_nb").checked().stderr
         assert "the kernel before this one" in told and "loading huge with nothing loaded" in told
@@ -91,7 +94,10 @@ def test_it_speaks_only_where_memory_may_be_why(crumb: Any) -> None:
 
 
 def test_other_folders_old_words_and_broken_files_say_nothing(crumb: Any, tmp_path: Path) -> None:
-    assert crumb(used=99, folder="/elsewhere") == [] and crumb(used=99, at=time.time() - 1e6) == []
+    theirs = tmp_path / "999999999.json"
+    assert crumb(used=99, folder="/elsewhere") == [] and theirs.exists(), "who starts there is told"
+    assert crumb(used=99, folder="/elsewhere", at=time.time() - 1e6) == [] and not theirs.exists()
+    assert crumb(used=99, at=time.time() - 1e6) == [] and not theirs.exists()
     (tmp_path / "999999998.json").write_text("{not json")
     (tmp_path / "noone.json").write_text("[]")
     told = {"at": time.time(), "folder": os.getcwd()}
