@@ -10,6 +10,7 @@ import gc
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import Any
@@ -22,6 +23,8 @@ __all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey"]
 _TENSORS = ("Tensor", "Parameter", "Buffer")
 _MOST_NAMES = 3
 _MOST_STEPS = 12  # upwards, from what is held to a name that somebody knows
+#: to go further up from these would lead to everything there is
+_APART = (FrameType, ModuleType, type)
 #: what is reached through these is not the variable's: services', or the context's
 _OURS = ("grym_nb.context.store", "grym_nb.runtime", "grym_nb.services.handle", "grym_nb.services.registry")
 _HIDDEN = ("_oh", "Out", "_", "__", "___", "_ih", "In", "_dh", "get_ipython", "exit", "quit", "open")
@@ -39,12 +42,17 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds how many bytes; `free` lets go of them, where that is not the user's to do."""
+    """Who holds which bytes; `free` lets go of them, where that is not the user's to do."""
 
     name: str
-    size: int
+    storages: Storages
     free: Callable[[], object] | None
     hint: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return sum(self.storages.values())
 
     def __str__(self) -> str:
         return self.name
@@ -64,7 +72,7 @@ def holders_of(remains: Remains, roots: list[tuple[Root, Storages]]) -> list[Hol
         there = storages.keys() & wanted.keys()
         if there:
             explained |= there
-            found.append(Holder(root.name, sum(wanted[key] for key in there), root.free, root.hint))
+            found.append(Holder(root.name, {key: wanted[key] for key in there}, root.free, root.hint))
     left = {key: wanted[key] for key in wanted.keys() - explained}
     return [*found, *_upwards(left, remains)]
 
@@ -177,37 +185,106 @@ def _locals(frame: FrameType) -> list[object]:
 # -- from below ------------------------------------------------------------------------------------
 
 
-def _upwards(wanted: Storages, remains: Remains) -> Iterator[Holder]:
+def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
     """Follow what no known place explains from the tensors themselves up to a name."""
     if not wanted:
-        return
-    tracked = [one for one in gc.get_objects() if type(one).__name__ in _TENSORS]
+        return []
+    there = gc.get_objects()
+    tracked = [one for one in there if type(one).__name__ in _TENSORS]
+    tasks = [one for one in there if type(one).__module__ == "_asyncio"]
+    del there
     holding = [one for one in (*tracked, *remains.arrays()) if storages_of(one).keys() & wanted.keys()]
     del tracked
-    names: dict[str, None] = {}
+    names: dict[str, str] = {}
     at: list[Any] = holding
-    seen = {id(one) for one in (at, holding, sys.modules, *at)}
+    seen = {id(one) for one in (at, tasks, sys.modules, *at)}
+    before: set[int] = set()
     for _ in range(_MOST_STEPS):
         here = {id(one) for one in at}
-        above = [one for one in gc.get_referrers(*at) if id(one) not in seen and not _is_apart(one)]
-        seen |= {id(above), *(id(one) for one in above)}
-        named = {id(one): name for one in above if (name := _name_of(one, here)) is not None}
-        names |= dict.fromkeys(named.values())
-        at = [one for one in above if id(one) not in named]
+        above = [*gc.get_referrers(*at), *(one for one in tasks if _refers(one, here))]
+        above = [one for one in above if id(one) not in seen and not is_others(one)]
+        seen |= {id(above), *map(id, above)}
+        named = {id(one): found for one in above if (found := _name_of(one, here, before, seen)) is not None}
+        names |= dict(named.values())
+        at = [one for one in above if id(one) not in named and not issubclass(type(one), _APART)]
+        before = here
         if not at or len(names) >= _MOST_NAMES:
             break
+    if names:
+        told = [*names.items()][:_MOST_NAMES]
+        return [Holder(", ".join(name for name, _ in told), wanted, None, "; ".join(do for _, do in told))]
     nobody = f"{type(holding[0]).__name__} objects" if holding else "memory that nothing in Python refers to"
-    yield Holder(", ".join([*names][:_MOST_NAMES]) or nobody, sum(wanted.values()), None)
+    return [Holder(nobody, wanted, None, "no name leads there: a library has it, or a function that runs")]
 
 
-def _is_apart(one: object) -> bool:
-    """Tell whether to go further up from here would lead to everything there is."""
-    return isinstance(one, (FrameType, ModuleType, type)) or is_others(one)
+def _refers(task: object, here: set[int]) -> bool:
+    """Tell whether a task has one of these: asked for who refers to its result, CPython leaves it out."""
+    return any(id(one) in here for one in gc.get_referents(task))
 
 
-def _name_of(one: object, here: set[int]) -> str | None:
-    """Return by what name whoever reads the report knows an object: as a module's variable."""
-    if not isinstance(one, dict) or "__spec__" not in one or not isinstance(one.get("__name__"), str):
+def _name_of(one: object, here: set[int], before: set[int], seen: set[int]) -> tuple[str, str] | None:
+    """Return by what name whoever reads the report knows an object, and what lets go of it there.
+
+    `here` are those that it refers to, `before` what these hold; `seen` is all on the way up.
+    """
+    if type(one) is dict and "__spec__" in one and isinstance(one.get("__name__"), str):
+        return _of_module(one, here, seen)
+    if issubclass(type(one), type):
+        return _of_class(one, before, seen)
+    return _of_context(one, seen) if type(one) is Context else None
+
+
+def _of_module(space: dict[str, Any], here: set[int], seen: set[int]) -> tuple[str, str]:
+    found = {name: value for name, value in list(space.items()) if id(value) in here}
+    if not found:
+        return f"the module {space['__name__']}", f"del sys.modules[{space['__name__']!r}]"
+    name = min(found, key=lambda name: name.startswith("_"))
+    if space["__name__"] == "__main__":
+        return f"the variable {name}", _undo(name, found[name], seen)
+    return f"{space['__name__']}.{name}", _undo(f"{space['__name__']}.{name}", found[name], seen)
+
+
+def _of_class(made: Any, before: set[int], seen: set[int]) -> tuple[str, str] | None:
+    """Return the attribute of a class; None where it is only the class of what holds it, or a parent."""
+    own = type.__dict__["__dict__"].__get__(made)  # a metaclass may answer something else
+    found = {name: value for name, value in list(own.items()) if id(value) in before}
+    if not found:
         return None
-    names = [name for name, value in list(one.items()) if id(value) in here]
-    return f"{one['__name__']}.{names[0]}" if names else f"the module {one['__name__']}"
+    attribute, value = next(iter(found.items()))
+    path = f"{made.__module__}.{made.__qualname__}.{attribute}".removeprefix("__main__.")
+    if _reached(made.__module__, made.__qualname__) is made:
+        return path, _undo(path, value, seen)
+    return path, f"del {attribute} of the class, where that is made"
+
+
+def _reached(module: str, path: str) -> object:
+    """Return what a name leads to; None where it leads nowhere, as into a function."""
+    at: object = sys.modules.get(module)
+    for name in path.split("."):
+        at = getattr(at, "__dict__", {}).get(name)
+    return at
+
+
+def _of_context(context: Any, seen: set[int]) -> tuple[str, str]:
+    """Return the context variable by which it is held: whoever runs in that context is not to blame."""
+    found = [variable for variable, value in context.items() if id(value) in seen]
+    if not found:
+        return "a context of contextvars", "let go of the context"
+    spaces = [one for one in gc.get_referrers(found[0]) if type(one) is dict and "__spec__" in one]
+    paths = [_of_module(space, {id(found[0])}, seen) for space in spaces]
+    where = paths[0][1].removeprefix("del ") if paths else ""
+    name = f"the context variable {found[0].name!r}"
+    return (f"{name} ({where})", f"{where}.set(None)") if where else (name, "set it to None")
+
+
+def _undo(path: str, value: object, seen: set[int]) -> str:
+    """Return what to type, so that what is found under a name is held there no more."""
+    tasks = sys.modules.get("asyncio")
+    if type(value).__name__ == "_lru_cache_wrapper":
+        return f"{path}.cache_clear()"
+    if tasks is not None and isinstance(value, tasks.Task) and not value.done():
+        return f"{path}.cancel(); del {path}"
+    if type(value) is threading.local:
+        held = [name for name, part in vars(value).items() if id(part) in seen]
+        return f"del {path}.{held[0]}" if held else f"del {path}"  # another thread's
+    return f"del {path}"

@@ -1,0 +1,141 @@
+"""Who holds what was let go of is told by a name that its reader knows, with what lets go of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grym_nb.hardening.holders import Holder, holders_of, notebook_roots, survey
+from grym_nb.hardening.remains import Remains
+
+SIZE = 2_000_000
+
+
+def made() -> tuple[list[Any], Remains]:
+    """Return parts of a model, and what watches over them."""
+    parts = [np.ones(SIZE // 2, np.uint8) for _ in range(2)]
+    return parts, Remains("model", parts)
+
+
+def holder(remains: Remains) -> Holder:
+    [found] = holders_of(remains, survey(notebook_roots()))
+    assert found.size == SIZE
+    return found
+
+
+@pytest.fixture
+def plugin() -> Iterator[Any]:
+    """A module of the user's."""
+    sys.modules["plugin"] = types.ModuleType("plugin")
+    sys.modules["plugin"].__spec__ = None  # as `import` leaves it, for what is no package
+    try:
+        yield sys.modules["plugin"]
+    finally:
+        del sys.modules["plugin"]
+
+
+def test_a_class_that_holds_it_is_named_with_the_attribute(plugin: Any) -> None:
+    plugin.Cfg = type("Cfg", (), {"__module__": "plugin"})
+    plugin.Cfg.cached, remains = made()
+    found = holder(remains)
+    assert (found.name, found.hint) == ("plugin.Cfg.cached", "del plugin.Cfg.cached")
+    plugin.Cfg.Inner = type("Inner", (), {"__module__": "plugin", "__qualname__": "Cfg.Inner"})
+    plugin.Cfg.Inner.kept = {"deep": [plugin.Cfg.cached]}
+    del plugin.Cfg.cached
+    assert holder(remains).name == "plugin.Cfg.Inner.kept"
+
+
+def test_a_class_that_nobody_can_reach_by_its_name_is_named_all_the_same() -> None:
+    class Local:
+        kept: Any = None
+
+    Local.kept, remains = made()
+    found = holder(remains)
+    assert found.name.endswith("<locals>.Local.kept") and "kept" in found.hint
+
+
+def test_the_class_of_an_object_that_holds_it_is_not_blamed(plugin: Any) -> None:
+    plugin.Cfg = type("Cfg", (), {"__module__": "plugin"})
+    plugin.cfg = plugin.Cfg()
+    plugin.cfg.cached, remains = made()
+    assert holder(remains).name == "plugin.cfg"
+
+
+def test_a_context_variable_is_named_and_not_the_task_in_whose_context_it_is(plugin: Any) -> None:
+    plugin.var = contextvars.ContextVar("weights")
+
+    async def run() -> Holder:
+        parts, remains = made()
+        plugin.var.set(parts)
+        del parts
+        return holder(remains)
+
+    found = asyncio.run(run())
+    assert found.name == "the context variable 'weights' (plugin.var)"
+    assert found.hint == "plugin.var.set(None)"
+
+
+def test_what_is_kept_for_a_thread_is_named(plugin: Any) -> None:
+    plugin.local = threading.local()
+    plugin.local.kept, remains = made()
+    found = holder(remains)
+    assert (found.name, found.hint) == ("plugin.local", "del plugin.local.kept")
+
+
+def test_what_lets_go_of_it_is_said_by_what_holds_it(plugin: Any) -> None:
+    @functools.lru_cache
+    def cached() -> tuple[list[Any], Remains]:
+        return made()
+
+    plugin.cached = cached
+    remains = cached()[1]
+    assert (holder(remains).name, holder(remains).hint) == ("plugin.cached", "plugin.cached.cache_clear()")
+    cached.cache_clear()
+    assert not remains.alive()
+    plugin.cache, remains = made()
+    assert (holder(remains).name, holder(remains).hint) == ("plugin.cache", "del plugin.cache")
+    del plugin.cache
+    assert not remains.alive()
+
+
+def test_a_task_that_waits_is_cancelled_and_one_that_is_done_is_forgotten(plugin: Any) -> None:
+    async def run() -> tuple[Holder, Holder]:
+        began = asyncio.Event()
+
+        async def wait(parts: Any) -> Any:
+            began.set()
+            await asyncio.Event().wait()
+
+        parts, remains = made()
+        plugin.task = asyncio.create_task(wait(parts))
+        del parts
+        await began.wait()
+        waits = holder(remains)
+        plugin.task.cancel()
+        await asyncio.wait([plugin.task])
+        del plugin.task
+        gc.collect()
+        assert not remains.alive()
+
+        async def give(it: list[Any]) -> Any:
+            return it.pop()
+
+        parts, remains = made()
+        plugin.task = asyncio.create_task(give([parts]))
+        del parts
+        await plugin.task
+        return waits, holder(remains)
+
+    waits, done = asyncio.run(run())
+    assert (waits.name, waits.hint) == ("plugin.task", "plugin.task.cancel(); del plugin.task")
+    assert (done.name, done.hint) == ("plugin.task", "del plugin.task")
