@@ -20,6 +20,7 @@ from grym_nb.flow import route
 from grym_nb.render import brief, count
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
 from grym_nb.services.ports import Ports
+from grym_nb.services.report import report_on
 from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.settings import Settings
 
@@ -64,6 +65,7 @@ class Runtime:
         self.metrics = self._ports.metrics
         self.resources = self._ports.resources
         self.registry = ServiceRegistry(self._ports)
+        report_on(self.registry, lambda: self._context)
         self._ports.context = self._context_for
         self._ports.store = self._keep_result
         self._oversight: Oversight | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grym_nb.devices import Device
+from grym_nb.devices import Device, memory_limit, process_memory
+from grym_nb.hardening.holders import way
 from grym_nb.hardening.reservations import TOTAL
 from grym_nb.hardening.storages import total
 from grym_nb.render import Table, seconds
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from grym_nb.hardening.ledger import Ledger
     from grym_nb.hardening.reservations import Decision, Reservation
 
-__all__ = ["Account", "Accounts", "Memory", "accounts_of", "decisions_table"]
+__all__ = ["Account", "Accounts", "Memory", "accounts_of", "decisions_table", "process_in_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,16 @@ class Accounts:
     devices: tuple[Memory, ...]
     holders: tuple[Account, ...]
     line: tuple[tuple[str, str, str], ...] = ()  # who waits for how much of it, and for whom
+    notes: tuple[str, ...] = ()  # about all of it
+    more: tuple[Table, ...] = ()  # what was learned of it, and what is still there of what is over
+
+    @property
+    def title(self) -> str:
+        """The notes in a line."""
+        return " · ".join(self.notes)
 
     def tables(self) -> Sequence[Table]:
-        """Return the devices and the holders, as tables."""
+        """Return all of it as tables, the devices and the holders first."""
         devices = Table(
             "memory",
             ("device", "in all", "budget", "taken", "all else", "free"),
@@ -93,13 +102,14 @@ class Accounts:
             "who has it", ("who", "device", "has", "expected", "state"), [one.row() for one in self.holders]
         )
         line = Table("in line for it", ("who", "waits for", "since it lacks"), list(self.line))
-        return [devices, *(table for table in (holders, line) if table.rows)]
+        return [devices, *(table for table in (holders, line, *self.more) if table.rows)]
 
     def __repr__(self) -> str:
-        return "\n\n".join(table.text() for table in self.tables())
+        return "\n\n".join(filter(None, [self.title, *(table.text() for table in self.tables())]))
 
     def _repr_html_(self) -> str:
-        return "".join(table.html() for table in self.tables())
+        title = f"<p><b>{html.escape(self.title)}</b></p>" if self.notes else ""
+        return title + "".join(table.html() for table in self.tables())
 
 
 def accounts_of(ledger: Ledger, found: Mapping[str, Device]) -> Accounts:
@@ -136,6 +146,15 @@ def _accounts(one: Reservation, owners: Mapping[tuple[str, int], int]) -> list[A
         )
         for device, size in one.sizes.items()
     ]
+
+
+def process_in_words() -> str:
+    """Say what this process has, and what it may have."""
+    held, limit = process_memory(), memory_limit()
+    told = f"this {way('kernel', 'process')} has {in_words(held.rss)}"
+    if held.anonymous is not None:
+        told += f", {in_words(held.anonymous)} of it its own"
+    return told if limit is None else f"{told}; {limit.source} lets it have {in_words(limit.size)}"
 
 
 def decisions_table(decisions: Sequence[Decision], now: float) -> Table:

@@ -7,22 +7,25 @@ places. What none of the known holders explains is followed upwards, from the ob
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType, ModuleType
 from typing import Any
 
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.storages import Storages, is_others, storages_of
 
-__all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey"]
+__all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey", "way"]
 
 _TENSORS = ("Tensor", "Parameter", "Buffer")
 _MOST_NAMES = 3
 _MOST_STEPS = 12  # upwards, from what is held to a name that somebody knows
+#: what runs in these is no user's: the standard library, and ourselves
+_LIBRARIES = (os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__)), "<frozen")
 #: to go further up from these would lead to everything there is
 _APART = (FrameType, ModuleType, type)
 #: what is reached through these is not the variable's: services', or the context's
@@ -38,6 +41,7 @@ class Root:
     values: tuple[object, ...]
     free: Callable[[], object] | None  # None: it is the user's own
     hint: str = ""
+    owner: str = ""  # whose it is that hangs there, where that is told also if nothing else is left of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,14 @@ def survey(roots: Iterable[Root]) -> list[tuple[Root, Storages]]:
     return [(root, storages_of(*root.values)) for root in roots]
 
 
-def holders_of(remains: Remains, roots: list[tuple[Root, Storages]]) -> list[Holder]:
-    """Return who holds what is left: the roots from which it can be reached, else what refers to it."""
-    wanted = remains.alive()
+def holders_of(
+    remains: Remains, roots: list[tuple[Root, Storages]], apart: Container[tuple[str, int]] = ()
+) -> list[Holder]:
+    """Return who holds what is left: the roots from which it can be reached, else what refers to it.
+
+    What is in `apart` is left out: somebody has it by right again.
+    """
+    wanted = {key: size for key, size in remains.alive().items() if key not in apart}
     found: list[Holder] = []
     explained: set[tuple[str, int]] = set()
     for root, storages in roots:
@@ -81,12 +90,20 @@ def holders_of(remains: Remains, roots: list[tuple[Root, Storages]]) -> list[Hol
 
 
 def notebook_roots() -> list[Root]:
-    """Return the places of this process, and of its notebook, that hold things by themselves."""
+    """Return the places of this process, of its notebook or its script, that hold things by themselves."""
     roots = [_last_error()]
     shell = _shell()
     if shell is not None:
-        roots += [*_errors_of(shell), *_outputs(shell), *_variables(shell)]
+        roots += [*_errors_of(shell), *_outputs(shell), *_variables(shell.user_ns)]
+    else:
+        roots += [*_variables(vars(sys.modules["__main__"])), *_functions()]
     return [*roots, *_threads()]
+
+
+def way(magic: str, plain: str) -> str:
+    """Return what to type here: the magic where there is one, else what does the same in a script."""
+    magics = getattr(getattr(_shell(), "magics_manager", None), "magics", {})
+    return magic if "grym" in magics.get("line", ()) else plain
 
 
 def _shell() -> Any:
@@ -150,12 +167,28 @@ def _outputs(shell: Any) -> Iterator[Root]:
         yield Root(f"Out[{number}]", (value,), free)
 
 
-def _variables(shell: Any) -> Iterator[Root]:
-    for name, value in list(shell.user_ns.items()):
-        if name in _HIDDEN or (name.startswith("_") and name.lstrip("_i").isdigit()):
+def _variables(space: dict[str, Any]) -> Iterator[Root]:
+    for name, value in list(space.items()):
+        if _is_output(name):
             continue
         if not isinstance(value, ModuleType) and not type(value).__module__.startswith(_OURS):
             yield Root(f"the variable {name}", (value,), None, f"del {name}")
+
+
+def _is_output(name: str) -> bool:
+    """Tell whether a variable is IPython's own, which has what cells were and what came of them."""
+    return name in _HIDDEN or (name.startswith("_") and name.lstrip("_i").isdigit())
+
+
+def _functions() -> Iterator[Root]:
+    """Yield the variables of a script's functions that wait for this one to return; not of a library's."""
+    for frame in _stack(sys._getframe()):
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
+        library = file.startswith(_LIBRARIES) or "-packages" in file  # site- or dist-
+        if not library and frame.f_locals is not frame.f_globals:
+            for variable, value in list(frame.f_locals.items()):
+                if not isinstance(value, ModuleType) and not type(value).__module__.startswith(_OURS):
+                    yield Root(f"the variable {variable} in {name}()", (value,), None, f"del {variable}")
 
 
 def _threads() -> Iterator[Root]:
@@ -195,7 +228,7 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
     del there
     holding = [one for one in (*tracked, *remains.arrays()) if storages_of(one).keys() & wanted.keys()]
     del tracked
-    names: dict[str, str] = {}
+    names: dict[str, Root] = {}
     at: list[Any] = holding
     seen = {id(one) for one in (at, tasks, sys.modules, *at)}
     before: set[int] = set()
@@ -205,14 +238,17 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
         above = [one for one in above if id(one) not in seen and not is_others(one)]
         seen |= {id(above), *map(id, above)}
         named = {id(one): found for one in above if (found := _name_of(one, here, before, seen)) is not None}
-        names |= dict(named.values())
+        names |= {root.name: root for root in named.values()}
         at = [one for one in above if id(one) not in named and not issubclass(type(one), _APART)]
         before = here
         if not at or len(names) >= _MOST_NAMES:
             break
-    if names:
-        told = [*names.items()][:_MOST_NAMES]
-        return [Holder(", ".join(name for name, _ in told), wanted, None, "; ".join(do for _, do in told))]
+    if names:  # more than one may have to let go
+        told = [*names.values()][:_MOST_NAMES]
+        frees = [root.free for root in told if root.free is not None]
+        hint = "; ".join(root.hint for root in told if root.hint)
+        free = (lambda: [let_go() for let_go in frees]) if frees else None
+        return [Holder(", ".join(root.name for root in told), wanted, free, hint)]
     nobody = f"{type(holding[0]).__name__} objects" if holding else "memory that nothing in Python refers to"
     return [Holder(nobody, wanted, None, "no name leads there: a library has it, or a function that runs")]
 
@@ -222,7 +258,7 @@ def _refers(task: object, here: set[int]) -> bool:
     return any(id(one) in here for one in gc.get_referents(task))
 
 
-def _name_of(one: object, here: set[int], before: set[int], seen: set[int]) -> tuple[str, str] | None:
+def _name_of(one: object, here: set[int], before: set[int], seen: set[int]) -> Root | None:
     """Return by what name whoever reads the report knows an object, and what lets go of it there.
 
     `here` are those that it refers to, `before` what these hold; `seen` is all on the way up.
@@ -234,17 +270,21 @@ def _name_of(one: object, here: set[int], before: set[int], seen: set[int]) -> t
     return _of_context(one, seen) if type(one) is Context else None
 
 
-def _of_module(space: dict[str, Any], here: set[int], seen: set[int]) -> tuple[str, str]:
+def _of_module(space: dict[str, Any], here: set[int], seen: set[int]) -> Root:
     found = {name: value for name, value in list(space.items()) if id(value) in here}
     if not found:
-        return f"the module {space['__name__']}", f"del sys.modules[{space['__name__']!r}]"
+        return Root(f"the module {space['__name__']}", (), None, f"del sys.modules[{space['__name__']!r}]")
     name = min(found, key=lambda name: name.startswith("_"))
-    if space["__name__"] == "__main__":
-        return f"the variable {name}", _undo(name, found[name], seen)
-    return f"{space['__name__']}.{name}", _undo(f"{space['__name__']}.{name}", found[name], seen)
+    outputs = _outputs(_shell()) if _is_output(name) and _shell() is not None else ()
+    for output in outputs:
+        if output.values[0] is found[name]:
+            return replace(output, values=())
+    path = f"{space['__name__']}.{name}".removeprefix("__main__.")
+    told = path if "." in path else f"the variable {path}"
+    return Root(told, (), None, _undo(path, found[name], seen))
 
 
-def _of_class(made: Any, before: set[int], seen: set[int]) -> tuple[str, str] | None:
+def _of_class(made: Any, before: set[int], seen: set[int]) -> Root | None:
     """Return the attribute of a class; None where it is only the class of what holds it, or a parent."""
     own = type.__dict__["__dict__"].__get__(made)  # a metaclass may answer something else
     found = {name: value for name, value in list(own.items()) if id(value) in before}
@@ -253,8 +293,8 @@ def _of_class(made: Any, before: set[int], seen: set[int]) -> tuple[str, str] | 
     attribute, value = next(iter(found.items()))
     path = f"{made.__module__}.{made.__qualname__}.{attribute}".removeprefix("__main__.")
     if _reached(made.__module__, made.__qualname__) is made:
-        return path, _undo(path, value, seen)
-    return path, f"del {attribute} of the class, where that is made"
+        return Root(path, (), None, _undo(path, value, seen))
+    return Root(path, (), None, f"del {attribute} of the class, where that is made")
 
 
 def _reached(module: str, path: str) -> object:
@@ -265,16 +305,19 @@ def _reached(module: str, path: str) -> object:
     return at
 
 
-def _of_context(context: Any, seen: set[int]) -> tuple[str, str]:
+def _of_context(context: Any, seen: set[int]) -> Root:
     """Return the context variable by which it is held: whoever runs in that context is not to blame."""
     found = [variable for variable, value in context.items() if id(value) in seen]
     if not found:
-        return "a context of contextvars", "let go of the context"
+        return Root("a context of contextvars", (), None, "let go of the context")
     spaces = [one for one in gc.get_referrers(found[0]) if type(one) is dict and "__spec__" in one]
     paths = [_of_module(space, {id(found[0])}, seen) for space in spaces]
-    where = paths[0][1].removeprefix("del ") if paths else ""
+    where = paths[0].hint.removeprefix("del ") if paths else ""
     name = f"the context variable {found[0].name!r}"
-    return (f"{name} ({where})", f"{where}.set(None)") if where else (name, "set it to None")
+    # With a semicolon: what `set` returns has the old value, and would be an output.
+    if where:
+        return Root(f"{name} ({where})", (), None, f"{where}.set(None);")
+    return Root(name, (), None, "set it to None")
 
 
 def _undo(path: str, value: object, seen: set[int]) -> str:

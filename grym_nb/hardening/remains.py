@@ -19,6 +19,7 @@ class Remains:
 
     def __init__(self, owner: str, *roots: object, apart: Container[tuple[str, int]] = ()) -> None:
         self.owner = owner
+        self.seen = 0  # bytes that were still there when somebody last looked
         self._lives: list[tuple[Storages, Callable[[], bool]]] = []
         for tensor in tensors_in(*roots):
             if (lives := _of_tensor(tensor)) is not None:
@@ -36,6 +37,11 @@ class Remains:
         weak = [getattr(lives, "__self__", None) for _, lives in self._lives]
         found = [one.reference() for one in weak if isinstance(one, _Array)]
         return [array for array in found if array is not None]
+
+    def leave(self, storages: Container[tuple[str, int]]) -> None:
+        """Watch no more over these: another does."""
+        self._lives = [(own, lives) for own, lives in self._lives if not any(key in storages for key in own)]
+        self.seen = sum(self.alive().values())
 
     def alive(self) -> Storages:
         """Return the storages that are still there, and forget the others."""

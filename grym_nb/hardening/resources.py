@@ -12,20 +12,21 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from grym_nb.clock import Clock, monotonic, wait
 from grym_nb.devices import Device, devices
 from grym_nb.errors import CallTimeout, ConfigError, Problem, closest, says_what_it_takes
-from grym_nb.hardening.accounts import Accounts, accounts_of
+from grym_nb.hardening.accounts import Accounts, accounts_of, process_in_words
 from grym_nb.hardening.eviction import POLICIES, Policy
+from grym_nb.hardening.holders import way
 from grym_nb.hardening.leases import Lease, Place
 from grym_nb.hardening.ledger import Ledger
+from grym_nb.hardening.leftovers import Freed, Leftovers
 from grym_nb.hardening.policy import FLAG, SECONDS, or_none
 from grym_nb.hardening.pressure import REFUSED_FROM, WARNED_FROM, Pressure, pressure
-from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.reservations import TOTAL, Decision, Reservation, Shortage
 from grym_nb.hardening.returning import give_back
 from grym_nb.priority import priority_of
@@ -72,6 +73,10 @@ def _policy(eviction: str | Policy) -> Policy:
         expected = f"{', '.join(POLICIES)}, or f(candidate, now) -> what it is worth to keep.{near}"
         raise ConfigError("a pool cannot work so", problems=[Problem("eviction", brief(eviction), expected)])
     return POLICIES[eviction]
+
+
+def _shown() -> str:
+    return way("%grym mem", "grym.current().resources.memory()")
 
 
 def _is_name(value: object) -> bool:
@@ -142,7 +147,10 @@ class ResourcePool:
         #: who has taken what of their memory
         self.ledger = Ledger(look=self._memories, give_back=give_back, clock=self._clock, policy=policy)
         self.ledger.budgets = budgets_of(memory)
-        self._remains: tuple[Remains, ...] = ()
+        #: what is still there of what was let go of
+        self.leftovers = Leftovers(self.ledger.of_others, self._clock)
+        #: what else its report on memory tells: of whoever wires it
+        self.more: Callable[[], Iterable[Table | str]] = tuple
         #: how near the process is to what it may have, and whether that was said
         self.pressure: Callable[[], Pressure] = pressure
         self.warned = 0  # of the two limits of `pressure`, how many it is said to be beyond
@@ -340,7 +348,7 @@ class ResourcePool:
                 raise CallTimeout(
                     f"{owner} did not get {wanted} within {in_words(timeout)}",
                     cause=f"taken: {ledger.holders(short.device)}",
-                    hint="wait longer, or unload one of them: %grym mem",
+                    hint=f"wait longer, or unload one of them: {_shown()}",
                 )
             with ledger.waiting(mine, short), ledger.lock:
                 if not ledger.changed(mine):
@@ -349,34 +357,36 @@ class ResourcePool:
         return ledger.reserve(owner, {place.id: parse_size(size)}, wait=wait_here)
 
     def memory(self) -> Accounts:
-        """Return how much of each device is taken, and by whom."""
+        """Return who has what, what was learned of it, and who holds what is over: what `%grym mem` shows."""
+        left, more = self.leftovers.table(), tuple(self.more())  # the first gives back what nobody holds
+        notes = [process_in_words(), *(one for one in more if isinstance(one, str)), *self.leftovers.notes()]
+        tables = (*(one for one in more if isinstance(one, Table)), left)
+        return replace(self.books(), notes=tuple(notes), more=tables)
+
+    def books(self) -> Accounts:
+        """Return how much of each device is taken, and by whom: no more than that, and at once."""
         self.ledger.look_again()
         return accounts_of(self.ledger, self._memories())
 
+    def free(self) -> Freed:
+        """Let go of what is not yours of what is over, and give all that is free back to the system.
+
+        Not yours are tracebacks, and in a notebook its outputs.
+        """
+        return self.leftovers.free()
+
     def look(self) -> Pressure:
         """Return how near the process is to its limit; that it is near is said, once until it has fallen."""
+        self.leftovers.look()
         now = self.pressure()
         step = (now.share >= WARNED_FROM) + (now.share >= REFUSED_FROM)
         if step > self.warned:
             nothing = "; idle services go before any is loaded" if step == 2 else ""
-            _log.warning("memory is running out: %s%s; %%grym mem shows who has it", now, nothing)
+            told = "memory is running out: %s%s; %s shows who has it"
+            _log.warning(told, now, nothing, _shown())
         if step > self.warned or not step:
             self.warned = step
         return now
-
-    def watch_over(self, remains: Remains) -> None:
-        """Remember what is left of something that was let go of, until it is gone."""
-        if remains.alive():
-            with self._lock:
-                self._remains = (*self._remains, remains)
-
-    def left(self) -> tuple[Remains, ...]:
-        """Return what is left of what was let go of: somebody holds it."""
-        there = self._remains
-        gone = {id(remains) for remains in there if not remains.alive()}
-        with self._lock:
-            self._remains = _without(self._remains, gone)
-        return tuple([remains for remains in there if id(remains) not in gone])
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -395,7 +405,3 @@ class ResourcePool:
 
     def _repr_html_(self) -> str:
         return self.table().html()
-
-
-def _without(all: tuple[Remains, ...], gone: set[int]) -> tuple[Remains, ...]:
-    return tuple([remains for remains in all if id(remains) not in gone])

@@ -158,7 +158,7 @@ _LOOKS = (_waits, _again, _idle, _uneven, _next, _same)
 def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
     """Return what could be done better about the services of a registry, by what was seen of them."""
     now = registry.ports.clock()
-    free = {memory.device: memory.free for memory in registry.ports.resources.memory().devices}
+    free = {memory.device: memory.free for memory in registry.ports.resources.books().devices}
     follows, repeats = _follows(registry), _repeats(registry)
     devices = [one.id for one in registry.ports.resources if one.status != "unavailable"]
     on: dict[str, list[str]] = {}

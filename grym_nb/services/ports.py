@@ -94,6 +94,7 @@ class Ports:
         self.pulse = Pulse(
             self.clock, work_threads=self.settings.work_threads, linger=self.settings.linger_seconds
         )
+        self.resources.leftovers.later = partial(self.pulse.work, name="giving memory back")
         self.resources.ledger.later = partial(self.pulse.work, name="keeping within a budget")
         self.resources.ledger.waiting = partial(waiting_by_hand, self.resources.ledger)
         self.workers = Workers("grym-call", linger=self.settings.linger_seconds)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grym_nb.errors import CallTimeout, Interrupted, ServiceError, StateError
+from grym_nb.hardening.holders import way
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.returning import give_back
 from grym_nb.render import seconds
@@ -272,10 +273,12 @@ def _give_back(record: ServiceRecord, remains: Remains | None) -> None:
     if remains is not None:
         give_back()
         left = sum(remains.alive().values())
-        record.ports.resources.watch_over(remains)
+        record.ports.resources.leftovers.watch_over(remains)
         if left >= _WORTH_SAYING:
-            told = "%s of %s is still held by something else: %%grym mem names it"
-            _log.warning(told, in_words(left), record.name)
+            shown = way("%grym mem", "print(grym.current().resources.memory())")
+            _log.warning(
+                "%s of %s is still held by something else: %s names it", in_words(left), record.name, shown
+            )
 
 
 def _run_hook(record: ServiceRecord, instance: Instance, hook: Callable[[], object]) -> ServiceError | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from grym_nb.devices import devices
 from grym_nb.errors import ResourceExhausted
+from grym_nb.hardening.holders import way
 from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
 from grym_nb.render import size as in_words
@@ -69,7 +70,8 @@ def exhausted(record: ServiceRecord, title: str, short: str, gone: tuple[str, ..
     return ResourceExhausted(
         f"{title} ran out of memory{freed}: {shorten(text, 160, placeholder=' ...')}",
         cause="; ".join(told),
-        hint="give it less at a time, or unload what you do not need: %grym mem",
+        hint="give it less at a time, or unload what you do not need: "
+        + way("%grym mem", "grym.current().resources.memory()"),
         service=record.name,
         short=text,  # by which who called it knows: see `ran_out_below`
     )

@@ -82,7 +82,7 @@ def test_a_context_variable_is_named_and_not_the_task_in_whose_context_it_is(plu
 
     found = asyncio.run(run())
     assert found.name == "the context variable 'weights' (plugin.var)"
-    assert found.hint == "plugin.var.set(None)"
+    assert found.hint == "plugin.var.set(None);"
 
 
 def test_what_is_kept_for_a_thread_is_named(plugin: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,4 +268,143 @@ def test_an_array_that_looks_at_a_tensor_and_an_item_of_context_are_named(kernel
     assert f"the context ({name})" in shown and f"%grym context rm {name}" in shown
     assert "the variable" not in shown
     kernel.run(f"%grym context rm {name}").checked()
+    assert "still there" not in (kernel.run("%grym mem").checked().result_text or "")
+
+
+GIVES = """
+class Gives(grym.ModelService):
+    def load(self):
+        self.parts = [np.ones(1_000_000, np.uint8) for _ in range(200)]
+    @grym.task
+    def giveall(self):
+        return self.parts
+gives = grym.register("gives", Gives)
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("holding", "name", "todo"),
+    [
+        ("kept = gives.giveall()", "the variable kept", "del kept"),
+        ("class K:\n    cache = gives.giveall()", "K.cache", "del K.cache"),
+        ("import contextvars\nvar = contextvars.ContextVar('w')\nvar.set(gives.giveall());",
+         "the context variable 'w' (var)", "var.set(None);"),
+        ("import functools\n@functools.cache\ndef cached(): return gives.giveall()\ncached();",
+         "the variable cached", "cached.cache_clear()"),
+    ],
+)  # fmt: skip
+def test_what_the_report_says_to_do_gives_the_bytes_back(
+    kernel: Kernel, holding: str, name: str, todo: str
+) -> None:
+    kernel.run(GIVES).checked()
+    kernel.run(holding).checked()
+    assert "200 MB of gives is still held" in kernel.run("gives.unload();").checked().stderr
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert re.search(rf"gives +200 MB +{re.escape(name)} +{re.escape(todo)}", shown), shown
+    kernel.run(todo).checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert "200 MB of gives, which nobody holds any more, went back to the system" in shown
+    assert "still there" not in shown and own(kernel) < 20 * MB
+
+
+@needs_proc
+def test_what_its_holder_lets_go_of_goes_back_also_where_nobody_looks(kernel: Kernel) -> None:
+    kernel.run(GIVES).checked()
+    kernel.run("kept = gives.giveall()\ngives.unload();").checked()
+    kernel.run(
+        "import threading\n"
+        "import grym_nb.hardening.leftovers as at\n"
+        "back, give_back = threading.Event(), at.give_back\n"
+        "def told():\n    give_back()\n    back.set()\n"
+        "at.give_back = told\n"
+        "del kept"
+    ).checked()
+    kernel.run("assert back.wait(30)").checked()
+    assert own(kernel) < 20 * MB
+
+
+def test_who_holds_the_same_shares_a_line_of_the_report(kernel: Kernel) -> None:
+    kernel.run(GIVES).checked()
+    kernel.run("kept = gives.giveall()").checked()
+    kernel.run("few = kept[:50]").checked()
+    kernel.run("kept").checked()
+    kernel.run("gives.unload();").checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert re.search(r"gives +200 MB +Out\[\d+\] and the variable kept +%grym mem --free; del kept", shown), (
+        shown
+    )
+    assert re.search(r"gives +50.0 MB, as above +the variable few +del few", shown), shown
+
+
+def test_of_what_was_loaded_and_let_go_of_again_each_byte_is_told_once(kernel: Kernel) -> None:
+    kernel.run(GIVES).checked()
+    kernel.run(
+        "FIXED = np.ones(30_000_000, np.uint8)\n"
+        "class Fixed(grym.ModelService):\n"
+        "    def load(self):\n        self.part = FIXED\n"
+        "    @grym.task\n    def size(self):\n        return self.part.nbytes\n"
+        "fixed = grym.register('fixed', Fixed).load()\n"
+        "fixed.unload();"
+    ).checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert len(re.findall(r"fixed +30.0 MB +the variable FIXED", shown)) == 1, shown
+    shown = kernel.run("fixed.load();\n%grym mem").checked().result_text or ""
+    assert "still there" not in shown, "it has it by right again"
+    shown = kernel.run("fixed.unload();\n%grym mem").checked().result_text or ""
+    assert len(re.findall(r"fixed +30.0 MB +the variable FIXED", shown)) == 1, shown
+
+
+SCRIPT = (
+    SERVICE.replace("%load_ext grym_nb\n", "")
+    + GIVES
+    + """
+import gc
+
+def main():
+    kept = gives.giveall()
+    gives.unload()
+    shown = repr(grym.current().resources.memory())
+    assert "200 MB  the variable kept in main()  del kept" in shown, shown
+
+main()
+assert "200 MB of gives, which nobody holds any more, went back" in repr(grym.current().resources.memory())
+try:
+    big.fail()
+except grym.GrymError:
+    pass
+cache = gives.giveall()
+gives.unload()
+pool = grym.current().resources
+shown = repr(pool.memory())
+assert "200 MB  the variable cache" in shown and "del cache" in shown, shown
+assert "this process has" in shown and "of what had been there before" in shown, shown
+del cache
+freed = pool.free()
+assert "let go of" in repr(freed) and freed.left.rows == [], freed
+assert own() - before < 20_000_000 + 400_000_000, own() - before
+"""
+)
+
+
+@needs_proc
+def test_a_script_is_told_the_same_by_what_it_can_call(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT)
+    ran = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    told = (
+        "200 MB of gives is still held by something else: print(grym.current().resources.memory()) names it"
+    )
+    assert told in ran.stderr and "%grym" not in ran.stderr
+
+
+def test_an_output_that_holds_it_in_a_way_of_its_own_is_named(kernel: Kernel) -> None:
+    kernel.run(GIVES).checked()
+    kernel.run("import functools\ndef made(): return gives.giveall()\nfunctools.cache(made)").checked()
+    kernel.run("Out[max(Out)]();").checked()
+    kernel.run("gives.unload();").checked()
+    shown = kernel.run("%grym mem").checked().result_text or ""
+    assert re.search(r"gives +200 MB +Out\[\d+\] +%grym mem --free", shown), shown
+    kernel.run("%grym mem --free").checked()
     assert "still there" not in (kernel.run("%grym mem").checked().result_text or "")
