@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from grym_nb.hardening.prediction import predicted
 from grym_nb.hardening.resources import canonical
+from grym_nb.hardening.storages import total
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from grym_nb.hardening.storages import Storages
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["expected", "is_device_known", "refuse_with_needs", "versions"]
+__all__ = ["expected", "is_device_known", "refuse_with_needs", "to_reserve", "versions"]
 
 
 def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
@@ -42,15 +44,32 @@ def _is_measured(record: ServiceRecord) -> bool:
     return record.footprint.sizes is not None and record.footprint.versions == versions(record)
 
 
+def to_reserve(record: ServiceRecord, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return what there has to be room for: not for shared weights that are there, which it only joins."""
+    shares = record.footprint.shares
+    there = record.ports.weights.there(shares) if shares else {}
+    return {device: max(0, size - there.get(device, 0)) for device, size in sizes.items()}
+
+
 def refuse_with_needs(record: ServiceRecord, needs: Sequence[ServiceRecord]) -> None:
     """Raise where a service and what it cannot do without could never be there at once: none is loaded then.
 
     One by one each of them may fit, and others would go for it in vain.
     """
-    sizes: Counter[str] = Counter()
-    names = [need.name for need in needs if not record._family.optional(record, need)]
-    for one in (record, *[need for need in needs if need.name in names]):
-        sizes.update(expected(one)[0])
+    without = [need for need in needs if not record._family.optional(record, need)]
+    held = {need.name: its for need in without if (its := _held(need)) is not None}
+    others = [one for one in (record, *without) if one.name not in held]
     asked, source = expected(record)
-    if asked and names:
-        record.ports.resources.ledger.refuse_never(record.name, asked, source, dict(sizes), names)
+    if not asked or not without or any(one.footprint.shares for one in others):
+        return  # weights that are shared are there once, whoever comes first
+    sizes = Counter(total({key: size for its in held.values() for key, size in its.items()}))
+    for one in others:
+        sizes.update(expected(one)[0])
+    names = [need.name for need in without]
+    record.ports.resources.ledger.refuse_never(record.name, asked, source, dict(sizes), names)
+
+
+def _held(record: ServiceRecord) -> Storages | None:
+    """Return what a service has, if it is there: what it is expected to take next may be another thing."""
+    instance = record.instance
+    return None if instance is None or instance.reservation is None else instance.reservation.storages

@@ -89,7 +89,17 @@ class Sizes:
 class Footprint:
     """What a service takes in memory, as far as that is known; it outlives the instances."""
 
-    __slots__ = ("fits", "heat", "parked", "peaks", "sizes", "unloading", "versions", "wake_seconds")
+    __slots__ = (
+        "fits",
+        "heat",
+        "parked",
+        "peaks",
+        "shares",
+        "sizes",
+        "unloading",
+        "versions",
+        "wake_seconds",
+    )
 
     def __init__(self) -> None:
         self.heat = Heat()
@@ -97,6 +107,7 @@ class Footprint:
         self.fits: dict[str, Fit] = {}  # by task, of how many items at a time its batch is computed
         self.sizes: dict[str, int] | None = None  # by device, as measured when it was last there
         self.versions: tuple[object, ...] = ()  # of code, config and device with which that was
+        self.shares: tuple[str, ...] = ()  # the keys of weights that it named for all, when it was last there
         self.parked: Parked | None = None  # beside its accelerator, until it is called again
         self.unloading: Frame | None = None  # its unload hook, while that runs
         self.wake_seconds: float | None = None  # what that took, the last time

@@ -77,6 +77,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                     _measured(record, made, reservation)
                 attempt.instance = made  # from here on it is there, wherever Ctrl-C comes
                 record.ports.weights.hand_over(frame, made)
+                record.footprint.shares = record.ports.weights.keys_of(record.name)
             move, reason = "loaded", ""
         except GrymError as error:
             if attempt.unwanted:
@@ -85,7 +86,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
             attempt.error = error
             refused = _is_refusal(error, admitted)
             move, reason = "load_stopped" if refused else "load_failed", error.message
-            if record.breaker is not None and not refused:
+            if record.breaker is not None and (admitted or not refused):
                 record.breaker.told(cause, record.ports.clock() - began, error)
             raise
         finally:

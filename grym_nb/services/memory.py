@@ -21,7 +21,7 @@ from grym_nb.priority import CRITICAL
 from grym_nb.render import seconds
 from grym_nb.render import size as in_words
 from grym_nb.services.budgets import budget_in_words, refuse_before, refuse_measured, say_if_grown
-from grym_nb.services.expectation import expected, is_device_known, versions
+from grym_nb.services.expectation import expected, is_device_known, to_reserve, versions
 from grym_nb.services.frame import CURRENT, Awaited, Frame, current_frame, stack
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Retirement, release_parked, retire
@@ -74,7 +74,7 @@ def reserved(record: ServiceRecord, load: Frame) -> Iterator[Reservation]:
             ledger.note(record.name, "refused", {short.device: short.asked}, error.message)
             raise
 
-    beside = [need.name for need in load.holds]
+    beside, asked = [need.name for need in load.holds], to_reserve(record, asked)
     reservation = ledger.reserve(record.name, asked, wait=wait, tenant=resident, source=source, beside=beside)
     try:
         yield reservation

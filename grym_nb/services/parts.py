@@ -19,7 +19,7 @@ from grym_nb.services.engines import run
 from grym_nb.services.frame import CURRENT
 from grym_nb.services.learning import learning
 from grym_nb.services.outcome import typed
-from grym_nb.services.shortage import exhausted, may_try_again, note_parts, ran_out, ran_out_below, relieve
+from grym_nb.services.shortage import exhausted, may_try_again, note_parts, ran_out, relieve
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
@@ -108,8 +108,8 @@ def short_of(frame: Frame, error: BaseException) -> str | None:
     """Return how an error says that there was no memory for a task; None where it says no such thing."""
     if ran_out(error):
         return str(error)
-    if not (isinstance(error, ResourceExhausted) and ran_out_below(error)):
-        return None
+    if not (isinstance(error, ResourceExhausted) and error.details.get("of_task")):
+        return None  # of a load that ran out no batch is the reason
     batch = _batch_of(frame)  # without one it would try what cannot change
     return error.message if batch and len(batch) > 1 else None
 
@@ -218,7 +218,9 @@ def _given_up(frame: Frame, short: str, gone: tuple[str, ...]) -> BaseException:
         frame.check()
     except BaseException as told:
         return told
-    return _exhausted(frame, short, gone)
+    error = _exhausted(frame, short, gone)
+    error.details["of_task"] = frame.title  # by which whoever called it knows: see `short_of`
+    return error
 
 
 def _exhausted(frame: Frame, short: str, gone: tuple[str, ...]) -> ResourceExhausted:

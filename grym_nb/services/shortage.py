@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["exhausted", "may_try_again", "note_parts", "ran_out", "ran_out_below", "relieve"]
+__all__ = ["exhausted", "may_try_again", "note_parts", "ran_out", "relieve"]
 
 #: how allocators say it: torch's for CUDA and for the CPU, and the C++ library's
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
@@ -29,11 +29,6 @@ def ran_out(error: BaseException | None) -> bool:
     if not isinstance(error, RuntimeError):  # as torch's OutOfMemoryError is
         return False
     return type(error).__name__ == "OutOfMemoryError" or any(word in str(error) for word in _WORDS)
-
-
-def ran_out_below(error: ResourceExhausted) -> bool:
-    """Tell whether an error is that of a called service which ran out of memory, whatever it tried."""
-    return "short" in error.details
 
 
 def may_try_again(frame: Frame) -> bool:
@@ -73,7 +68,6 @@ def exhausted(record: ServiceRecord, title: str, short: str, gone: tuple[str, ..
         hint="give it less at a time, or unload what you do not need: "
         + way("%grym mem", "grym.current().resources.memory()"),
         service=record.name,
-        short=text,  # by which who called it knows: see `ran_out_below`
     )
 
 

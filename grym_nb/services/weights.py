@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grym_nb.errors import Problem, StateError, ValidationError
@@ -112,6 +112,16 @@ class SharedWeights:
         with self._lock:
             entries = list(self._entries.items())
         return {key: tuple(entry.names) for key, entry in entries}
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """Return the keys of what a service shares, also where no other one does yet."""
+        return tuple([key for key, names in self.owners().items() if name in names])
+
+    def there(self, keys: Collection[str]) -> dict[str, int]:
+        """Return how many bytes of each device those of these keys have that are there."""
+        with self._lock:
+            entries = list(self._entries.items())
+        return total(storages_of([entry.value for key, entry in entries if key in keys]))
 
     def table(self) -> Table:
         """Return who shares what, as a table."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grym_nb.devices import process_memory
-from grym_nb.errors import ConfigError, LoadFailed, ResourceExhausted
+from grym_nb.errors import BreakerOpen, ConfigError, LoadFailed, ResourceExhausted
 from grym_nb.hardening.returning import can_trim
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, memory, task
 from tests.services.crowd import until
@@ -233,6 +233,29 @@ def test_what_never_fits_is_not_tried_again(registry: ServiceRegistry, how: str)
             handle.size()
         assert "attempts" not in told.value.details
     assert len(MADE) == (how == "measured"), "and what was measured is known the next time"
+
+
+def test_a_breaker_ends_the_loads_of_what_is_let_go_of_each_time(registry: ServiceRegistry) -> None:
+    """What is no tensor is known by what the process grew, which says nothing sure of the next load."""
+    loads: list[int] = []
+
+    class Opaque(ModelService):
+        def load(self) -> None:
+            loads.append(1)
+            self.tree = [bytes(bytearray(1000)) for _ in range(60_000)]
+
+        @task
+        def ask(self) -> int:
+            return 1
+
+    opaque = registry.register("opaque", Opaque, budget="20MB", breaker={"min_calls": 3})
+    for _ in range(3):
+        with pytest.raises(ResourceExhausted, match="was let go of again"):
+            opaque.ask()
+    for _ in range(3):
+        with pytest.raises(BreakerOpen):
+            opaque.ask()
+    assert len(loads) == 3 and opaque.state == "registered"
 
 
 def test_one_device_has_one_budget(registry: ServiceRegistry) -> None:

@@ -234,6 +234,35 @@ def test_what_does_not_fit_with_what_it_needs_is_refused_before_any_of_it_is_loa
     assert user.ask() == need.ask(), "it can do without the other one"
 
 
+def test_what_is_shared_or_smaller_than_was_said_does_fit_with_what_it_needs(house: House) -> None:
+    """As it did: what is there counts as it is, and what is shared once."""
+    house.budget(100)
+
+    class Shares(ModelService):
+        def load(self) -> None:
+            self.net = self.shared("net", lambda: np.ones(60 * KB, np.uint8))
+
+        @task
+        def ask(self) -> int:
+            return self.net.nbytes
+
+    class Second(Shares):
+        pass
+
+    class Head(Shares):
+        needs = ("one", "two", "less")
+
+    house.registry.register("one", Shares)
+    house.registry.register("two", Second)
+    less = house.make("less", 20, memory=70 * KB)
+    less.load()
+    less.configure(fail=0)
+    head = house.registry.register("head", Head)
+    assert head.ask() == 60 * KB
+    head.unload()
+    assert head.ask() == 60 * KB and less.status().loads == 1
+
+
 def test_one_without_weights_goes_for_nobody(house: House) -> None:
     class Client(ModelService):
         @task

@@ -328,6 +328,32 @@ def test_what_a_called_service_cannot_part_is_parted_by_who_called_it(driven: Se
         outer.each(NINE)
 
 
+def test_a_called_service_that_cannot_be_loaded_is_no_reason_to_part_a_batch(driven: ServiceRegistry) -> None:
+    loads: list[int] = []
+
+    class Large(ModelService):
+        def load(self) -> None:
+            loads.append(1)
+            raise MemoryError("Unable to allocate")
+
+        @task
+        def one(self, item: int) -> int:
+            return item
+
+    class Outer(ModelService):
+        needs = ()
+
+        @task(batch="items")
+        def each(self, items: list[int]) -> list[int]:
+            return [large.one(item) for item in items]
+
+    large = driven.register("large", Large)
+    outer = driven.register("outer", Outer)
+    with pytest.raises(ResourceExhausted, match=r"^loading large ran out of memory"):
+        outer.each(NINE)
+    assert len(loads) == 2, "once more without the idle, and no more often"
+
+
 def test_the_idle_go_before_anything_is_parted(driven: ServiceRegistry) -> None:
     class Idle(Embed):
         def load(self) -> None:
