@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import inspect
 import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakMethod
@@ -21,7 +20,7 @@ from grym_nb.render import brief, count
 from grym_nb.services import Call, ServiceHandle, ServiceRegistry, Task
 from grym_nb.services.ports import Ports
 from grym_nb.services.report import report_on
-from grym_nb.services.spec import Factory, ServiceSpec
+from grym_nb.services.spec import Factory
 from grym_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +57,14 @@ class Runtime:
         if given is not None and not isinstance(given, Settings):
             problem = Problem("settings", brief(given), "grym.Settings(...)")
             raise ConfigError("this runtime cannot be made", problems=[problem])
-        self._policy, self._policies = _recoveries(settings or Settings())
+        self._policy: RecoveryPolicy | None = None
+        self._policies: dict[str, RecoveryPolicy | None] = {}
+        if settings is not None and (
+            settings.recovery or settings.recoveries
+        ):  # else the usual: not imported
+            from grym_nb.health.remedies import policies_of
+
+            self._policy, self._policies = policies_of(settings.recovery, settings.recoveries)
         self._ports = Ports(settings=settings, clock=clock)
         self.settings = self._ports.settings
         self.events = self._ports.events
@@ -91,7 +97,6 @@ class Runtime:
         self._context_path = self.settings.context_path
         self._context_lock = threading.Lock()
         self._sweeps = False
-        self._adapting: dict[str, tuple[ServiceSpec, Callable[[ContextItem], Any] | None]] = {}
         self._unsuited: set[str] = set()
         self._closed = False
         for name, factory in _BUILT_IN.items():
@@ -295,18 +300,9 @@ class Runtime:
         handle = self.registry.get(model, None)
         if handle is None:
             return None
-        record = handle._record
         own: Callable[[ContextItem], Any] | None
-        if record.instance is not None:
-            own = getattr(record.instance.model, "adapt_context", None)
-            return own
-        made = record.spec.made_class
-        if made is None or not hasattr(made, "adapt_context"):
-            return None
-        spec, own = self._adapting.get(model, (None, None))
-        if spec is not record.spec:
-            own = _adapter_of(made, record.spec)
-            self._adapting[model] = record.spec, own
+        record, instance = handle._record, handle._record.instance
+        own = record.spec.adapter if instance is None else getattr(instance.model, "adapt_context", None)
         return own
 
     # -- tasks by type -----------------------------------------------------------------------------
@@ -357,6 +353,15 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _is_used(self) -> bool:
+        """Tell whether anybody has registered, loaded or put anything yet."""
+        own = [
+            handle
+            for handle in self.registry.handles()
+            if handle.name not in _BUILT_IN or handle._record.loads
+        ]
+        return bool(own) or self._context is not None
+
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and any(h.status().loads for h in self.registry.handles()):
             warnings.warn(
@@ -368,43 +373,6 @@ class Runtime:
         return f"<Runtime: {told}>"
 
 
-def _recoveries(settings: Settings) -> tuple[RecoveryPolicy | None, dict[str, RecoveryPolicy | None]]:
-    """Return what is done about unhealthy services, in general and by name; raises for what does not fit."""
-    if not settings.recovery and not settings.recoveries:
-        return None, {}
-    from grym_nb.health.remedies import RecoveryPolicy  # most kernels have the usual one
-
-    def policy(where: str, given: Any) -> RecoveryPolicy:
-        if not isinstance(given, Mapping):
-            problem = Problem(where, brief(given), "a mapping (on, steps, ...), or None: nothing is done")
-            raise ConfigError("the settings do not fit", problems=[problem])
-        try:
-            return RecoveryPolicy.of(given)
-        except ConfigError as error:
-            raise ConfigError(f"{where} of the settings does not fit", problems=error.problems) from None
-
-    return policy("recovery", settings.recovery), {
-        name: None if given is None else policy(f"recoveries[{name!r}]", given)
-        for name, given in settings.recoveries.items()
-    }
-
-
-def _adapter_of(made: type, spec: ServiceSpec) -> Callable[[ContextItem], Any]:
-    """Return how a service that is not loaded adapts: by its class, or by an object that is made for that."""
-    own: Callable[[ContextItem], Any]
-    if not inspect.isfunction(inspect.getattr_static(made, "adapt_context")):
-        own = made.adapt_context  # type: ignore[attr-defined]  # a static or class method
-        return own
-    try:
-        own = spec.callable(**spec.config).adapt_context
-    except Exception as error:
-        told = f"{spec.name} cannot be asked how it adapts: {type(error).__name__}: {error}"
-        raise ConfigError(
-            told, hint=f"load it first, or let {made.__name__}.__init__ only keep its config"
-        ) from None
-    return own
-
-
 _log = logging.getLogger(__name__)
 _LAST_SECONDS = 2.0
 _lock = threading.Lock()
@@ -413,16 +381,28 @@ _hooks: list[Callable[[Runtime], None]] = []
 
 
 @says_what_it_takes
-def current() -> Runtime:
-    """Return the kernel's own runtime: made at the first call, closed when the kernel ends."""
+def current(settings: Settings | None = None) -> Runtime:
+    """Return the kernel's own runtime: made at the first call, closed when the kernel ends.
+
+    With `settings` it is one that works by these. They are to be given before anything is registered with it:
+    one that is used by others already is not changed under its services.
+    """
     global _kernel
     with _lock:
-        made = _kernel is None or _kernel._closed
+        there = None if _kernel is None or _kernel._closed else _kernel
+        if there is not None and (settings is None or there.settings == settings):
+            return there
+        if there is not None and there._is_used():
+            raise StateError(
+                "the kernel's runtime is in use already, and works by other settings",
+                hint="give them before anything is registered, or end it first: grym.current().close()",
+            )
         if _kernel is None:
             atexit.register(_close)
-        found = _kernel = Runtime() if made or _kernel is None else _kernel
-    if made:
-        _introduce(found)
+        found = _kernel = Runtime(settings)
+    if there is not None:
+        there.close()
+    _introduce(found)
     return found
 
 

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from grym_nb.errors import (
     ValidationError,
 )
 from grym_nb.events import CallEnded, ItemExpired
-from grym_nb.runtime import Runtime, current
+from grym_nb.runtime import Runtime, current, on_kernel_runtime
 from grym_nb.services import ModelService, Task, task
 from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
@@ -435,6 +436,28 @@ class TestKernels:
         first.registry.register("echo", Echo)
         first.close()
         assert current() is not first and "echo" not in current().registry
+
+    def test_it_works_by_the_settings_that_it_is_given_before_it_is_used(
+        self,
+    ) -> None:
+        met: list[Runtime] = []
+        end = on_kernel_runtime(lambda runtime: met.append(runtime) or bool)  # as %load_ext is there already
+        own = Settings(memory="4GB", health_seconds=1.0, recovery={"budget": 3})
+        mine = current(own)
+        assert mine.settings is own and current() is mine and current(replace(own)) is mine
+        assert len(met) == 2 and met[0]._closed and met[1] is mine, "who watches the one hears of the other"
+        assert (
+            mine.resources.ledger.budgets == {"total": 4 * 10**9} and mine.recovery.policy("echo").budget == 3
+        )
+        grym.register("echo", Echo)
+        with pytest.raises(StateError, match="works by other settings") as told:
+            current(Settings())
+        assert told.value.hint.endswith("grym.current().close()") and current() is mine
+        mine.close()
+        with pytest.raises(ConfigError, match="cannot be made"):
+            current({"memory": "4GB"})  # type: ignore[arg-type]
+        assert current(Settings()) is not mine
+        end()
 
     def test_the_short_names_go_to_it(self) -> None:
         handle = grym.register("echo", Echo, ttl=60)

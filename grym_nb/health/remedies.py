@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from grym_nb.errors import says_what_it_takes
+from grym_nb.errors import ConfigError, Problem, says_what_it_takes
 from grym_nb.hardening.policy import NUMBER, SECONDS, WHOLE, Fit, Policy
 from grym_nb.hardening.returning import give_back
 from grym_nb.health.signs import Kind
+from grym_nb.render import brief
 from grym_nb.services.mending import abandon, load_proven
 
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["DOES", "RecoveryPolicy", "Step", "take"]
+__all__ = ["DOES", "RecoveryPolicy", "Step", "policies_of", "take"]
 
 Step = Literal["reset", "reload", "restart"]
 
@@ -118,3 +119,23 @@ _STEPS: dict[str, Callable[[ServiceRecord, RecoveryPolicy], None]] = {
     "reload": _reload,
     "restart": _restart,
 }
+
+
+def policies_of(
+    usual: Mapping[str, Any], named: Mapping[str, Mapping[str, Any] | None]
+) -> tuple[RecoveryPolicy, dict[str, RecoveryPolicy | None]]:
+    """Return what the settings say is done, in general and by name; raises for what does not fit."""
+    return _policy_of("recovery", usual), {
+        name: None if given is None else _policy_of(f"recoveries[{name!r}]", given)
+        for name, given in named.items()
+    }
+
+
+def _policy_of(where: str, given: Any) -> RecoveryPolicy:
+    if not isinstance(given, Mapping):
+        problem = Problem(where, brief(given), "a mapping (on, steps, ...), or None: nothing is done")
+        raise ConfigError("the settings do not fit", problems=[problem])
+    try:
+        return RecoveryPolicy.of(given)
+    except ConfigError as error:
+        raise ConfigError(f"{where} of the settings does not fit", problems=error.problems) from None

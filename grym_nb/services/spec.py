@@ -156,6 +156,24 @@ class ServiceSpec:
             promised = None
         return promised if isinstance(promised, type) and tasks_of(promised) else None
 
+    @cached_property
+    def adapter(self) -> Callable[[Any], Any] | None:
+        """Its `adapt_context` while it is not loaded: of its class, or of an object that is made for that."""
+        made = self.made_class
+        if made is None or not hasattr(made, "adapt_context"):
+            return None
+        own: Callable[[Any], Any]
+        if not inspect.isfunction(inspect.getattr_static(made, "adapt_context")):
+            own = made.adapt_context  # a static or class method
+            return own
+        try:
+            own = self.callable(**self.config).adapt_context
+        except Exception as error:
+            told = f"{self.name} cannot be asked how it adapts: {type(error).__name__}: {error}"
+            keep = f"load it first, or let {made.__name__}.__init__ only keep its config"
+            raise ConfigError(told, hint=keep) from None
+        return own
+
     @property
     def recoverable(self) -> bool:
         """Whether its class lets it be mended when it is unhealthy (imports nothing)."""

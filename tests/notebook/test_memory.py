@@ -193,7 +193,7 @@ def test_a_service_with_a_budget_and_a_batch_in_parts_are_shown(kernel: Kernel) 
     assert "budget 3.0 MB" in shown
     assert "computed in parts, as memory ran out" in shown and "tight.halves" in shown
     why = kernel.run("%grym mem --why").checked().result_text or ""
-    assert "parted" in why and "tight.halves ran out of memory with 7 at a time" in why
+    assert "parted" in why and "tight.halves ran out of memory with 4 at a time" in why
     kernel.run(TIGHT.replace("mb=2", "mb=4")).checked()
     error = kernel.run("grym.get('tight').count()").error
     assert error is not None and "it takes 4.0 MB, and its budget is 3.0 MB" in error.evalue
