@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +23,7 @@ from grym_nb.health.case import Case, Turn
 from grym_nb.health.monitor import means
 from grym_nb.health.remedies import DOES, RecoveryPolicy, Step, take
 from grym_nb.health.signs import UNHEALTHY
+from grym_nb.health.story import Story
 from grym_nb.health.trial import OF_CALLS, Outcome, Trial, calls_of, outcome_of
 from grym_nb.render import Table, count, seconds
 from grym_nb.services.guards import ServiceBreaker
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Recovery"]
 
-_STORY_LENGTH = 200  # attempts kept, of all services together
-_SHOWN = 20
-_HELPED: Mapping[bool | None, str] = {True: "yes", False: "no", None: "unproven"}
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +66,7 @@ class Recovery:
         self._policies = dict(policies or {})
         self._lock = threading.Lock()
         self._cases: dict[str, Case] = {}
-        self._story: deque[RecoveryEnded | RecoveryGaveUp] = deque(maxlen=_STORY_LENGTH)
+        self._story = Story(ports.clock)
         self._ends: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -458,28 +455,15 @@ class Recovery:
 
     def story(self, name: str | None = None) -> tuple[RecoveryEnded | RecoveryGaveUp, ...]:
         """Return what was done lately, about one service or all of them, oldest first."""
-        return tuple(one for one in tuple(self._story) if name in (None, one.service))
+        return self._story.of(name)
 
     def table(self, name: str | None = None) -> Table:
         """Return what was done lately as a table, newest first."""
-        columns = ("service", "when", "step", "helped", "why")
         trials = [case.trial for case in tuple(self._cases.values()) if case.trial is not None]
-        rows = [self._trial_row(one) for one in trials if name in (None, one.record.name)]
-        rows += [self._row(one) for one in self.story(name)[: -_SHOWN - 1 : -1]]
-        return Table("what recovery did", columns, rows, "nothing had to be mended")
-
-    def _row(self, one: RecoveryEnded | RecoveryGaveUp) -> tuple[str, ...]:
-        when = f"{seconds(self._clock() - one.at)} ago"
-        if isinstance(one, RecoveryGaveUp):
-            return (one.service, when, "left as failed", "", f"{one.reason}; {one.hint}")
-        return (one.service, when, one.step, _HELPED[one.helped], one.reason)
-
-    def _trial_row(self, one: Trial) -> tuple[str, ...]:
-        when = f"{seconds(self._clock() - one.since)} ago"
-        return (one.record.name, when, one.step, "on trial", one.reason)
+        return self._story.table(name, trials)
 
     def _say(self, event: RecoveryEnded | RecoveryGaveUp) -> None:
-        self._story.append(event)
+        self._story.add(event)
         self._ports.events.publish(event)
 
     def _under_way(self) -> str:
