@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grym_nb.errors import CallCancelled, CallTimeout, GrymError, Interrupted, LoadFailed, TaskFailed
 from grym_nb.events import CallEnded
 from grym_nb.hardening.eviction import SPELL_SECONDS
+from grym_nb.metrics import Histogram
 from grym_nb.render import redacted
 from grym_nb.services.call import Provenance, TaskResult, status_of
 from grym_nb.services.failure import describe
@@ -245,13 +246,14 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     ports = record.ports
     now = ports.clock()
     took = now - frame.started
-    text = ""
+    text, waited_out = "", False
     if frame.fell_back and error is None:
         outcome = "fallback"
     if error is not None:
         outcome = error.code if isinstance(error, GrymError) else "interrupted"
         text = str(error)
-        if isinstance(error, CallTimeout) and error.details.get("waiting"):
+        waited_out = isinstance(error, CallTimeout) and bool(error.details.get("waiting"))
+        if waited_out:
             record.metrics.counter("service.call.waited_out", service=record.name).add()
     task = frame.spec.method if frame.spec is not None else frame.what
     meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
@@ -260,13 +262,15 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
             took -= waited
             if waited:
                 record.waited(task, what, waited)
+    instance = frame.instance
+    if instance is not None and instance.retired and not waited_out:  # first, since it is a part of all
+        record.strays.setdefault((task, outcome), Histogram()).record(max(took, 0.0))
     meter.record(took if took > 0.0 else 0.0)
     if frame.parent is not None and frame.parent.record is not record:
         record.called_by(frame.parent.record.name)
     if now - record.last_used > SPELL_SECONDS:
         record.footprint.heat.spell(now)
     record.last_used = now
-    instance = frame.instance
     version = instance.version if instance is not None else record.version
     given = _given(frame, took) if took >= _LONG and outcome == "ok" else 0
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text, given))

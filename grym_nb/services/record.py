@@ -105,6 +105,7 @@ class ServiceRecord:
         self._serving: Instance | None = None  # the instance while the state is ready: the usual case
         self._tasks: dict[str, TaskSpec] | None = None
         self.meters: dict[tuple[str, str], Histogram] = {}
+        self.strays: dict[tuple[str, str], Histogram] = {}  # of these, what ended in a model let go of
         self.waits: dict[tuple[str, Waits], Histogram] = {}
         self.flows: dict[str, Counter] = {}  # calls from inside other services, by these
 
@@ -446,8 +447,7 @@ class ServiceRecord:
 
     def meter(self, task: str, outcome: str) -> Histogram:
         """Return the histogram of durations of this task's calls that ended so, without their waits."""
-        name = "service.call.seconds"
-        meter = self.metrics.histogram(name, service=self.name, task=task, outcome=outcome)
+        meter = self.metrics.histogram("service.call.seconds", service=self.name, task=task, outcome=outcome)
         return self.meters.setdefault((task, outcome), meter)
 
     def waited(self, task: str, what: Waits, seconds: float) -> None:
