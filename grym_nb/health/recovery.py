@@ -24,7 +24,7 @@ from grym_nb.health.monitor import means
 from grym_nb.health.remedies import DOES, RecoveryPolicy, Step, take
 from grym_nb.health.signs import UNHEALTHY
 from grym_nb.health.story import Story
-from grym_nb.health.trial import OF_CALLS, Outcome, Trial, calls_of, outcome_of
+from grym_nb.health.trial import OF_CALLS, Outcome, Trial, calls_of, model_of, outcome_of, proof_of
 from grym_nb.render import Table, count, seconds
 from grym_nb.services.guards import ServiceBreaker
 from grym_nb.services.mending import give_up, within
@@ -100,9 +100,11 @@ class Recovery:
 
         Where a call `hangs`, the steps that would wait for it are left out. `proof` are the signs that calls
         have to show as gone ("errors", "slow") before a step is said to have helped; without any a ping says
-        so. By default that is a load, or a ping that its author has written, and else calls that do not fail.
+        so; others are refused. By default that is a load, or a ping that its author has written, and else calls
+        that do not fail.
         A step that is on trial has not helped then: the next one is taken, from the same budget.
         """
+        signs = None if proof is None else proof_of(proof)
         policy = self.policy(name)
         handle = self._registry.get(name, None)
         if policy is None or handle is None or handle.state not in ("ready", "failed"):
@@ -112,9 +114,10 @@ class Recovery:
             return False  # until somebody says so
         with self._lock:
             case = self._cases.setdefault(name, Case())
-        if proof is None:
-            proof = () if hangs or handle.state == "failed" or means(record) else ("errors",)
-        turn = Turn(record, case, policy, reason, frozenset(proof))
+        if signs is None:
+            asked = hangs or handle.state == "failed" or means(record)
+            signs = frozenset() if asked else frozenset({"errors"})
+        turn = Turn(record, case, policy, reason, signs)
         try:
             with self._lock:
                 if case.turn is not None:
@@ -308,7 +311,7 @@ class Recovery:
         case.trial = trial = Trial(
             *(record, step, turn.reason, turn.proof, began, now),
             until=now + turn.policy.relapse_seconds + (closed_for or 0.0),
-            model=(record.loads, record.code_version, record.config_version),
+            model=model_of(record),
             before=calls_of(record),
             usual=self._monitor.usual(record.name),
         )

@@ -1,30 +1,37 @@
 """A step of recovery that is on trial: a ping says nothing of calls, so these have yet to show what it did.
 
-It has helped once enough calls since then go well, by the limits that a service is judged by. Where nobody
-calls in time it is unproven, which is neither.
+It has helped once enough calls since then are answered well, by the limits that a service is judged by:
+calls of its tasks, in the model that is on trial. That they fail speaks against a step, whatever it was taken
+for. Where nobody calls in time, or somebody else puts another model in its place, it is unproven, which is
+neither.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from grym_nb.errors import ConfigError, Problem
 from grym_nb.health.signs import UNHEALTHY, SignLimits, Vitals, signs_of
 from grym_nb.health.vitals import FAILURES, failures, third_of, worst_of
 from grym_nb.metrics.histogram import Frozen
-from grym_nb.render import count, seconds
+from grym_nb.render import brief, count, seconds
 
 if TYPE_CHECKING:
     from grym_nb.health.remedies import Step
+    from grym_nb.metrics import Histogram
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["OF_CALLS", "Calls", "Outcome", "Trial", "calls_of", "outcome_of"]
+__all__ = ["OF_CALLS", "Calls", "Outcome", "Trial", "calls_of", "model_of", "outcome_of", "proof_of"]
 
 #: what came of a step
 Outcome = Literal["helped", "failed", "unproven"]
 #: signs that only calls can say are gone
 OF_CALLS = frozenset({"errors", "slow"})
+_NO_TASK = "use"  # a block with the model in hand: nothing that a service offers was asked of it
+_REPLACED = "it was loaded or changed by somebody else before its calls had shown anything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +44,41 @@ class Calls:
 
 
 def calls_of(record: ServiceRecord) -> Calls:
-    """Return the calls of a service up to now."""
+    """Return the calls of a service's tasks up to now, without those that ended in a model let go of."""
+    all_of_them = _ended(record.meters)
+    behind = _ended(record.strays)  # after those, which it is a part of: none is taken for one of ours
+    waited = record.metrics.select("service.call.waited_out", service=record.name)
+    waited_out = int(sum([seen.value for seen in waited]))  # type: ignore[misc]  # a counter's
+    return Calls(all_of_them[0] - behind[0], waited_out, all_of_them[1] - behind[1])
+
+
+def _ended(meters: dict[tuple[str, str], Histogram]) -> tuple[Counter[str], Counter[int]]:
+    """Return how many calls failed, by how, and how many were answered, by the bucket of what they took."""
     failed: Counter[str] = Counter()
     took: Counter[int] = Counter()
-    for (_, outcome), meter in record.meters.copy().items():
+    for (task, outcome), meter in meters.copy().items():
+        if task == _NO_TASK:
+            continue
         if outcome == "ok":
             took.update(meter.frozen().buckets)
         elif outcome in FAILURES:
             failed[outcome] += meter.count
-    waited = record.metrics.select("service.call.waited_out", service=record.name)
-    return Calls(failed, int(sum([seen.value for seen in waited])), took)  # type: ignore[misc]  # a counter's
+    return failed, took
+
+
+def model_of(record: ServiceRecord) -> tuple[int, int, int]:
+    """Return by what the model of a service is told from those before it: its load, code and config."""
+    return record.loads, record.code_version, record.config_version
+
+
+def proof_of(given: Collection[str]) -> frozenset[str]:
+    """Return the signs that calls have to show as gone; raises where one of them is none that they can."""
+    known = f"some of {', '.join(map(repr, sorted(OF_CALLS)))}, as in proof=('errors',)"
+    fits = isinstance(given, Collection) and not isinstance(given, (str, bytes))
+    if not fits or not all(isinstance(sign, str) and sign in OF_CALLS for sign in given):
+        problem = Problem("proof", brief(given), known)
+        raise ConfigError("no call can show that this is gone", problems=[problem])
+    return frozenset(given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,28 +92,37 @@ class Trial:
     began: float  # the step
     since: float
     until: float
-    model: tuple[int, int, int]  # the one that is on trial: its load, code and config
+    model: tuple[int, int, int]  # the one that is on trial, see `model_of`
     before: Calls
     usual: float | None  # p95 of good times
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another model is there than the one on trial: what that does tells nothing of the step."""
+        return model_of(self.record) != self.model
+
+    def known(self, outcome: Outcome, shown: str) -> tuple[Outcome, str]:
+        """Return what came of it and how that shows, as somebody thinks: nothing where it was replaced."""
+        return ("unproven", _REPLACED) if self.replaced else (outcome, shown)
 
 
 def outcome_of(trial: Trial, now: float, limits: SignLimits) -> tuple[Outcome, str] | None:
     """Return what a step did, and how that shows; None as long as nobody knows."""
-    record, over = trial.record, now >= trial.until
-    if (record.loads, record.code_version, record.config_version) != trial.model:
-        return "unproven", "it was loaded or changed by somebody else before its calls had shown anything"
-    vitals = _since(trial, now)
+    if trial.replaced:
+        return "unproven", _REPLACED
+    vitals, over = _since(trial, now), now >= trial.until
+    answered = vitals.calls - vitals.failed
     enough = vitals.calls >= limits.least_calls
     if not enough and not over:
         return None
     # At the end a few calls have to do: but of few, one may be slow for what it was given.
     found = signs_of(vitals, limits if enough else replace(limits, least_calls=1))
-    signs = [sign for sign in found if sign.kind in trial.signs]
+    signs = [sign for sign in found if sign.kind in trial.signs | {"errors"}]  # what fails is no better
     grave = [sign for sign in signs if sign.level == UNHEALTHY and (enough or sign.kind == "errors")]
     if vitals.calls and grave:
         return "failed", grave[0].told
-    if vitals.calls and not signs:
-        return "helped", f"{count(vitals.calls, 'call')} went well"
+    if answered and not signs and (over or answered >= limits.least_calls or "slow" not in trial.signs):
+        return "helped", f"{count(answered, 'call')} went well"
     if not over:
         return None
     return "unproven", signs[0].told if signs else f"nobody has called it for {seconds(vitals.window)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from grym_nb.errors import BreakerOpen, GrymError
+from grym_nb.errors import BreakerOpen, ConfigError, GrymError
 from grym_nb.health.recovery import Recovery
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.notebook.health import health
@@ -16,7 +16,7 @@ from grym_nb.services import ModelService, ServiceHandle
 from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
 from tests.health.ward import BROKEN, Needy, Net, Ward
-from tests.services.crowd import until
+from tests.services.crowd import Gates, outcome, start, until
 
 ON = {"on": ("errors",)}
 
@@ -54,6 +54,27 @@ def until_taken(ward: Ward, recovery: Recovery, net: ServiceHandle) -> None:
         if case is not None and (case.runs or case.trial is not None):
             break
     ward.until_over(recovery)
+
+
+def take(ward: Ward, net: ServiceHandle, each: float, times: int = 6) -> None:
+    """Have some calls answered, each after so many seconds."""
+    for _ in range(times):
+        net.ask(lambda: ward.clock.advance(each))
+
+
+def slow_until_taken(ward: Ward, recovery: Recovery) -> ServiceHandle:
+    """Return a service that a step was taken for, since its calls were much slower than is usual for it."""
+    net = silent(ward, 0)
+    for _ in range(8):
+        take(ward, net, 0.1)
+        ward.look()
+    for _ in range(12):
+        take(ward, net, 3.0)
+        ward.look()
+        if recovery._cases:
+            break
+    ward.until_over(recovery)
+    return net
 
 
 def seconds(ward: Ward, count: int) -> None:
@@ -274,30 +295,91 @@ def test_what_somebody_else_does_ends_a_trial(ward: Ward, how: str) -> None:
 
 def test_calls_that_are_much_too_slow_have_to_be_as_quick_as_before(ward: Ward) -> None:
     recovery = ward.recovery(policy=RecoveryPolicy(on=("slow",)))
-    net = silent(ward, 0)
-
-    def take(each: float, times: int = 6) -> None:
-        for _ in range(times):
-            net.ask(lambda: ward.clock.advance(each))
-
-    for _ in range(8):
-        take(0.1)
-        ward.look()
-    for _ in range(12):
-        take(3.0)
-        ward.look()
-        if recovery._cases:
-            break
-    ward.until_over(recovery)
+    net = slow_until_taken(ward, recovery)
     trial = recovery._cases["net"].trial
     assert trial is not None and trial.step == "reset" and trial.usual == pytest.approx(0.1, rel=0.05)
-    take(3.0)
+    take(ward, net, 3.0)
     seconds(ward, 5)
     ward.until_over(recovery)
     assert ward.steps() == [("reset", False)] and "times its usual 10" in ward.ended[0].reason
-    take(0.1)
+    take(ward, net, 0.1)
     seconds(ward, 5)
     assert ward.steps() == [("reset", False), ("reload", True)]
+
+
+@pytest.mark.parametrize("on", [("slow",), ("slow", "errors")])
+def test_calls_that_fail_are_no_quick_ones(ward: Ward, on: tuple[str, ...]) -> None:
+    recovery = ward.recovery(policy=RecoveryPolicy(on=on))
+    net = slow_until_taken(ward, recovery)
+    assert recovery._cases["net"].trial.signs == {"slow"}
+    net._record.instance.model.ill = True
+    assert not any(call(net))
+    seconds(ward, 5)
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False)] and ward.ended[0].reason.startswith("6 of 6 calls failed")
+    take(ward, net, 0.1)
+    seconds(ward, 5)
+    assert ward.steps() == [("reset", False), ("reload", True)]
+
+
+def test_only_answered_calls_went_well(ward: Ward, caplog: pytest.LogCaptureFixture) -> None:
+    recovery = ward.recovery(policy=RecoveryPolicy(**ON))
+    net = silent(ward, 1)
+    until_taken(ward, recovery, net)
+    call(net, 1)
+    net._record.instance.model.ill = False
+    call(net, 11)
+    seconds(ward, 5)
+    assert ward.steps() == [("reset", True)]
+    assert [one for one in caplog.messages if one.endswith("; 11 calls went well")]
+
+
+@pytest.mark.parametrize("proof", ["errors", ("errors", "ping"), ("errors", 1), 7])
+def test_what_calls_cannot_show_is_no_proof(ward: Ward, proof: Any) -> None:
+    recovery = ward.recovery(policy=RecoveryPolicy(**ON))
+    silent(ward, 100)
+    with pytest.raises(ConfigError, match="no call can show that this is gone") as caught:
+        recovery.begin("net", "by hand", proof=proof)
+    assert caught.value.problems[0].path == "proof" and "'errors', 'slow'" in caught.value.cause
+    assert recovery._cases == {}
+
+
+def test_a_model_is_not_to_blame_for_calls_of_the_one_before(ward: Ward) -> None:
+    gates = Gates()
+    recovery = ward.recovery(policy=RecoveryPolicy(**ON, steps=("restart",)))
+    net = silent(ward, 0, concurrency=16)
+
+    def fail_later() -> None:
+        gates.hold()
+        raise RuntimeError("of the old model")
+
+    old = [start(net.ask, fail_later) for _ in range(6)]
+    until(lambda: len(net._record.lane.frames()) == 6)
+    recovery.begin("net", "its calls fail", proof=("errors",))
+    ward.until_over(recovery)
+    assert recovery._cases["net"].trial.step == "restart" and net.status().loads == 2
+    gates.tell("go")
+    assert all(isinstance(outcome(one), GrymError) for one in old)
+    seconds(ward, 10)
+    assert not ward.ended, "nobody has called the new one"
+    assert all(call(net))
+    seconds(ward, 5)
+    assert ward.steps() == [("restart", True)] and net.status().loads == 2
+
+
+def test_a_block_with_the_model_in_hand_is_no_call(ward: Ward) -> None:
+    recovery = ward.recovery(policy=RecoveryPolicy(**ON))
+    net = silent(ward, 100)
+    until_taken(ward, recovery, net)
+    for _ in range(6):
+        with net.use() as model:
+            assert model.ill
+    seconds(ward, 5)
+    assert not ward.ended and recovery._cases["net"].trial is not None
+    assert not any(call(net))
+    seconds(ward, 5)
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False)]
 
 
 def test_a_need_that_is_on_trial_keeps_nobody_waiting(ward: Ward) -> None:
