@@ -61,6 +61,12 @@ class Case:
         self.failures.append(now)
         return max(self.failed, _lately(self.failures, now - policy.budget_seconds))
 
+    def goes_on(self, policy: RecoveryPolicy, to: int | None = None) -> float:
+        """Go on to the next step, or to another one; return for how long to pause before it."""
+        self.at = min(self.at + 1, len(policy.steps) - 1) if to is None else to
+        pause, self.pause = self.pause, min(self.pause * policy.factor, policy.max_pause)
+        return pause
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
@@ -71,6 +77,7 @@ class Turn:
     policy: RecoveryPolicy
     reason: str
     proof: frozenset[str] = frozenset()  # signs of its calls that have to be gone; none: a ping says enough
+    goes_to: int | None = None  # the step that comes then, where that is not the next one
 
 
 def _lately(times: deque[float], since: float) -> int:

@@ -99,9 +99,9 @@ class Recovery:
         """Begin to mend a service, on a work thread; False where that is not to be, or is under way.
 
         Where a call `hangs`, the steps that would wait for it are left out. `proof` are the signs that calls
-        have to show as gone ("errors", "slow") before a step is said to have helped; without any a ping says
-        so; others are refused. By default that is a load, or a ping that its author has written, and else calls
-        that do not fail.
+        have to show as gone ("errors", "slow", no others) before a step is said to have helped; without any a
+        ping says so. By default that is a load, or a ping that its author has written, and else calls that do
+        not fail.
         A step that is on trial has not helped then: the next one is taken, from the same budget.
         """
         signs = None if proof is None else proof_of(proof)
@@ -114,23 +114,26 @@ class Recovery:
             return False  # until somebody says so
         with self._lock:
             case = self._cases.setdefault(name, Case())
+        if (trial := case.trial) is not None and trial.replaced:
+            self._settle(trial, "unproven", "")
         if signs is None:
             asked = hangs or handle.state == "failed" or means(record)
             signs = frozenset() if asked else frozenset({"errors"})
         turn = Turn(record, case, policy, reason, signs)
+        restart = policy.steps.index("restart") if hangs and "restart" in policy.steps else None
         try:
             with self._lock:
                 if case.turn is not None:
                     return False
-                trial, case.trial = case.trial, None
+                trial = case.trial  # which goes as its end is taken down: Ctrl-C in here does not lose it
                 if trial is not None:
-                    turn = replace(turn, proof=turn.proof | trial.signs)
+                    turn = replace(turn, proof=turn.proof | trial.signs, goes_to=restart)
                 told, due = case.spent, trial is not None or case.due(record, policy, self._clock())
                 case.spent = not due
                 if due:
                     case.turn = turn
-                if hangs and "restart" in policy.steps:
-                    case.at = policy.steps.index("restart")
+                if restart is not None and trial is None:
+                    case.at = restart
             if trial is not None:
                 self._work(turn, partial(self._ended, turn, trial.step, trial.began, reason))
             elif due:
@@ -159,7 +162,7 @@ class Recovery:
     def _opened(self, event: BreakerChanged) -> None:
         """Look into why a breaker opened; one that was tried out in vain was looked into before.
 
-        While a step is on trial that says enough of calls.
+        While a step is on trial that says enough of calls, unless another model is there by now.
         """
         if event.after != "open" or event.by_hand:
             return
@@ -167,13 +170,12 @@ class Recovery:
         breaker = None if handle is None else _breaker(handle._record)
         if policy is None or breaker is None or breaker.policy.shadow:
             return
-        if (trial := self._trial_of(event.name)) is not None:
-            job = partial(self._settle, trial, "failed", event.reason)
-        elif "breaker" in policy.on and event.before == "closed":
-            job = partial(self._look_into, event, policy)
-        else:
-            return
-        self._ports.pulse.work(job, name=f"why the breaker of {event.name} is open")
+        work = partial(self._ports.pulse.work, name=f"why the breaker of {event.name} is open")
+        trial = self._trial_of(event.name)
+        if trial is not None:
+            work(partial(self._settle, trial, "failed", event.reason))
+        if (trial is None or trial.replaced) and "breaker" in policy.on and event.before == "closed":
+            work(partial(self._look_into, event, policy))
 
     def _look_into(self, event: BreakerChanged, policy: RecoveryPolicy) -> None:
         """Mend a service whose breaker is open, if anything else speaks against it.
@@ -262,7 +264,7 @@ class Recovery:
     def _ended(self, turn: Turn, step: Step, began: float, trouble: str) -> None:
         """Take down how an attempt went, and what comes then; once, though it may end after its deadline."""
         record, case = turn.record, turn.case
-        then = replace(turn, reason=trouble or turn.reason)
+        then = replace(turn, reason=trouble or turn.reason, goes_to=None)
         if not self._hand_on(turn, then):
             return
         goes_on = False
@@ -274,7 +276,7 @@ class Recovery:
                 return
             self._take_down(then, step, began, "failed" if trouble else "helped")
             if trouble and record.lifecycle.state != "closed":
-                goes_on = self._failed(then)
+                goes_on = self._failed(then, turn.goes_to)
         finally:
             if not goes_on:
                 self._over(then)
@@ -343,16 +345,24 @@ class Recovery:
         case, policy = self._cases.get(name), self.policy(name)
         if case is None or policy is None or case.trial is not trial:
             return
-        if case.runs:  # it has only just been put on trial
+        if case.runs:  # it has only just been put on trial, or is about to be over
             self._look_later(trial)
             return
-        if outcome == "failed" and self.begin(name, shown, proof=trial.signs):
-            return
+        outcome, shown = trial.known(outcome, shown)
+        try:
+            if outcome == "failed" and self.begin(name, shown, proof=trial.signs):
+                return
+        except BaseException:  # there is no thread for it now
+            self._look_later(trial)
+            raise
         with self._lock:
-            mine = case.trial is trial
+            runs = case.turn is not None
+            mine = case.trial is trial and not runs
             if mine:
                 case.trial = None
-        if mine:  # and nothing can be done now, if it did not help
+        if runs:  # somebody else has begun to end it
+            self._look_later(trial)
+        elif mine:  # and nothing can be done now, if it did not help
             reason = shown if outcome == "failed" else trial.reason
             shown = "" if outcome == "failed" else shown
             turn = Turn(trial.record, case, policy, reason)
@@ -362,12 +372,11 @@ class Recovery:
         case = self._cases.get(name)
         return None if case is None else case.trial
 
-    def _failed(self, turn: Turn) -> bool:
+    def _failed(self, turn: Turn, goes_to: int | None) -> bool:
         """Have the next step taken after a pause, the last one again as long as the budget lasts; or end."""
         record, case, policy, now = turn.record, turn.case, turn.policy, self._clock()
         if case.fails(policy, now) < policy.budget:
-            case.at = min(case.at + 1, len(policy.steps) - 1)
-            pause, case.pause = case.pause, min(case.pause * policy.factor, policy.max_pause)
+            pause = case.goes_on(policy, goes_to)
             self._ports.pulse.after(pause, partial(self._try, turn), name=f"recovery of {record.name}")
             return True
         if record.lifecycle.state != "ready" or self._ping(record, policy):
@@ -393,11 +402,11 @@ class Recovery:
         _log.warning("%s is left as failed: %s: %s; %s", record.name, tried, trouble, hint)
 
     def _hand_on(self, turn: Turn, then: Turn) -> bool:
-        """Go on under another turn; False where the case was taken away from this one."""
+        """Go on under another turn, and without what was on trial; False where this one has lost the case."""
         with self._lock:
             mine = turn.case.turn is turn
             if mine:
-                turn.case.turn = then
+                turn.case.turn, turn.case.trial = then, None
         return mine
 
     def _over(self, turn: Turn) -> None:
