@@ -104,7 +104,8 @@ class HealthChanged(ServiceEvent):
 class RecoveryEnded(ServiceEvent):
     """An attempt to mend the service ended: by which step, whether that helped, after how long.
 
-    Where only calls could show it, `helped` comes when they have; None if nobody called in time.
+    Where only calls could show it, `helped` comes when they have; None if nobody called in time, or somebody
+    else has loaded it meanwhile.
     """
 
     step: str

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from grym_nb.render import count, seconds
+
 if TYPE_CHECKING:
     from grym_nb.health.remedies import RecoveryPolicy
     from grym_nb.health.trial import Trial
@@ -61,6 +63,13 @@ class Case:
         self.failures.append(now)
         return max(self.failed, _lately(self.failures, now - policy.budget_seconds))
 
+    def tried(self, policy: RecoveryPolicy) -> str:
+        """Say how many attempts have failed, as `fails` has counted them."""
+        if len(self.failures) >= policy.budget:
+            within = seconds(policy.budget_seconds)
+            return f"{count(len(self.failures), 'attempt')} within {within} did not help"
+        return f"{count(self.failed, 'attempt')} in a row did not help"
+
     def goes_on(self, policy: RecoveryPolicy, to: int | None = None) -> float:
         """Go on to the next step, or to another one; return for how long to pause before it."""
         self.at = min(self.at + 1, len(policy.steps) - 1) if to is None else to
@@ -78,6 +87,21 @@ class Turn:
     reason: str
     proof: frozenset[str] = frozenset()  # signs of its calls that have to be gone; none: a ping says enough
     goes_to: int | None = None  # the step that comes then, where that is not the next one
+
+    def hand_on(self, then: Turn) -> bool:
+        """Go on as another turn (held), without what was on trial; False where the case is not this one's."""
+        mine = self.case.turn is self
+        if mine:
+            self.case.turn, self.case.trial = then, None
+        return mine
+
+    def over(self) -> list[Callable[[], None]]:
+        """End the case (held), if it is this one's; return who waits for that."""
+        if self.case.turn is not self:
+            return []
+        self.case.turn = None
+        waiting, self.case.waiting = self.case.waiting, []
+        return waiting
 
 
 def _lately(times: deque[float], since: float) -> int:

@@ -4,7 +4,8 @@ Each step is stronger than the one before: `reset` empties caches and tries a fa
 calls end and loads anew, `restart` waits for nobody. A ping says that what hung, or did not answer, is
 mended; where calls fail a step is on trial until calls have shown what it did. What comes back soon after it
 was mended gets the next step. When the budget is used up, a service whose ping is not answered is left as
-failed, which is said once, with what to do; one that answers is left to itself for a while.
+failed, as is at once what can never fit; that is said once, with what to do. One that answers is left to
+itself for a while.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import GrymError, StateError
+from grym_nb.errors import GrymError, ResourceExhausted, StateError
 from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, ServiceRemoved
 from grym_nb.health.case import Case, Turn
 from grym_nb.health.monitor import means
 from grym_nb.health.remedies import DOES, RecoveryPolicy, Step, take
 from grym_nb.health.signs import UNHEALTHY
-from grym_nb.health.story import Story
-from grym_nb.health.trial import OF_CALLS, Outcome, Trial, calls_of, model_of, outcome_of, proof_of
+from grym_nb.health.story import Story, in_words
+from grym_nb.health.trial import OF_CALLS, Outcome, Trial, outcome_of, proof_of
 from grym_nb.render import Table, count, seconds
 from grym_nb.services.guards import ServiceBreaker
 from grym_nb.services.mending import give_up, within
@@ -227,7 +228,7 @@ class Recovery:
             )
             trouble = self._mend(turn, step)
             if trouble is not None:
-                ended(trouble)
+                ended(*trouble)
         finally:
             if late is not None:
                 late.cancel()
@@ -242,44 +243,63 @@ class Recovery:
             return True
         return state not in ("ready", "failed", "registered") or (state == "registered" and left != state)
 
-    def _mend(self, turn: Turn, step: Step) -> str | None:
-        """Take a step and return what is wrong still; None: it goes on when what it needs is mended."""
+    def _mend(self, turn: Turn, step: Step) -> tuple[str, str] | None:
+        """Take a step and return what is wrong still; None: it goes on when what it needs is mended.
+
+        With it comes what somebody has to do, where no other attempt can change that.
+        """
         record = turn.record
         try:
             if self._waits_for_need(turn):
                 return None
             loads = record.loads
-            take(step, record, turn.policy)
+            try:
+                take(step, record, turn.policy)
+            except ResourceExhausted as error:
+                if error.can_change:
+                    raise
+                return error.message, error.hint or "mend what is wrong"  # it can never fit
             if trouble := self._ping(record, turn.policy) or self._monitor.stands(record.name):
-                return trouble
+                return trouble, ""
             breaker = _breaker(record)
             if breaker is not None and record.loads != loads and not breaker.by_hand:
                 breaker.close("the service was loaded anew")  # what failed before says nothing about it
-            return ""
+            return "", ""
         except GrymError as error:
-            return error.message
+            return error.message, ""
         except BaseException as error:  # also SystemExit: a thread of ours ends for nobody
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}", ""
 
-    def _ended(self, turn: Turn, step: Step, began: float, trouble: str) -> None:
-        """Take down how an attempt went, and what comes then; once, though it may end after its deadline."""
+    def _ended(self, turn: Turn, step: Step, began: float, trouble: str, remedy: str = "") -> None:
+        """Take down how an attempt went, and what comes then; once, though it may end after its deadline.
+
+        With a `remedy`, which is for somebody else, no other attempt is made. Of a service that was removed
+        meanwhile nothing is said.
+        """
         record, case = turn.record, turn.case
         then = replace(turn, reason=trouble or turn.reason, goes_to=None)
         if not self._hand_on(turn, then):
             return
         goes_on = False
         try:
+            if self._is_gone(record):
+                return
             case.left = (record.lifecycle.state, record.loads)
             case.known = (record.code_version, record.config_version)
             if not trouble and turn.proof:
                 self._put_on_trial(then, step, began)
                 return
             self._take_down(then, step, began, "failed" if trouble else "helped")
-            if trouble and record.lifecycle.state != "closed":
-                goes_on = self._failed(then, turn.goes_to)
+            if trouble:
+                goes_on = self._failed(then, turn.goes_to, remedy)
         finally:
             if not goes_on:
                 self._over(then)
+
+    def _is_gone(self, record: ServiceRecord) -> bool:
+        """Tell whether it was closed, or removed: then its name is nobody's, or another's."""
+        handle = self._registry.get(record.name, None)
+        return handle is None or handle._record is not record or record.lifecycle.state == "closed"
 
     def _take_down(self, turn: Turn, step: Step, began: float, outcome: Outcome, shown: str = "") -> None:
         """Say what a step did, and why it was taken; or what was wrong, if it did not help."""
@@ -289,12 +309,8 @@ class Recovery:
         helped = None if outcome == "unproven" else outcome == "helped"
         why = f"{turn.reason}; {shown}" if shown else turn.reason
         self._say(RecoveryEnded(now, name, step, helped, now - began, why))
-        told = {
-            "helped": f"has mended it; it was because of {why}",
-            "failed": f"did not help: {why}",
-            "unproven": f"is unproven: {shown}; it was because of {turn.reason}",
-        }
-        _log.warning("recovery of %s by %s, which %s, %s", name, step, DOES[step], told[outcome])
+        told = in_words(outcome, turn.reason, shown)
+        _log.warning("recovery of %s by %s, which %s, %s", name, step, DOES[step], told)
         if outcome != "unproven":
             case.attempts.append(now)
         if outcome != "failed":
@@ -309,14 +325,9 @@ class Recovery:
         """Have calls show what a step did; those that come while its breaker is open are not let in yet."""
         record, case, now = turn.record, turn.case, self._clock()
         breaker = _breaker(record)
-        closed_for = None if breaker is None else breaker.snapshot().retry_after
-        case.trial = trial = Trial(
-            *(record, step, turn.reason, turn.proof, began, now),
-            until=now + turn.policy.relapse_seconds + (closed_for or 0.0),
-            model=model_of(record),
-            before=calls_of(record),
-            usual=self._monitor.usual(record.name),
-        )
+        until, usual = now + turn.policy.relapse_seconds, self._monitor.usual(record.name)
+        until += 0.0 if breaker is None else breaker.snapshot().retry_after or 0.0
+        case.trial = trial = Trial.of(record, step, turn.reason, turn.proof, began, now, until, usual)
         self._monitor.renew(record.name, broken=f"no call was answered since a {step}; before: {turn.reason}")
         _log.warning(
             "recovery of %s by %s, which %s, is on trial: its calls have to show whether that helped; it was "
@@ -372,51 +383,45 @@ class Recovery:
         case = self._cases.get(name)
         return None if case is None else case.trial
 
-    def _failed(self, turn: Turn, goes_to: int | None) -> bool:
+    def _failed(self, turn: Turn, goes_to: int | None, remedy: str) -> bool:
         """Have the next step taken after a pause, the last one again as long as the budget lasts; or end."""
         record, case, policy, now = turn.record, turn.case, turn.policy, self._clock()
-        if case.fails(policy, now) < policy.budget:
+        failed, state = case.fails(policy, now), record.lifecycle.state
+        if remedy and state in ("registered", "failed"):
+            self._give_up(turn, "another attempt would change nothing", remedy)
+        elif failed < policy.budget:
             pause = case.goes_on(policy, goes_to)
             self._ports.pulse.after(pause, partial(self._try, turn), name=f"recovery of {record.name}")
             return True
-        if record.lifecycle.state != "ready" or self._ping(record, policy):
-            self._give_up(turn)
-        else:
-            case.alone = now  # what takes long to show does not begin anew with the whole budget
+        elif state != "ready" or self._ping(record, policy):
+            self._give_up(turn, case.tried(policy), "mend what is wrong")
+        else:  # what takes long to show does not begin anew with the whole budget
+            case.alone, case.spent = now, True
+            tried = case.tried(policy)
+            _log.warning("%s is left to itself for a while: %s: %s", record.name, tried, turn.reason)
         return False
 
-    def _give_up(self, turn: Turn) -> None:
-        record, case, policy, trouble = turn.record, turn.case, turn.policy, turn.reason
-        row, many = case.failed, len(case.failures)
-        tried = f"{count(row, 'attempt')} in a row did not help"
-        if many >= policy.budget:
-            tried = f"{count(many, 'attempt')} within {seconds(policy.budget_seconds)} did not help"
+    def _give_up(self, turn: Turn, tried: str, remedy: str) -> None:
+        record, case, trouble = turn.record, turn.case, turn.reason
         case.failed = 0
         case.failures.clear()  # who says that it is to be tried again means it
         case.attempts.clear()
         if not give_up(record, f"{tried}: {trouble}", 0.0):
             return  # somebody loads it, who will see
         self._ports.metrics.counter("recovery.given_up", service=record.name).add()
-        hint = f"mend what is wrong, then grym.get({record.name!r}).reload(); %grym why shows the last error"
+        hint = f"{remedy}, then grym.get({record.name!r}).reload(); %grym why shows the last error"
         self._say(RecoveryGaveUp(self._clock(), record.name, f"{tried}: {trouble}", hint))
         _log.warning("%s is left as failed: %s: %s; %s", record.name, tried, trouble, hint)
 
     def _hand_on(self, turn: Turn, then: Turn) -> bool:
         """Go on under another turn, and without what was on trial; False where this one has lost the case."""
         with self._lock:
-            mine = turn.case.turn is turn
-            if mine:
-                turn.case.turn, turn.case.trial = then, None
-        return mine
+            return turn.hand_on(then)
 
     def _over(self, turn: Turn) -> None:
         """End the case, if it is still this turn's; who waits for it goes on."""
-        case = turn.case
         with self._lock:
-            if case.turn is not turn:
-                return
-            case.turn = None
-            waiting, case.waiting = case.waiting, []
+            waiting = turn.over()
         for go_on in waiting:
             with suppress(Exception):  # where there is no thread for it, its own case is over
                 go_on()

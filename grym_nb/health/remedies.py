@@ -41,11 +41,13 @@ class RecoveryPolicy(Policy):
     that the author's code raises; a breaker that opens has the service pinged, and says nothing by itself.
     A step that was taken because calls fail, or are slow, is on trial until enough of them went well or badly
     again: then it has helped, or the next one is taken. For one that nobody calls within `relapse_seconds` of
-    the step (and of the time for which its breaker is open) it is unproven, at no cost of the budget.
+    the step (and of the time for which its breaker is open), or that somebody else loads, it is unproven, at
+    no cost of the budget.
     Between two attempts are `pause` seconds, each time `factor` times as many, up to `max_pause`. A service
     that is unhealthy again within `relapse_seconds` of its last recovery gets the next step. It is left as
     failed after `budget` attempts that did not help, in a row or within `budget_seconds`, and left to itself
-    for a while after as many that did: what is restarted under a call that hangs leaves a model behind.
+    for a while after as many that did: what is restarted under a call that hangs leaves a model behind. What
+    can never fit is left as failed at once.
     `drain_seconds` is how long a reload waits for calls, `ping_seconds` how long a ping may take,
     `attempt_seconds` an attempt.
     """

@@ -11,9 +11,9 @@ from grym_nb.render import Table, seconds
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
-    from grym_nb.health.trial import Trial
+    from grym_nb.health.trial import Outcome, Trial
 
-__all__ = ["Story"]
+__all__ = ["Story", "in_words"]
 
 _LENGTH = 200  # attempts kept, of all services together
 _SHOWN = 20
@@ -51,3 +51,13 @@ class Story:
     def _trial_row(self, one: Trial) -> tuple[str, ...]:
         when = f"{seconds(self._clock() - one.since)} ago"
         return (one.record.name, when, one.step, "on trial", one.reason)
+
+
+def in_words(outcome: Outcome, reason: str, shown: str) -> str:
+    """Say what a step did, for which reason it was taken, and how that has shown, if it has."""
+    why = f"{reason}; {shown}" if shown else reason
+    return {
+        "helped": f"has mended it; it was because of {why}",
+        "failed": f"did not help: {why}",
+        "unproven": f"is unproven: {shown}; it was because of {reason}",
+    }[outcome]

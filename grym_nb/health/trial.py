@@ -96,6 +96,22 @@ class Trial:
     before: Calls
     usual: float | None  # p95 of good times
 
+    @classmethod
+    def of(
+        cls,
+        record: ServiceRecord,
+        step: Step,
+        reason: str,
+        signs: frozenset[str],
+        began: float,
+        since: float,
+        until: float,
+        usual: float | None,
+    ) -> Trial:
+        """Return the trial of what is there now, from the calls on that come next."""
+        now = model_of(record), calls_of(record)
+        return cls(record, step, reason, signs, began, since, until, *now, usual)
+
     @property
     def replaced(self) -> bool:
         """Whether another model is there than the one on trial: what that does tells nothing of the step."""

@@ -277,6 +277,49 @@ def test_what_was_done_is_kept_and_said(ward: Ward, caplog: pytest.LogCaptureFix
     assert "mend what is wrong, then reload()" in ward.monitor.of("net").told(ward.clock())
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_nothing_is_told_of_a_service_that_was_removed_meanwhile(
+    ward: Ward, caplog: pytest.LogCaptureFixture, again: bool
+) -> None:
+    gates = Gates()
+    recovery = ward.recovery()
+    ward.net().load()
+    PINGS["net"] = gates.hold
+    recovery.begin("net", "its calls fail", proof=("errors",))
+    gates.wait("in")
+    PINGS.clear()
+    ward.registry.remove("net", 0.0)
+    if again:
+        ward.net().load()
+    gates.tell("go")
+    until(ward.at_rest)
+    ward.look()
+    assert not ward.ended and recovery._cases == {} and "on trial" not in caplog.text
+    if again:
+        assert ward.monitor.of("net").told(ward.clock()) == "" and not ward.monitor._watched["net"].broken
+
+
+def test_what_can_never_fit_is_tried_once(ward: Ward) -> None:
+    BROKEN["net"] = 1
+    recovery = ward.recovery()
+    net = ward.net(way="load", memory="2GB")
+    with pytest.raises(GrymError):
+        net.load()
+    ward.registry.ports.resources.budget({"cpu": "1GB"})
+    assert recovery.begin("net", "it could not be loaded")
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False)] and net.state == "failed"
+    assert "it can never fit: 1.0 GB is the budget" in ward.ended[0].reason
+    [gave_up] = ward.gave_up
+    assert gave_up.reason == f"another attempt would change nothing: {ward.ended[0].reason}"
+    assert gave_up.hint.startswith("raise the budget (%grym mem --budget), then grym.get('net').reload()")
+    with pytest.raises(ServiceNotReady, match="it can never fit"):
+        net.ask()
+    ward.registry.ports.resources.budget({"cpu": "4GB"})
+    net.reload()
+    assert net.ask() is None
+
+
 def test_the_health_of_one_service_shows_what_was_done_to_it() -> None:
     with Runtime(clock=FakeClock(1000.0)) as runtime:
         runtime.registry.register("alone", Net, config={"name": "alone"}).load()

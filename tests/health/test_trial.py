@@ -8,97 +8,25 @@ from typing import Any
 import pytest
 
 from grym_nb.errors import BreakerOpen, ConfigError, GrymError
-from grym_nb.health.recovery import Recovery
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.notebook.health import health
 from grym_nb.runtime import Runtime
-from grym_nb.services import ModelService, ServiceHandle
 from grym_nb.settings import Settings
 from grym_nb.testing import FakeClock
-from tests.health.ward import BROKEN, PINGS, Needy, Net, Ward
+from tests.health.trials import (
+    ON,
+    Silent,
+    call,
+    mended_after,
+    outcomes,
+    seconds,
+    silent,
+    slow_until_taken,
+    take,
+    until_taken,
+)
+from tests.health.ward import BROKEN, Needy, Ward
 from tests.services.crowd import Gates, outcome, start, until
-
-ON = {"on": ("errors",)}
-
-
-class Silent(Net):
-    """Has no ping of its own, so one says nothing of its calls."""
-
-    ping = ModelService.ping
-
-
-def silent(ward: Ward, ill: int, **options: Any) -> ServiceHandle:
-    """Return a service whose calls fail until it was loaded so often again."""
-    BROKEN["net"] = ill
-    return ward.net(way="call", made=Silent, **options).load()
-
-
-def call(net: ServiceHandle, times: int = 6) -> list[bool]:
-    """Call it; return which calls were answered."""
-    answered = []
-    for _ in range(times):
-        try:
-            net.ask()
-            answered.append(True)
-        except GrymError:
-            answered.append(False)
-    return answered
-
-
-def until_taken(ward: Ward, recovery: Recovery, net: ServiceHandle) -> None:
-    """Have its calls fail until a step was taken."""
-    call(net)
-    for _ in range(4):
-        ward.look()
-        case = recovery._cases.get("net")
-        if case is not None and (case.runs or case.trial is not None):
-            break
-    ward.until_over(recovery)
-
-
-def take(ward: Ward, net: ServiceHandle, each: float, times: int = 6) -> None:
-    """Have some calls answered, each after so many seconds."""
-    for _ in range(times):
-        net.ask(lambda: ward.clock.advance(each))
-
-
-def slow_until_taken(ward: Ward, recovery: Recovery) -> ServiceHandle:
-    """Return a service that a step was taken for, since its calls were much slower than is usual for it."""
-    net = silent(ward, 0)
-    for _ in range(8):
-        take(ward, net, 0.1)
-        ward.look()
-    for _ in range(12):
-        take(ward, net, 3.0)
-        ward.look()
-        if recovery._cases:
-            break
-    ward.until_over(recovery)
-    return net
-
-
-def seconds(ward: Ward, count: int) -> None:
-    """Let time pass, and whatever is due in it happen."""
-    for _ in range(count):
-        ward.clock.advance(1.0)
-        ward.monitor.history.step()
-        until(ward.at_rest)
-
-
-def outcomes(ward: Ward) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for seen in ward.registry.ports.metrics.select("recovery.attempts"):
-        outcome = dict(seen.tags)["outcome"]
-        found[outcome] = found.get(outcome, 0) + int(seen.value)  # type: ignore[arg-type]  # a counter's
-    return found
-
-
-def mended_after(ward: Ward) -> list[float]:
-    """Return how long services took to be mended, for each time that one was."""
-    return [
-        seen.value.total  # type: ignore[union-attr]
-        for seen in ward.registry.ports.metrics.select("recovery.seconds")
-    ]
 
 
 def test_a_step_has_helped_once_calls_go_well_and_else_the_next_one_is_taken(
@@ -277,104 +205,6 @@ def test_what_is_mended_by_hand_has_a_ping_asked_only_where_that_says_something(
         assert recovery.begin(name, "as asked")
         ward.until_over(recovery, name)
     assert ward.steps("own") == [("reset", True)] and ward.steps() == []
-
-
-@pytest.mark.parametrize("how", ["reload", "remove", "unload"])
-def test_what_somebody_else_does_ends_a_trial(ward: Ward, how: str) -> None:
-    recovery = ward.recovery(policy=RecoveryPolicy(**ON))
-    net = silent(ward, 100)
-    until_taken(ward, recovery, net)
-    if how == "remove":
-        ward.registry.remove("net")
-    else:
-        getattr(net, how)()
-    seconds(ward, 130)
-    assert ward.steps() == ([] if how == "remove" else [("reset", None)])
-    assert "on trial" not in repr(recovery)
-
-
-@pytest.mark.parametrize("how", ["its breaker opens", "by hand"])
-def test_what_somebody_else_has_loaded_is_not_loaded_over(ward: Ward, how: str) -> None:
-    recovery = ward.recovery(policy=RecoveryPolicy(**ON, steps=("reset", "reload")))
-    net = silent(ward, 100, breaker={"open_seconds": 300.0, "min_calls": 3})
-    recovery.begin("net", "its calls fail", proof=("errors",))
-    ward.until_over(recovery)
-    net.unload()
-    net.load()
-    if how == "by hand":
-        assert recovery.begin("net", "as asked", proof=("errors",))
-    else:
-        assert not any(call(net, 3)) and net.breaker.state == "open"
-    until(lambda: ward.ended)
-    seconds(ward, 4)
-    assert ward.steps() == [("reset", None)] and net.status().loads == (2 if how != "by hand" else 3)
-    assert "loaded or changed by somebody else" in ward.ended[0].reason
-    trial = recovery._cases["net"].trial
-    if how == "by hand":  # it comes back soon after that, so it begins with the next step
-        assert trial is not None and (trial.step, trial.reason) == ("reload", "as asked")
-    else:
-        assert trial is None
-
-
-def test_a_breaker_of_what_somebody_else_has_loaded_is_looked_into(ward: Ward) -> None:
-    recovery = ward.recovery(policy=RecoveryPolicy(steps=("reload",)))
-    BROKEN["net"] = 3
-    net = ward.net(way="call", breaker={"open_seconds": 300.0, "min_calls": 3}).load()
-    recovery.begin("net", "its calls fail", proof=("errors",))
-    ward.until_over(recovery)
-    net.reload()
-    PINGS["net"] = lambda: PINGS.clear() or 1 / 0
-    assert not any(call(net, 3)) and net.breaker.state == "open"
-    until(lambda: net.status().loads == 4)
-    ward.until_over(recovery)
-    assert (
-        ward.steps() == [("reload", None), ("reload", True)] and "ZeroDivisionError" in ward.ended[1].reason
-    )
-
-
-def test_where_a_call_hangs_meanwhile_the_next_step_waits_for_nobody(ward: Ward) -> None:
-    recovery = ward.recovery(policy=RecoveryPolicy(**ON, steps=("reset", "restart", "reload")))
-    silent(ward, 100)
-    recovery.begin("net", "its calls fail", proof=("errors",))
-    ward.until_over(recovery)
-    assert recovery.begin("net", "a call hangs", hangs=True)
-    ward.until_over(recovery)
-    assert ward.steps() == [("reset", False)] and recovery._cases["net"].trial.step == "restart"
-    assert recovery.begin("net", "its calls fail still", proof=("errors",))
-    ward.until_over(recovery)
-    assert recovery._cases["net"].trial.step == "reload"
-
-
-@pytest.mark.parametrize("when", ["before it is taken up", "as it is handed on", "after that"])
-def test_who_stops_a_begin_by_hand_does_not_lose_the_trial(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    recovery = ward.recovery(policy=RecoveryPolicy(**ON))
-    net = silent(ward, 100)
-    until_taken(ward, recovery, net)
-    trial = recovery._cases["net"].trial
-    pulse, gates = ward.registry.ports.pulse, Gates()
-    works = pulse.work
-
-    def stop(job: Any, **options: Any) -> Any:
-        if when == "after that":
-            works(lambda: (gates.wait("go"), job()), **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        if when == "before it is taken up":
-            patched.setattr("grym_nb.health.recovery.replace", stop)
-        else:
-            patched.setattr(pulse, "work", stop)
-        with pytest.raises(KeyboardInterrupt):
-            recovery.begin("net", "by hand")
-    gates.tell("go")
-    until(ward.at_rest)
-    assert recovery._cases["net"].trial is trial and not recovery._cases["net"].runs and not ward.ended
-    assert not any(call(net))
-    seconds(ward, 5)
-    ward.until_over(recovery)
-    assert ward.steps() == [("reset", False)] and recovery._cases["net"].trial.step == "reload"
 
 
 def test_calls_that_are_much_too_slow_have_to_be_as_quick_as_before(ward: Ward) -> None:
