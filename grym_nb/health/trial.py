@@ -128,8 +128,8 @@ def outcome_of(trial: Trial, now: float, limits: SignLimits) -> tuple[Outcome, s
         return "unproven", _REPLACED
     vitals, over = _since(trial, now), now >= trial.until
     answered = vitals.calls - vitals.failed
-    enough = vitals.calls >= limits.least_calls
-    if not enough and not over:
+    enough = answered >= limits.least_calls  # to say how quick they are
+    if vitals.calls < limits.least_calls and not over:
         return None
     # At the end a few calls have to do: but of few, one may be slow for what it was given.
     found = signs_of(vitals, limits if enough else replace(limits, least_calls=1))
@@ -137,7 +137,7 @@ def outcome_of(trial: Trial, now: float, limits: SignLimits) -> tuple[Outcome, s
     grave = [sign for sign in signs if sign.level == UNHEALTHY and (enough or sign.kind == "errors")]
     if vitals.calls and grave:
         return "failed", grave[0].told
-    if answered and not signs and (over or answered >= limits.least_calls or "slow" not in trial.signs):
+    if answered and not signs and (over or enough or "slow" not in trial.signs):
         return "helped", f"{count(answered, 'call')} went well"
     if not over:
         return None

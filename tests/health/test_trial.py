@@ -9,6 +9,7 @@ import pytest
 
 from grym_nb.errors import BreakerOpen, ConfigError, GrymError
 from grym_nb.health.remedies import RecoveryPolicy
+from grym_nb.health.signs import SignLimits
 from grym_nb.notebook.health import health
 from grym_nb.runtime import Runtime
 from grym_nb.settings import Settings
@@ -234,6 +235,27 @@ def test_calls_that_fail_are_no_quick_ones(ward: Ward, on: tuple[str, ...]) -> N
     take(ward, net, 0.1)
     seconds(ward, 5)
     assert ward.steps() == [("reset", False), ("reload", True)]
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_few_answers_say_nothing_of_how_quick_they_are(ward: Ward, more: bool) -> None:
+    ward.monitor._signs = SignLimits(failing=(0.5, 0.9))
+    recovery = ward.recovery(policy=RecoveryPolicy(on=("slow",)))
+    net = slow_until_taken(ward, recovery)
+    take(ward, net, 3.0, 3)
+    net._record.instance.model.ill = True
+    assert not any(call(net, 2))
+    seconds(ward, 5)
+    assert not ward.ended and recovery._cases["net"].trial is not None, "5 calls, of which 3 were answered"
+    if more:
+        net._record.instance.model.ill = False
+        take(ward, net, 3.0, 2)
+        seconds(ward, 5)
+    else:
+        seconds(ward, 120)
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", False if more else None)]
+    assert "times its usual" in ward.ended[0].reason
 
 
 def test_only_answered_calls_went_well(ward: Ward, caplog: pytest.LogCaptureFixture) -> None:
