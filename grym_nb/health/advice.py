@@ -75,14 +75,15 @@ def suggested(seen: Seen) -> tuple[Suggestion, ...]:
 
 
 def _waits(seen: Seen) -> Iterator[tuple[str, str]]:
-    if why := _long(seen, "slot", "a slot"):
+    # Where more is waited for a device or a load, that is what is lacking: slots would let more wait for it.
+    lacking = max(seen.waits, key=lambda what: seen.waits[what].total, default="slot")
+    if lacking == "slot" and (why := _long(seen, "slot", "a slot")):
         yield f"more at a time: concurrency={seen.concurrency + 1}, if its model may be called so", why
     if why := _long(seen, "device", seen.device or "its device"):
         others = f", which it shares with {', '.join(seen.beside)}" if seen.beside else ""
         if seen.spare:
             yield f"one of them on another device: device={seen.spare[0]!r}", why + others
         else:
-            # More slots would only let more of its calls stand in the same line.
             yield "fewer and larger calls: several inputs in each, @task(batch=...)", why + others
 
 

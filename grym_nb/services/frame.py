@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from grym_nb.services.places import Place
     from grym_nb.services.progress import Progress
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.stalls import Stood
     from grym_nb.services.waits import Gate
 
 __all__ = [
@@ -158,6 +159,7 @@ class Frame(Awaited):
     waited: Mapping[Waits, float] = MappingProxyType({})  # seconds by what for: not the task's own
     waiting_since: float | None = None  # while it waits so
     waiting_on: Waits = "slot"  # and what for
+    stood: Stood | None = None  # since it is in line: for what those before it there waited until then
     future: Future[Any] | None = None  # of a coroutine on the private loop
     waits_for: Sequence[Awaited] = ()
 
@@ -330,7 +332,24 @@ class Frame(Awaited):
         since, on = self.waiting_since, self.waiting_on
         if since is None:
             return self.waited
-        return {**self.waited, on: self.waited.get(on, 0.0) + max(0.0, now - since)}
+        waited, left = {**self.waited}, max(0.0, now - since)
+        if on == "slot" and self.stood is not None:
+            # Who holds the slot may wait too: what comes last for them is what comes last for the line.
+            stalls, before = self.stood
+            for what, passed in stalls.since(before, now).items():
+                passed = min(passed, left)
+                waited[what] = waited.get(what, 0.0) + passed
+                left -= passed
+        waited[on] = waited.get(on, 0.0) + left
+        return waited
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether a slot of its service is held by it, and not only shared."""
+        place = self.place
+        if place is None or self.ended:
+            return False
+        return place.owner is self and place.epoch == place.lane.epoch
 
     def refuse_on_loop(self) -> None:
         """Raise when to wait would stop the private event loop, on which others have to go on."""
@@ -344,14 +363,20 @@ class Frame(Awaited):
 
     @contextmanager
     def waiting(self, on: Waits) -> Iterator[None]:
-        """Count the time of this block as a wait for that."""
+        """Count the time of this block as a wait for that, and for those that are in line behind it."""
         clock = self.record.ports.clock
-        self.waiting_on, self.waiting_since = on, clock()
+        stalls = self.place.lane.stalls if self.has_slot and self.place is not None else None
+        self.waiting_on, self.waiting_since = on, (now := clock())
         try:
+            if stalls is not None:
+                stalls.begin(self, on, now)
             yield
         finally:
-            self.waited = self.waited_by(clock())
-            self.waiting_since = None
+            now = clock()
+            self.waited = self.waited_by(now)
+            self.waiting_since = self.stood = None
+            if stalls is not None:
+                stalls.end(self, now)
 
     def end(self) -> None:
         """Let go of what the call held in hand; its place in the chain ends."""

@@ -167,7 +167,7 @@ def _serve(frame: Frame, call: Call) -> None:
     """Steps 3 to 11 on a worker, and the end of the call."""
     value, error = None, None
     frame.waited = frame.waited_by(frame.record.ports.clock())
-    frame.waiting_since = None
+    frame.waiting_since = frame.stood = None
     try:
         value = _answer(frame)
     except BaseException as raised:

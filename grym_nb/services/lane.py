@@ -23,6 +23,7 @@ from grym_nb.errors import CallBlocked, QueueFull, ResourceExhausted
 from grym_nb.services.frame import CURRENT, stack
 from grym_nb.services.places import Place, Ticket
 from grym_nb.services.relay import goes_on, work
+from grym_nb.services.stalls import Stalls
 from grym_nb.services.waits import aside
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Lane:
         self._free = list(self.places)
         self._lost: list[Place] = []  # of instances that were let go of while calls ran in them
         self.lock = lock  # the condition's own: half the price where nobody is to be woken
+        self.stalls = Stalls(slots)  # for what those who hold the slots wait themselves
         self.most_waiting: int | None = None  # how many may stand in line; None: any number
         self._clock = clock
         self._workers = workers
@@ -256,7 +258,7 @@ class Lane:
     def resize(self, slots: int) -> None:
         """Change how many calls may compute at a time."""
         with self.lock:
-            self.slots = slots
+            self.slots = self.stalls.slots = slots
             self._free += (new := [Place(self) for _ in range(slots - len(self.places))])
             self.places += new
             self._drop_places()
@@ -334,7 +336,9 @@ class Lane:
     def _push(self, ticket: Ticket) -> None:
         # A step of priority is worth so many seconds of waiting: nobody waits for ever, and the key
         # never changes, so that the heap stays a heap.
-        due = self._clock() - ticket.frame.options.priority * self._ageing
+        now = self._clock()
+        due = now - ticket.frame.options.priority * self._ageing
+        ticket.frame.stood = (self.stalls, self.stalls.until(now))
         heapq.heappush(self._line, (due, next(_order), ticket))
 
     def _refuse_full(self, frame: Frame) -> None:

@@ -60,6 +60,11 @@ def test_where_all_is_well_nothing_is_said() -> None:
             "device='cuda:1'",
             "for cuda:0",
         ),
+        (
+            {"waits": {"slot": figures(150, 1.5), "device": figures(150, 3.0)}, "spare": ("cuda:1",)},
+            "device='cuda:1'",
+            "waited 3 s or more for its device",
+        ),
         ({"loads": 5, "idled": 4}, "ttl=", "it went idle 4 times, and takes 4 s to load again"),
         ({"loads": 5, "evicted": 2}, "priority=", "it went for others 2 times, and takes 4 s to load again"),
         (
@@ -97,6 +102,7 @@ def test_each_rests_on_its_figure(change: dict[str, object], do: str, why: str) 
         {"waits": {"device": figures(10, 1.5)}},
         {"waits": {"device": figures(150, 0.1)}},
         {"waits": {"load": figures(150, 1.5)}},  # which no slot would end
+        {"waits": {"slot": figures(150, 1.5), "load": figures(150, 3.0)}},
         {"loads": 5, "idled": 4, "load_seconds": 0.1},
         {"loads": 5},  # by hand
         {"idle": 3600.0},  # there is room enough

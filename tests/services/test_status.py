@@ -158,7 +158,7 @@ class TestFigures:
         assert metrics.waits["load"].high == pytest.approx(7.0, rel=1 / 32)
 
     def test_a_wait_for_a_device_is_none_for_a_slot(self, driven: ServiceRegistry, clock: FakeClock) -> None:
-        """Each is counted and exported by itself; a call that waits for both counts in both."""
+        """Each is counted and exported by itself, also of who is in line behind the one that waits for it."""
 
         class Net(ModelService):
             @task
@@ -176,12 +176,56 @@ class TestFigures:
         for call in (first, second):
             assert call.result(10) == 1
         waits = handle.metrics().waits
-        assert (waits["device"].count, waits["device"].high) == (1, pytest.approx(3.0, rel=1 / 32))
-        assert (waits["slot"].count, waits["slot"].high) == (1, pytest.approx(3.0, rel=1 / 32))
+        assert (waits["device"].count, waits["device"].low) == (2, pytest.approx(3.0, rel=1 / 32))
+        assert waits["slot"].count == 0
         assert first.outcome is not None and first.outcome.metadata["waits"]["device"] == 3.0
         assert first.outcome.metadata["queued"] == 3.0 and first.outcome.metadata["duration"] == 0.0
         counted = driven.ports.metrics.select("service.wait.seconds", service="net", what="device")
-        assert [sample.value.count for sample in counted] == [1]  # type: ignore[union-attr]
+        assert [sample.value.count for sample in counted] == [2]  # type: ignore[union-attr]
+
+    def test_in_line_behind_one_that_waits_for_its_device_is_no_wait_for_a_slot(
+        self, driven: ServiceRegistry, clock: FakeClock
+    ) -> None:
+        """From when it stands there until the device is given, also for one that gives up before."""
+        pool = driven.ports.resources
+        pool.declare("npu:0")
+        probe = driven.register("probe", Probe, device="npu:0").load()
+        with pool.lease("npu:0", owner="me"):
+            first = probe.take.submit(4.0, clock)
+            until(lambda: pool["npu:0"].waiting == 1)
+            clock.advance(2.0)
+            second, gone = probe.take.submit(1.0, clock), probe.take.submit(1.0, clock)
+            clock.advance(3.0)
+            gone.cancel()
+            by_thread = start(lambda: probe.take(1.0, clock))
+            until(lambda: probe._record.lane.waiting == 2)
+            clock.advance(2.0)
+        assert [outcome(call) for call in (first, second, by_thread)] == [4.0, 1.0, 1.0]
+        told = [call.outcome.metadata["waits"] for call in (first, second, gone) if call.outcome is not None]
+        assert told[0] == {"slot": 0.0, "device": 7.0}
+        assert told[1:] == [{"device": 5.0, "slot": 4.0}, {"device": 3.0, "slot": 0.0}]
+        waits = probe.metrics().waits
+        assert waits["device"].total == pytest.approx(7.0 + 5.0 + 3.0 + 2.0)
+        assert waits["slot"].total == pytest.approx(4.0 + 5.0)
+
+    def test_in_line_behind_one_that_loads_is_no_wait_for_a_slot(
+        self, driven: ServiceRegistry, clock: FakeClock
+    ) -> None:
+        gates = Gates()
+
+        class Slow(Probe):
+            def load(self) -> None:
+                gates.hold()
+
+        slow = driven.register("slow", Slow)
+        calls = [slow.take.submit(1.0, clock) for _ in range(3)]
+        gates.wait("in")
+        clock.advance(30.0)
+        gates.tell("go")
+        assert [outcome(call) for call in calls] == [1.0] * 3
+        waits = slow.metrics().waits
+        assert (waits["load"].count, waits["load"].total) == (3, pytest.approx(90.0))
+        assert (waits["slot"].count, waits["slot"].total) == (2, pytest.approx(1.0 + 2.0))
 
     def test_a_failed_load_counts_for_the_call_that_asked(self, driven: ServiceRegistry) -> None:
         class Bad(ModelService):
