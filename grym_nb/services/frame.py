@@ -159,6 +159,7 @@ class Frame(Awaited):
     waited: Mapping[Waits, float] = MappingProxyType({})  # seconds by what for: not the task's own
     waiting_since: float | None = None  # while it waits so
     waiting_on: Waits = "slot"  # and what for
+    waiting_in = 0  # in how many blocks that wait: an async task may be in several at once
     stood: Stood | None = None  # since it is in line: for what those before it there waited until then
     future: Future[Any] | None = None  # of a coroutine on the private loop
     waits_for: Sequence[Awaited] = ()
@@ -366,7 +367,11 @@ class Frame(Awaited):
         """Count the time of this block as a wait for that, and for those that are in line behind it."""
         clock = self.record.ports.clock
         stalls = self.place.lane.stalls if self.has_slot and self.place is not None else None
-        self.waiting_on, self.waiting_since = on, (now := clock())
+        now = clock()
+        if self.waiting_in:
+            self.waited = self.waited_by(now)  # what it waited in another one until now
+        self.waiting_on, self.waiting_since = on, now
+        self.waiting_in += 1
         try:
             if stalls is not None:
                 stalls.begin(self, on, now)
@@ -374,8 +379,11 @@ class Frame(Awaited):
         finally:
             now = clock()
             self.waited = self.waited_by(now)
-            self.waiting_since = self.stood = None
-            if stalls is not None:
+            self.waiting_in -= 1
+            # A second in which it waits twice is one second; the last one out ends it.
+            self.waiting_since = now if self.waiting_in else None
+            self.stood = None
+            if stalls is not None and not self.waiting_in:
                 stalls.end(self, now)
 
     def end(self) -> None:

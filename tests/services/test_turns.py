@@ -529,6 +529,25 @@ def test_an_async_task_gives_its_card_back_while_it_awaits_and_has_it_again(card
     assert call.result(WAIT) == (["outer"], ["outer"])
 
 
+def test_two_waits_of_one_call_at_once_lose_no_time_and_count_none_twice(
+    driven_cards: Cards, clock: FakeClock
+) -> None:
+    """As those of an async task whose branches both want its device back, one after the other."""
+    frame = driven_cards.on("work")._record.frame("use")
+    first, second = frame.waiting("device"), frame.waiting("device")
+    first.__enter__()
+    clock.advance(10.0)
+    second.__enter__()
+    clock.advance(5.0)
+    assert frame.waited_by(clock()) == {"device": 15.0}
+    first.__exit__(None, None, None)
+    clock.advance(3.0)
+    assert frame.waited_by(clock()) == {"device": 18.0}
+    second.__exit__(None, None, None)
+    clock.advance(9.0)
+    assert frame.waited_by(clock()) == {"device": 18.0}
+
+
 def test_an_async_task_that_awaits_several_has_it_again_after_the_last(cards: Cards) -> None:
     outer, slow, quick = cards.on("outer"), cards.on("slow", None), cards.on("quick")
     running = cards.busy(slow)
