@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import (
     BuiltinFunctionType,
@@ -33,6 +33,8 @@ __all__ = [
 Storages: TypeAlias = dict[tuple[str, int], int]
 
 _MOST_PARTS = 1_000_000
+_PIECE = 256  # parts between two pauses: a millisecond or two
+_LISTED = 16 * _PIECE  # the same where they are only listed, and not looked into yet
 _LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
 _APART = (type, ModuleType, CodeType, FrameType, BuiltinFunctionType)
 _NEVER = (*_LEAVES, *_APART)  # holds nothing, or not its own
@@ -43,14 +45,15 @@ _OTHERS = (
 )
 
 
-def storages_of(*roots: object) -> Storages:
+def storages_of(*roots: object, pause: Callable[[], object] | None = None) -> Storages:
     """Return the storages of all tensors and arrays that can be reached from these objects.
 
     Looked for in attributes, containers, closures and partials. Arrays that are files (`numpy.memmap`) hold
-    nothing, nor does what is on torch's "meta" device.
+    nothing, nor does what is on torch's "meta" device. `pause` is called every few hundred parts: it may let
+    others go on, and what it raises ends the walk.
     """
     found: Storages = {}
-    for part in _parts(roots):
+    for part in _parts(roots, pause):
         if _is_tensor(part):
             found |= _of_tensor(part)
         elif _is_array(part):
@@ -87,22 +90,33 @@ def total(storages: Storages) -> dict[str, int]:
 # -- the walk --------------------------------------------------------------------------------------
 
 
-def _parts(roots: Iterable[object]) -> Iterator[object]:
+def _parts(roots: Iterable[object], pause: Callable[[], object] | None = None) -> Iterator[object]:
     """Yield what can be reached from the roots, each part once; of a huge graph the nearest."""
     waiting = [root for root in roots if not _is(root, _NEVER)]
     own = {id(root) for root in waiting}
     seen: dict[int, object] = {}  # kept, so that no other object gets the same id meanwhile
     at = 0
+    within = _within if pause is None else partial(_in_pieces, pause)
     while at < len(waiting) and at < _MOST_PARTS:
         part = waiting[at]
         at += 1
+        if pause is not None and at % _PIECE == 0:
+            pause()
         if id(part) in seen:
             continue
         seen[id(part)] = part
         if is_others(part) and id(part) not in own:
             continue
         yield part
-        waiting += [one for one in _within(part) if not _is(one, _NEVER)]
+        waiting += [one for one in within(part) if not _is(one, _NEVER)]
+
+
+def _in_pieces(pause: Callable[[], object], part: object) -> Iterator[object]:
+    """Yield what is in a part, with pauses: it may be a list of millions."""
+    for at, one in enumerate(_within(part), 1):
+        if at % _LISTED == 0:
+            pause()
+        yield one
 
 
 def _is(part: object, kinds: type | tuple[type, ...]) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from time import sleep
 from typing import TYPE_CHECKING
 
 from grym_nb.errors import CallBlocked, CallTimeout, GrymError, ResourceExhausted
@@ -139,15 +140,19 @@ def _say_if_larger(record: ServiceRecord, size: int) -> None:
         _log.warning("%s takes %s; memory='%s' was said of it", record.name, in_words(size), in_words(stated))
 
 
-def _held_by(instance: Instance) -> Storages:
+def _held_by(instance: Instance, pause: Callable[[], object] | None = None) -> Storages:
     """Return the storages of a model, without those of the services it needs."""
-    storages = {} if instance.model is None else storages_of(instance.model)
+    storages = {} if instance.model is None else storages_of(instance.model, pause=pause)
     opaque = ("cpu", -id(instance))  # it is no tensor, and still is there, whatever its calls add to it
     known = None if instance.reservation is None else instance.reservation.storages
     is_opaque = not storages and instance.grown >= OPAQUE if known is None else opaque in known
     if is_opaque:
         storages[opaque] = instance.grown
     return storages
+
+
+class _InUse(Exception):
+    """What is looked at is in use by now: what it holds is of no time."""
 
 
 # -- who may go ------------------------------------------------------------------------------------
@@ -212,9 +217,15 @@ class Resident:
         used = record.last_used
         if not instance.handed_out and (handed_out or used == instance.looked_at):
             return None
+
+        def pause() -> None:
+            if record.users or record.last_used != used:
+                raise _InUse
+            sleep(0)  # others may have the GIL
+
         try:
-            now = _held_by(instance)
-        except Exception:  # somebody changes it as we look
+            now = _held_by(instance, pause)
+        except Exception:  # it is in use by now, or somebody changes it as we look
             return None
         if record.users or record.last_used != used:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from grym_nb.health.oversight import Oversight
 from grym_nb.health.signs import Grown, Vitals, signs_of
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
-from tests.services.crowd import Gates, until
+from tests.services.crowd import Gates, outcome, until
 
 MB = 1_000_000
 
@@ -55,6 +55,11 @@ class House:
             self.watch.history.step()
             self.watch.step()
             until(lambda: self.holdings.idle)
+
+    def look(self) -> None:
+        """Have those measured that are due."""
+        self.holdings.step(self.clock())
+        until(lambda: self.holdings.idle)
 
     def series(self, name: str) -> float:
         value = self.registry.ports.metrics.gauge("service.memory.bytes", service=name).value
@@ -142,6 +147,55 @@ def test_one_that_is_in_use_is_left_alone(house: House, monkeypatch: pytest.Monk
     call.result(10)
     house.minute()
     assert found == ["net"]
+
+
+class Row(dict[str, Any]):
+    """A small part of a model: how many were looked into is counted, and the test may do something then."""
+
+    looked = 0
+    amid: Callable[[], object] | None = None
+
+    def values(self) -> Any:
+        Row.looked += 1
+        amid, Row.amid = Row.amid, None
+        if amid is not None:
+            amid()
+        return super().values()
+
+
+@pytest.mark.parametrize("during", ["before it ends", "it runs on"])
+def test_a_look_ends_as_soon_as_a_call_comes(house: House, during: str) -> None:
+    """Its outcome is thrown away, and until it ends it is in the way of the call."""
+    gates = Gates()
+
+    class Words(Net):
+        def load(self) -> None:
+            self.net = [Row() for _ in range(5000)]
+
+    net = house.registry.register("net", Words).load()
+    instance = net._record.instance
+    assert instance is not None
+    calls: list[Any] = []
+
+    def call() -> None:
+        if during == "it runs on":
+            calls.append(net.submit("hold", gates))
+            gates.wait("in")
+        else:
+            net.ask()
+
+    house.look()
+    house.clock.advance(61.0)
+    Row.looked, Row.amid = 0, staticmethod(call)
+    house.look()
+    gates["go"].set()
+    assert Row.amid is None and 0 < Row.looked < 1000
+    assert all(outcome(call) is None for call in calls)
+    until(lambda: not net._record.users)
+    Row.looked = 0
+    house.clock.advance(5.0)
+    house.look()  # to its end, now that nobody uses it
+    assert Row.looked >= 5000 and instance.looked_at == net._record.last_used
 
 
 def test_a_look_that_takes_long_is_seldom(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
