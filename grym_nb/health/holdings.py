@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,12 @@ class Holdings:
         """Have those measured that are due; never waits for it."""
         records = [handle._record for handle in self._registry.handles()]
         there = [record for record in records if record.instance is not None]
-        self._due = {record.name: self._due.get(record.name, now + _EVERY) for record in there}
-        due = [record for record in there if now >= self._due[record.name] and not record.users]
+        # In place, and never by a copy: a look that ends meanwhile says when its model is due again.
+        for record in there:
+            self._due.setdefault(record.name, now + _EVERY)
+        for name in set(self._due).difference([record.name for record in there]):
+            self._due.pop(name, None)
+        due = [record for record in there if now >= self._due.get(record.name, inf) and not record.users]
         if due:
             self._errand.begin(self._ports.pulse.work, partial(self._look, due))
 
@@ -71,9 +76,10 @@ class Holdings:
     def _measure(self, record: ServiceRecord) -> None:
         instance = record.instance
         if instance is not None and instance.reservation is not None:
-            before, began = instance.looked_at, perf_counter()
+            used, before, began = record.last_used, instance.looked_at, perf_counter()
             self._ports.resources.ledger.look_at(instance.reservation)
             took = perf_counter() - began
             # One that was in use meanwhile is due again as soon as what it has cost is made up for.
-            rest = _EVERY if instance.looked_at != before else 0.0
+            in_vain = instance.looked_at == before and (record.users > 0 or record.last_used != used)
+            rest = 0.0 if in_vain else _EVERY
             self._due[record.name] = self._ports.clock() + max(rest, _COSTS * took)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,46 @@ def test_a_look_ends_as_soon_as_a_call_comes(house: House, during: str) -> None:
     house.clock.advance(5.0)
     house.look()  # to its end, now that nobody uses it
     assert Row.looked >= 5000 and instance.looked_at == net._record.last_used
+
+
+def test_one_that_nobody_uses_is_looked_at_once_a_minute(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.registry.register("net", Net).load()
+    found = looks(monkeypatch)
+    for _ in range(10):
+        house.minute()
+    assert 8 <= len(found) <= 10
+
+
+def test_a_look_that_ends_as_others_begin_is_not_forgotten(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of when its model is due comes on another thread, in the middle of a step."""
+    first, second = (house.registry.register(name, Net).load()._record for name in ("first", "second"))
+    house.look()
+    house.clock.advance(61.0)
+    found = looks(monkeypatch)
+    measured: list[str] = []
+
+    class Second:
+        """The second one, for which a step asks after the first."""
+
+        instance, users = second.instance, 1
+
+        @property
+        def name(self) -> str:
+            if not measured:
+                measured.append("first")
+                house.holdings._measure(first)
+            return "second"
+
+    handles = [SimpleNamespace(_record=one) for one in (first, Second())]
+    monkeypatch.setattr(house.holdings, "_registry", SimpleNamespace(handles=lambda: handles))
+    house.look()
+    assert measured and found == ["first"]
+    house.look()
+    assert found == ["first"]  # a minute has not passed
 
 
 def test_a_look_that_takes_long_is_seldom(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
