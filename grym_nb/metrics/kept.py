@@ -94,13 +94,14 @@ class Kept:
         self._wall = wall
         rungs = [rung for rung, (wide, _) in enumerate(history.ladder) if wide >= width]
         self._rung = rungs[0] if rungs else len(history.ladder) - 1
-        self._lock = threading.Condition()
-        self._busy = False
+        # Held by itself: Ctrl-C in the enter or exit of a condition would leave it taken by nobody.
+        self._mutex = threading.RLock()
+        self._lock = threading.Condition(self._mutex)
+        self._busy: object | None = None  # the write that is under way
         self._asked = False  # to write at once, of whoever writes already
         self._closed = False
-        self._next = 0  # number of the slot that is written next
         self._written: float | None = None
-        self._file: _File | None = None
+        self._done = _Done()
         self._trouble = ""
 
     @property
@@ -114,14 +115,15 @@ class Kept:
         Never raises for a disk. Takes some milliseconds, or as long as the disk does: not for the pulse.
         Where another thread writes already, that one does it.
         """
-        if not self._begins(at_once):
-            return 0
+        mine = object()
         try:
+            if not self._begins(mine, at_once):
+                return 0
             written = self._try()
-            while self._is_asked_again():
+            while self._is_asked_again(mine):
                 written += self._try()
         except BaseException:
-            self._end()
+            self._end(mine)
             raise
         return written
 
@@ -168,40 +170,42 @@ class Kept:
 
     # -- one at a time -----------------------------------------------------------------------------
 
-    def _begins(self, at_once: bool) -> bool:
+    def _begins(self, mine: object, at_once: bool) -> bool:
         """Tell whether to write now; from then on nobody else does."""
         now = self._history.clock()
-        with self._lock:
+        with self._mutex:
             self._asked = self._asked or at_once
             due = self._asked or self._written is None or now - self._written >= self._every
-            if self._busy or not due:
+            if self._busy is not None or not due:
                 return False
-            self._busy, self._written, self._asked = True, now, False
+            self._busy, self._written, self._asked = mine, now, False
             return True
 
-    def _is_asked_again(self) -> bool:
+    def _is_asked_again(self, mine: object) -> bool:
         """Tell whether somebody has asked meanwhile; if not, others may write."""
-        with self._lock:
+        with self._mutex:
             again, self._asked = self._asked, False
             if not again:
-                self._end()
+                self._end(mine)
             return again
 
-    def _end(self) -> None:
-        with self._lock:
-            self._busy = False
-            self._lock.notify_all()
+    def _end(self, mine: object) -> None:
+        """Let others write, if it is this one that does; nothing twice, wherever Ctrl-C comes."""
+        with self._mutex:
+            if self._busy is mine:
+                self._busy = None
+                self._lock.notify_all()
 
     def _is_idle_within(self, patience: float) -> bool:
         clock = self._history.clock
         until = clock() + patience
-        with self._lock:
+        with self._mutex:
             return self._wait(clock, until)
 
     def _wait(self, clock: Clock, until: float) -> bool:
-        while self._busy and clock() < until:
+        while self._busy is not None and clock() < until:
             wait(clock, self._lock, until)
-        return not self._busy
+        return self._busy is None
 
     def _try(self) -> int:
         try:
@@ -213,32 +217,36 @@ class Kept:
     # -- written -----------------------------------------------------------------------------------
 
     def _write(self) -> int:
-        number, times, series = self._history.closed(self._rung, self._next)
+        number, times, series = self._history.closed(self._rung, self._done.next)
         shift = self._wall() - self._history.clock()
         first = number - len(times) + 1
         for at, slot in enumerate(_slots(times, series, shift)):
-            self._append(slot, at, series)
-            self._next = first + at + 1
+            self._done = _Done(self._appended(slot, at, series), first + at + 1)
         if self._trouble:
             _log.warning("the history of the metrics is written to %s again", self._folder)
             self._trouble = ""
         return len(times) - 1
 
-    def _append(self, slot: _Slot, at: int, series: list[tuple[str, Seen]]) -> None:
+    def _appended(self, slot: _Slot, at: int, series: list[tuple[str, Seen]]) -> _File:
         """Put a slot into the file, or into the next one where it is full, or where somebody took it away."""
-        if self._file is not None and self._file.is_whole():
-            data = self._file.lines(slot)
-            fits = self._file.bytes + len(data) <= self._most // _FILES
-            if fits and self._make_room(len(data)) and self._file.put(data):
-                return
-        self._file = _File(self._folder / f"{round(slot.begin * 1e6):016d}-{os.getpid()}.jsonl")
-        data = self._file.lines(slot, {_key(name, one): _before(one, at) for name, one in series})
+        file, _, begun = self._done
+        if begun is not None:
+            begun.unlink(missing_ok=True)  # Ctrl-C came: what may be in it is written now
+        if file is not None and file.is_whole():
+            data, ids = file.lines(slot)
+            fits = file.length + len(data) <= self._most // _FILES
+            if fits and self._make_room(len(data)) and file.put(data):
+                return file.with_(data, ids)
+        file = _File(self._folder / f"{round(slot.begin * 1e6):016d}-{os.getpid()}.jsonl")
+        data, ids = file.lines(slot, {_key(name, one): _before(one, at) for name, one in series})
         if len(data) > self._most:
             told = f"{len(series)} series take {size(len(data))}, and {size(self._most)} may be kept"
             raise StorageError(f"{told}: set metrics_bytes= higher", hint="")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(len(data))
-        self._file.put(data)
+        self._done = self._done._replace(begun=file.path)
+        file.put(data)
+        return file.with_(data, ids)
 
     def _make_room(self, more: int) -> bool:
         """Let the oldest files go until so many bytes fit; tell whether our own is still there."""
@@ -247,52 +255,69 @@ class Kept:
         while files and _bytes_of(files) + more > self._most:
             gone = files.pop(0)
             gone.unlink(missing_ok=True)
-            there = there and self._file is not None and gone != self._file.path
+            there = there and self._done.file is not None and gone != self._done.file.path
         return there
 
     def _fail(self, error: OSError) -> None:
-        self._file = None  # the next try begins another: this one may end within a line
+        self._done = self._done._replace(
+            file=None
+        )  # the next try begins another: this one may end within a line
         if not self._trouble:
             _log.warning("the history of the metrics is not written to %s: %s", self._folder, error)
         self._trouble = str(error)
 
 
-class _File:
-    """A file that is written a slot at a time: each series is named once, and then by a number."""
+class _File(NamedTuple):
+    """A file that is written a slot at a time: each series is named once, and then by a number.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.bytes = 0
-        self._ids: dict[_Key, int] = {}
+    As it was when its last slot was seen to be there: what comes behind that in it is written again.
+    """
 
-    def lines(self, slot: _Slot, levels: Mapping[_Key, float | None] = {}) -> bytes:
-        """Return the lines for a slot; `levels` is what all gauges were before it."""
+    path: Path
+    length: int = 0
+    ids: Mapping[_Key, int] = {}
+
+    def with_(self, data: bytes, ids: Mapping[_Key, int]) -> _File:
+        """Return it with these lines in it."""
+        return _File(self.path, self.length + len(data), ids)
+
+    def lines(
+        self, slot: _Slot, levels: Mapping[_Key, float | None] = {}
+    ) -> tuple[bytes, Mapping[_Key, int]]:
+        """Return the lines for a slot, and all numbers then; `levels` is what all gauges were before it."""
+        ids = {**self.ids}
         there = [key for key, level in levels.items() if level is not None]
         rows: list[Any] = []
         for key in dict.fromkeys([*there, *slot.parts]):
-            if key not in self._ids:
-                self._ids[key] = len(self._ids)
+            if key not in ids:
+                ids[key] = len(ids)
                 name, kind, tags = key
-                named = {"id": self._ids[key], "name": name, "kind": kind, "tags": tags}
+                named = {"id": ids[key], "name": name, "kind": kind, "tags": tags}
                 rows.append({**named, "level": levels.get(key)})
-        parts = [[self._ids[key], *map(_short, part)] for key, part in slot.parts.items()]
+        parts = [[ids[key], *map(_short, part)] for key, part in slot.parts.items()]
         rows.append([slot.end, slot.begin, parts])
-        return "".join([json.dumps(row, separators=(",", ":")) + "\n" for row in rows]).encode()
+        return "".join([json.dumps(row, separators=(",", ":")) + "\n" for row in rows]).encode(), ids
 
     def is_whole(self) -> bool:
-        """Tell whether what was written is there: another kernel may have made room, or somebody by hand."""
+        """Tell whether what was written is there: another kernel may have made room, or somebody by hand.
+
+        What Ctrl-C left behind it is cut off.
+        """
         try:
-            return self.path.stat().st_size == self.bytes
+            there = self.path.stat().st_size
+            if there > self.length:
+                os.truncate(self.path, self.length)
+            return there >= self.length
         except FileNotFoundError:
             return False
 
     def put(self, data: bytes) -> bool:
         """Append lines, all of them or, where the disk lets us, none; tell whether the file is there."""
-        flags = os.O_WRONLY | (os.O_APPEND if self.bytes else os.O_CREAT | os.O_TRUNC)
+        flags = os.O_WRONLY | (os.O_APPEND if self.length else os.O_CREAT | os.O_TRUNC)
         try:
             opened = os.open(self.path, flags, 0o600)
         except FileNotFoundError:
-            if not self.bytes:
+            if not self.length:
                 raise
             return False
         try:
@@ -300,10 +325,17 @@ class _File:
                 file.write(data)
         except BaseException:  # Ctrl-C too: a slot that is in two files would count twice
             with suppress(OSError):
-                os.truncate(self.path, self.bytes)
+                os.truncate(self.path, self.length)
             raise
-        self.bytes += len(data)
         return True
+
+
+class _Done(NamedTuple):
+    """What is written, and where; replaced as a whole, so that Ctrl-C comes before a slot counts or after."""
+
+    file: _File | None = None
+    next: int = 0  # number of the slot that is written next
+    begun: Path | None = None  # a file in which none counts yet
 
 
 def _slots(times: Sequence[float], series: list[tuple[str, Seen]], shift: float) -> list[_Slot]:

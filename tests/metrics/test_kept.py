@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import os
 import random
@@ -11,12 +12,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from grym_nb.errors import ConfigError
-from grym_nb.metrics import Histogram, Metrics
+from grym_nb.metrics import Histogram, Metrics, kept
 from grym_nb.metrics.history import History
 from grym_nb.metrics.kept import Kept
 from grym_nb.testing import FakeClock
@@ -452,3 +454,61 @@ def test_a_write_that_is_interrupted_is_not_counted_twice(
     kernel.minutes(1)
     kernel.kept.close()
     assert kernel.kept.window("calls", 3600.0).count == 24
+
+
+class Strike:
+    """Ctrl-C as the so many-th line is about to run of what writes; it may come once."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __enter__(self) -> Strike:
+        self._before = sys.gettrace()
+        sys.settrace(self._called)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _called(self, frame: FrameType, event: str, what: Any) -> Any:
+        return self._line if frame.f_code.co_filename == kept.__file__ else None
+
+    def _line(self, frame: FrameType, event: str, what: Any) -> Any:
+        line = linecache.getline(kept.__file__, frame.f_lineno).strip()
+        if event == "line" and not line.startswith("with "):  # as it leaves one, no signal comes
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self._line
+
+
+@pytest.mark.parametrize("parts", [8, 10**6], ids=["one file", "a file for each slot"])
+def test_wherever_a_write_is_interrupted_the_next_one_writes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    monkeypatch.setattr(kept, "_FILES", parts)
+    struck, at = True, 0
+    while struck:
+        at += 1
+        kernel = Kernel(tmp_path / str(at))
+        if at % 2:
+            kernel.minutes(1, width=30)
+        kernel.metrics.gauge("level", service="a").set(at)
+        for _ in range(3):
+            kernel.metrics.counter("calls", service="a").add()
+            kernel.metrics.counter("new").add()
+            kernel.clock.advance(30.0)
+            kernel.history.step()
+        struck = False
+        try:
+            with Strike(at):
+                kernel.kept.write(at_once=True)
+        except KeyboardInterrupt:
+            struck = True
+        kernel.history.finish()
+        kernel.kept.write(at_once=True)
+        told = [kernel.kept.window(name, 3600.0).count for name in ("calls", "new")]
+        assert told == [5 if at % 2 else 3, 3], f"struck at line {at}"
+        assert kernel.kept.window("level", 3600.0).last == at
+        assert kernel.kept.window("calls", 3600.0).seconds == pytest.approx(150.0 if at % 2 else 90.0)
+    assert at > 100
