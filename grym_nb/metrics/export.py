@@ -223,23 +223,37 @@ def _given(source: Any) -> list[Sample]:
         alone = True
     else:
         alone = False
-    strange = [one for one in found if alone or not _is_sample(one)]
+    read = [None if alone else _sample(one) for one in found]
+    strange = [one for one, sample in zip(found, read, strict=True) if sample is None]
     if strange:
         told = "a Metrics, such as grym.current().metrics, or a list of samples, such as its snapshot()"
         problem = Problem("source", brief(strange[0]), told)
         raise ValidationError("that cannot be written as metrics", problems=[problem])
-    return found
+    return [sample for sample in read if sample is not None]
 
 
-def _is_sample(one: Any) -> bool:
-    """Tell whether a sample is as `snapshot` makes them: somebody may have made it by hand."""
+def _sample(one: Any) -> Sample | None:
+    """Return a sample as `snapshot` makes them; None where one made by hand cannot be read so."""
     if not isinstance(one, Sample) or not isinstance(one.name, str) or one.kind not in KINDS:
-        return False
-    return isinstance(one.tags, tuple) and all(map(_is_tag, one.tags))
+        return None
+    tags: Any = one.tags
+    if isinstance(tags, Mapping):
+        tags = tags.items()
+    try:
+        pairs = tuple([pair if isinstance(pair, tuple) else _pair(pair) for pair in tags])
+    except TypeError:
+        return None
+    if not all(map(_is_tag, pairs)):
+        return None
+    return one if pairs == one.tags else Sample(one.name, one.kind, pairs, one.value)
+
+
+def _pair(pair: Any) -> tuple[Any, ...]:
+    return () if isinstance(pair, str) else tuple(pair)  # two letters are no pair
 
 
 def _is_tag(pair: Any) -> bool:
-    return isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+    return len(pair) == 2 and all(isinstance(part, str) for part in pair)
 
 
 def _is_figure(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
+from numbers import Real
 from operator import itemgetter
 from typing import Any
 
@@ -51,12 +52,20 @@ def check_name(value: Any, path: str = "name") -> None:
     one_of(value, str, path, "the name of a series, such as 'service.call.seconds'")
 
 
-def positive(value: Any, path: str, expected: str = "seconds above 0, such as 60") -> None:
-    """Refuse what is not a number above 0."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < inf
-    if not fits:
+def positive(
+    value: Any,
+    path: str,
+    expected: str = "seconds above 0, such as 60",
+    *,
+    zero: bool = False,
+    endless: bool = False,
+) -> float:
+    """Return a number above 0 of any kind as Python's own, or 0 and infinity where those make sense too."""
+    fits = isinstance(value, Real) and not isinstance(value, bool)
+    if not (fits and (0 < value < inf or (zero and value == 0) or (endless and value == inf))):
         problem = Problem(path, brief(value), expected)
         raise ConfigError(f"{path} cannot be {brief(value)}", problems=[problem])
+    return float(value)
 
 
 def points_of(given: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

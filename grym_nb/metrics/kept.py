@@ -65,9 +65,9 @@ class _Slot(NamedTuple):
 class Kept:
     """Keeps a history in a folder, in at most `max_bytes`; `write` is for a thread that may wait for a disk.
 
-    What is in the folder is asked like a `History`, and is up to `every` seconds old. A disk that is full or
-    a folder that cannot be written is said once in the log; what was not written then is written later, if
-    the history still has it.
+    What is in the folder is asked like a `History`, and is up to `every` seconds old: 0 writes whenever it is
+    asked to, infinity as it is closed. A disk that is full or a folder that cannot be written is said once in
+    the log; what was not written then is written later, if the history still has it.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Kept:
     ) -> None:
         one_of(history, History, "history", "a history, such as grym.current().history")
         one_of(folder, (str, os.PathLike), "folder", "the path of a folder, such as 'metrics'")
-        positive(width, "width", "seconds above 0, such as 30")
-        positive(every, "every")
+        width = positive(width, "width", "seconds from 0, such as 30", zero=True)  # 0: the finest there is
+        every = positive(every, "every", "seconds from 0, such as 60", zero=True, endless=True)
         self._most = parse_size(max_bytes)
         if self._most < _LEAST_BYTES:
             problem = Problem("max_bytes", str(max_bytes), f"at least {size(_LEAST_BYTES)}")

@@ -29,9 +29,8 @@ class LoopLag:
 
     def __init__(self, metrics: Metrics, *, window: float = 60.0, clock: Clock = monotonic) -> None:
         one_of(metrics, Metrics, "metrics", "the metrics of a runtime, such as grym.current().metrics")
-        positive(window, "window")
+        self._window = positive(window, "window", endless=True)
         self._clock = clock
-        self._window = window
         self._lag = metrics.gauge("kernel.loop.lag.seconds")
         self._longest = metrics.gauge("kernel.loop.longest.seconds")
         self._lock = threading.Lock()
@@ -44,7 +43,7 @@ class LoopLag:
 
     def start(self, loop: AbstractEventLoop, *, every: float = 1.0) -> None:
         """Measure that loop from now on, from any thread; the one before is let go of."""
-        positive(every, "every", "seconds above 0, such as 1")
+        every = positive(every, "every", "seconds above 0, such as 1")
         given: Any = loop
         if not callable(getattr(given, "call_soon_threadsafe", None)):
             problem = Problem("loop", brief(loop), "an event loop, such as asyncio.get_running_loop()")

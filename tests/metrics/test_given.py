@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from grym_nb.errors import ValidationError
@@ -16,6 +20,7 @@ from grym_nb.metrics.history import History
 from grym_nb.metrics.kept import Kept
 from grym_nb.metrics.lag import LoopLag
 from grym_nb.metrics.telemetry import to_opentelemetry
+from grym_nb.testing import FakeClock
 
 Ask = Callable[[Any, Any], object]
 
@@ -141,3 +146,54 @@ def test_a_histogram_says_what_it_can_be_asked(strange: Any) -> None:
     assert "from 0 to 100" in str(refused(lambda: histogram.percentile(strange)))
     refused(lambda: histogram.merge(strange))
     refused(lambda: histogram.cumulative(strange))
+
+
+def wrote(folder: Path, **options: Any) -> tuple[list[int], float]:
+    """Return how much a history in a folder writes every half minute, and what it has in the end."""
+    clock, metrics = FakeClock(), Metrics()
+    history = History(metrics, clock=clock)
+    kept = Kept(history, folder, wall=clock, **options)
+    found = []
+    for _ in range(10):
+        metrics.counter("a").add()
+        clock.advance(30.0)
+        history.step()
+        found.append(kept.write())
+    kept.close()
+    return found, kept.window("a", 3600.0).count
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.float32, np.float64, Fraction])
+def test_seconds_may_be_of_any_kind_of_number(tmp_path: Path, kind: Callable[[int], Any]) -> None:
+    asked = wrote(tmp_path / "any", every=kind(90), width=kind(30))
+    assert asked == wrote(tmp_path / "float", every=90.0, width=30.0)
+    assert "not measured" in repr(LoopLag(Metrics(), window=kind(3)))
+
+
+def test_a_history_may_be_written_each_time_or_only_in_the_end(tmp_path: Path) -> None:
+    (always, whole), (late, all_too) = (wrote(tmp_path / str(n), every=n) for n in (0, inf))
+    assert always[2:] == [1] * 8 and not any(late[1:]) and whole == all_too == 10
+    assert wrote(tmp_path / "finest", width=0)[1] == 10
+    LoopLag(Metrics(), window=inf)
+
+
+@pytest.mark.parametrize("strange", [True, -1, float("nan"), "60", None, Decimal(60), 1j], ids=repr)
+def test_what_are_no_seconds_is_refused(tmp_path: Path, strange: Any) -> None:
+    history = History(Metrics())
+    refused(lambda: Kept(history, tmp_path, every=strange))
+    refused(lambda: Kept(history, tmp_path, width=strange))
+    refused(lambda: LoopLag(Metrics(), window=strange))
+
+
+@pytest.mark.parametrize("write", WRITE)
+@pytest.mark.parametrize(
+    "tags", [[("service", "x")], [["service", "x"]], (["service", "x"],), {"service": "x"}]
+)
+def test_the_tags_of_a_sample_may_be_any_pairs_of_text(write: Callable[[Any], str], tags: Any) -> None:
+    assert write([Sample("a", "counter", tags, 1)]) == write([GOOD])
+
+
+@pytest.mark.parametrize("write", WRITE)
+@pytest.mark.parametrize("tags", ["ab", ["ab"], [("a",)], [("a", 1)], 5, [None], {"a": 1}], ids=repr)
+def test_tags_that_are_no_pairs_of_text_are_refused(write: Callable[[Any], str], tags: Any) -> None:
+    refused(lambda: write([Sample("a", "counter", tags, 1)]))
