@@ -64,6 +64,8 @@ class Watched:
     failures: int = 0
     usual: float | None = None  # p95
     learned: int = 0  # calls it was seen over
+    unread: int = 0  # answered calls that are yet to be learned of: the history did not have them
+    unread_at: float = 0.0  # when the last of them was seen to be answered
     slow_since: float | None = None
     broken: str = ""  # its calls failed when it was last used, and nothing has said otherwise since
     wrong_at: float | None = None  # when calls were seen to fail that the history may not show yet
@@ -204,7 +206,7 @@ def _keep_up(watched: Watched, record: ServiceRecord, now: float) -> None:
         watched.versions = versions
     elif versions != watched.versions:
         watched.versions, watched.since, watched.broken, watched.wrong_at = versions, now, "", None
-        watched.usual, watched.learned, watched.slow_since = None, 0, None
+        watched.usual, watched.learned, watched.unread, watched.slow_since = None, 0, 0, None
     if record.loads != watched.loads or record.lifecycle.state in ("registered", "closed"):
         watched.loads, watched.unanswered, watched.ping = record.loads, 0, ""
         watched.broken, watched.wrong_at = "", None
@@ -248,9 +250,14 @@ def worst_of(record: ServiceRecord, failed: Mapping[str, int]) -> str:
 
 def _usual(watched: Watched, answered: Window | None, fresh: int, now: float) -> float | None:
     """Return the p95 of good times, learned as long as it is not much slower than that."""
-    if answered is None or answered.p95 is None or not fresh:
+    if fresh:
+        watched.unread, watched.unread_at = watched.unread + fresh, now
+    if answered is None or answered.p95 is None or not watched.unread:
         return watched.usual
-    watched.learned += fresh
+    read = min(watched.unread, int(answered.count))
+    watched.learned += read
+    # Those of a moment ago may show at the next look; what has not shown by then never will.
+    watched.unread = 0 if now - watched.unread_at >= _SHOWS else watched.unread - read
     if watched.learned < _LEAST_USUAL:
         return None
     if watched.usual is None:

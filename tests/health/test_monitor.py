@@ -184,6 +184,40 @@ def test_one_slow_call_among_a_few_is_no_slowness(house: House) -> None:
         assert net.health == "healthy", net._record.health_reason
 
 
+def test_a_burst_right_after_the_load_is_what_is_usual(house: House) -> None:
+    """The first look comes before the history has any of it: what it could not read is learned later."""
+    net = house.net().load()
+    house.monitor.step()
+    for _ in range(100):
+        net.ask(lambda: house.clock.advance(0.0005))
+    house.monitor.step()
+    assert house.monitor.usual("net") is None, "nothing of it could be read yet"
+    house.look()
+    assert house.monitor.usual("net") == pytest.approx(0.0005, rel=0.1)
+    for _ in range(70):
+        net.ask(lambda: house.clock.advance(0.3))
+    house.monitor.step()
+    house.look()
+    house.look()
+    assert house.monitor.usual("net") == pytest.approx(0.0005, rel=0.1)
+    assert net.health == "unhealthy" and "times its usual" in net._record.health_reason
+
+
+def test_calls_that_could_not_be_read_do_not_count_as_learned(house: House) -> None:
+    net = house.net()
+    net.ask(lambda: house.clock.advance(3.0))
+    house.look()
+    for _ in range(30):
+        net.ask(lambda: house.clock.advance(0.01))
+    house.monitor.step()  # the history has the first one only
+    assert house.monitor.usual("net") is None
+    house.look()
+    house.look(30)
+    assert house.monitor._watched["net"].learned == 31
+    house.look()
+    assert house.monitor._watched["net"].learned == 31, "each is learned once"
+
+
 def test_the_usual_is_learned_from_enough_calls_and_anew_with_another_config(house: House) -> None:
     net = house.net()
     for _ in range(2):
