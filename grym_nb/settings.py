@@ -83,7 +83,7 @@ class Settings:
     policy: Mapping[str, Any] = _mapping("how the calls of every service are guarded: timeout, retry, ...")
     policies: Mapping[str, Mapping[str, Any]] = _mapping("the same for each of some services, by name")
     health_seconds: float = _seconds(5.0, "how often services are judged; 0: never")
-    ping_seconds: float = _seconds(30.0, "how often one that nobody uses is pinged", least=1e-3)
+    ping_seconds: float = _seconds(30.0, "how often one that is not in use is pinged", least=1e-3)
     recovery: Mapping[str, Any] = _mapping("what is done about unhealthy services: on, steps, budget, ...")
     recoveries: Mapping[str, Mapping[str, Any] | None] = _mapping(
         "the same for some services, by name; None: nothing is done"

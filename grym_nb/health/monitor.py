@@ -1,6 +1,6 @@
 """Health: every service judged by what it shows, written on its record, and said when it changes.
 
-It looks at figures that are there anyway, at events as they come, and pings what nobody uses. A look is
+It looks at figures that are there anyway, at events as they come, and pings what nobody is using. A look is
 quick, on the pulse; pings run on work threads with a deadline, and never load, warm or count anything.
 """
 
@@ -72,7 +72,8 @@ class _Ping:
 class HealthMonitor:
     """Judges the services of a registry; `start` has it look by itself, `step` looks once.
 
-    `look_seconds` is the time between two looks, `ping_seconds` between two pings of one that nobody uses;
+    `look_seconds` is the time between two looks, `ping_seconds` between two pings of one that is not
+    in use just then (without a ping of its own: that nobody has used for so long);
     one that does not answer within `ping_timeout` has not answered.
     """
 
@@ -336,9 +337,11 @@ class HealthMonitor:
     # -- pings -------------------------------------------------------------------------------------
 
     def _ping_if_due(self, record: ServiceRecord, watched: Watched, now: float, *, doubted: bool) -> None:
-        """Ping a service that is ready and that nobody has used for a while: else its calls say enough.
+        """Ping a service that is ready and not in use just then, at times.
 
-        One whose calls fail is asked soon, since they may fail for what they are given.
+        What a class asks in a ping of its own, its calls do not tell: they may answer, and wrongly. Without
+        one they say more than a ping, so one is due only where nobody has called for as long. One whose calls
+        fail is asked soon, since they may fail for what they are given.
         """
         watched.doubted = doubted
         state, last = record.lifecycle.state, self._pings.get(record.name)
@@ -348,7 +351,9 @@ class HealthMonitor:
             return
         asks = doubted or bool(watched.unanswered)
         before = watched.since if last is None else last.asked
-        quiet = now - (before if asks else max(before, record.last_used))
+        if not asks:
+            before = max(before, _since_when(record))
+        quiet = now - before
         due = quiet >= (self.look_seconds if asks else self.ping_seconds)
         if due and state == "ready" and not record.users:
             asked = self._pings[record.name] = _Ping(now, record.loads)
@@ -427,6 +432,12 @@ class HealthMonitor:
 
 def _all_of(look: Callable[[float], Iterable[Sign]], now: float) -> list[Sign]:
     return list(look(now))
+
+
+def _since_when(record: ServiceRecord) -> float:
+    """Return since when nothing was heard of a service but by pings: its load, or its last call."""
+    instance = record.instance
+    return instance.loaded_at if instance is not None and means(record) else record.last_used
 
 
 def means(record: ServiceRecord) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from grym_nb.errors import GrymError
-from grym_nb.services import task
+from grym_nb.services import ModelService, task
 from grym_nb.services.progress import track
 from tests.health.house import House, Net
 from tests.services.crowd import WAIT, Gates, outcome, until
@@ -82,6 +82,51 @@ def test_one_that_nobody_uses_is_pinged_and_a_ping_leaves_no_trace(house: House)
         house.look()
     assert house.monitor._watched["net"].unanswered == 0
     assert net.health == "healthy", net._record.health_reason
+
+
+def test_one_that_is_called_and_idle_between_its_calls_is_pinged_too(house: House) -> None:
+    """Calls that answer may answer with NaN: what its author asks of it, no call says."""
+    net = house.net().load()
+    with net.use() as model:
+        model.ill = "the weights are NaN"
+    for _ in range(14):
+        for _ in range(5):
+            net.ask()
+            house.clock.advance(1.0)
+        house.look(0)
+    assert model.pings >= 2 and net.health == "unhealthy", net._record.health_reason
+    assert "RuntimeError: the weights are NaN" in net._record.health_reason
+
+
+class Plain(ModelService):
+    """Has no ping of its own."""
+
+    @task
+    def ask(self) -> None:
+        pass
+
+
+def test_of_one_without_a_ping_of_its_own_calls_say_more(house: House) -> None:
+    net = house.registry.register("plain", Plain).load()
+    for _ in range(14):
+        net.ask()
+        house.look()
+    assert "plain" not in house.monitor._pings
+    house.look(31)
+    assert "plain" in house.monitor._pings
+
+
+def test_one_that_was_just_loaded_is_not_pinged_at_once(house: House) -> None:
+    net = house.net().load()
+    net.unload()
+    house.look(300)
+    net.load()
+    with net.use() as model:
+        pass
+    house.look(1)
+    assert model.pings == 0
+    house.look(30)
+    assert model.pings == 1
 
 
 def test_a_busy_one_is_not_pinged_and_one_that_does_not_answer_is_written_off(house: House) -> None:
