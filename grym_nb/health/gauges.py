@@ -12,10 +12,11 @@ from grym_nb.health.guarded import Guarded
 from grym_nb.health.holdings import Holdings
 from grym_nb.health.rules import Rule
 from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign
-from grym_nb.health.vitals import failures
+from grym_nb.health.vitals import QUIET, failures
 from grym_nb.render import size
 
 if TYPE_CHECKING:
+    from grym_nb.health.monitor import HealthMonitor
     from grym_nb.metrics import Metrics
     from grym_nb.metrics.forecast import Reach
     from grym_nb.metrics.history import History
@@ -201,8 +202,19 @@ DEFAULT_RULES = (
 )
 
 
-def rules_of(memory: KernelMemory) -> tuple[Rule, ...]:
-    """Return what anybody wants to know of, with what only this one knows."""
+def rules_of(memory: KernelMemory, monitor: HealthMonitor) -> tuple[Rule, ...]:
+    """Return what anybody wants to know of, with what only these know."""
+    held = Rule(
+        *("held up", monitor.held_up),
+        above=QUIET,
+        by=("service",),
+        for_seconds=10.0,
+        clear_seconds=10.0,
+        inhibited_by=("unhealthy",),
+        suggest="%grym calls has its number: %grym cancel ends it if it hangs; timeout= ends those to come",
+        words="a call takes far longer than any before it, and others wait behind it",
+        tells=monitor.holder,
+    )
     ahead = Rule(
         *("memory ahead", memory.minutes_left),
         below=_AHEAD_MINUTES,
@@ -220,4 +232,4 @@ def rules_of(memory: KernelMemory) -> tuple[Rule, ...]:
         suggest="look for what its tasks append to, or keep, on self; unload() gives it back",
         words="a model holds much more than after its load, and ever more (by so many MB)",
     )
-    return (*DEFAULT_RULES, ahead, grown)
+    return (*DEFAULT_RULES, held, ahead, grown)

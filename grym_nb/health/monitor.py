@@ -17,6 +17,7 @@ from grym_nb.errors import ConfigError, Problem, ServiceNotFound, closest
 from grym_nb.events import BreakerChanged, HealthChanged, ServiceRemoved, StateChanged, SystemHealthChanged
 from grym_nb.health.guarded import Guarded, named
 from grym_nb.health.judge import Health, Judge, Limits, Verdict
+from grym_nb.health.rules import Tags
 from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, Vitals, signs_of
 from grym_nb.health.vitals import Lately, Watched, anew, hanging, vitals_of
 from grym_nb.metrics.history import History
@@ -200,7 +201,24 @@ class HealthMonitor:
         if "state" in grave:
             needs = [need for need in record._family.before(record) if need.lifecycle.state == "failed"]
             return all(record._family.optional(record, need) for need in needs)
-        return bool(grave & {"ping", "stuck"})
+        return bool(grave & {"ping", "stuck"}) or (("service", name),) in self.held_up(self.history, 0.0)
+
+    def held_up(self, history: History, now: float) -> dict[Tags, float]:
+        """Return by service how long the call takes that others wait behind, far longer than any before.
+
+        For a rule. Nobody knows whether such a call hangs, so it is told, and left alone.
+        """
+        watched = self._watched.copy().items()
+        return {(("service", name),): its.held.seconds for name, its in watched if its.held is not None}
+
+    def holder(self, tags: Tags, figure: float) -> str:
+        """Return the same of one service in words."""
+        watched = self._watched.get(dict(tags).get("service", ""))
+        held = None if watched is None else watched.held
+        if watched is None or held is None:
+            return ""
+        wait = "1 call waits" if watched.behind == 1 else f"{watched.behind} calls wait"
+        return f"{held.title} runs for {seconds(held.seconds)}, {held.why}; {wait} behind it"
 
     @property
     def limits(self) -> SignLimits:

@@ -79,7 +79,7 @@ class Oversight:
         self.monitor.looks.append(memory)
         self.recovery = Recovery(self.monitor, registry, policy=recovery, policies=recoveries)
         self.alerts = Alerts(
-            *(self.history, rules_of(memory)),
+            *(self.history, rules_of(memory, self.monitor)),
             clock=ports.clock,
             events=ports.events,
             channels=[log],

@@ -63,7 +63,8 @@ class Rule(Policy):
     """One thing that somebody wants to know of.
 
     `figure` of `metric` over the last `window` seconds, for each group of the tags `by`, is compared; "value"
-    is what a gauge is, and how much came of all else. `named` says what figures are called. It
+    is what a gauge is, and how much came of all else. `named` says what figures are called, and `tells`, a
+    quick function of a group's tags and its figure, what is said of it where it is beyond the limit. It
     fires when that is `above` or `below` the limit for `for_seconds`, and is over once it is on the good side
     of `clear` (the limit, if that is not given) for `clear_seconds`. With `absent` it fires when nothing was
     counted for so many seconds where there was something before; with `within`, when a steady trend reaches
@@ -90,6 +91,7 @@ class Rule(Policy):
     suggest: str = ""
     words: str = field(default="", kw_only=True)  # for the condition, where the names say little
     named: Mapping[float, str] = field(default_factory=dict, hash=False, kw_only=True)
+    tells: Callable[[Tags, float], str] | None = field(default=None, hash=False, kw_only=True)
 
     REFUSAL: ClassVar[str] = "this is no rule"
     FITS: ClassVar[Mapping[str, Fit]] = {
@@ -110,6 +112,7 @@ class Rule(Policy):
         "tags": Fit("a dict of texts, such as {'service': 'asr'}", _tags),
         "by": Fit("names of tags, such as ('service',)", _texts),
         "inhibited_by": Fit("names of rules, such as ('unhealthy',)", _texts),
+        "tells": Fit("a function of tags and a figure", lambda value: value is None or callable(value)),
         "named": Fit("a dict, such as {2.0: 'unhealthy'}", lambda value: isinstance(value, Mapping)),
     }
 
@@ -175,14 +178,13 @@ def found_by(rule: Rule, history: History, now: float, firing: Callable[[Tags], 
     """Return what a rule finds now, by the tags of each group."""
     if callable(rule.metric):
         figures = _by_tags(rule.metric(history, now))
-        return {tags: _compared(rule, figure, firing(tags)) for tags, figure in figures.items()}
+        return {tags: _compared(rule, tags, figure, firing(tags)) for tags, figure in figures.items()}
     if rule.absent is None and rule.within is None and len(rule.by) == 1:
         return _at_once(rule, history, firing)
     found = {}
     for tags in _groups(rule, history):
-        asked = {**rule.tags, **dict(tags)}
         look = _absent if rule.absent is not None else _ahead if rule.within is not None else _now
-        one = look(rule, history, asked, firing(tags))
+        one = look(rule, history, tags, firing(tags))
         if one is not None:
             found[tags] = one
     return found
@@ -224,7 +226,7 @@ def _at_once(rule: Rule, history: History, firing: Callable[[Tags], bool]) -> di
         tags = ((rule.by[0], value),)
         figure = _figure(rule, stretch.window(rule.metric)) if value in there else None
         if figure is not None:
-            found[tags] = _compared(rule, figure, firing(tags))
+            found[tags] = _compared(rule, tags, figure, firing(tags))
     return found
 
 
@@ -246,11 +248,15 @@ def _groups(rule: Rule, history: History) -> list[Tags]:
     return history.groups(rule.metric, rule.by, **rule.tags)
 
 
-def _now(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:
+def _now(rule: Rule, history: History, tags: Tags, firing: bool) -> Found | None:
     assert isinstance(rule.metric, str)
-    window = history.window(rule.metric, rule.window, **asked)
+    window = history.window(rule.metric, rule.window, **_asked(rule, tags))
     figure = _figure(rule, window)
-    return None if figure is None else _compared(rule, figure, firing)
+    return None if figure is None else _compared(rule, tags, figure, firing)
+
+
+def _asked(rule: Rule, tags: Tags) -> dict[str, str]:
+    return {**rule.tags, **dict(tags)}
 
 
 def idle_for(rule: Rule, history: History) -> str:
@@ -281,15 +287,19 @@ def unknown(rule: Rule, known: Collection[str]) -> list[str]:
     ]
 
 
-def _compared(rule: Rule, figure: float, firing: bool) -> Found:
+def _compared(rule: Rule, tags: Tags, figure: float, firing: bool) -> Found:
+    breached = rule.breached(figure, firing=firing)
+    if breached and rule.tells is not None and (told := rule.tells(tags, figure)):
+        return Found(figure, breached, told)
     if figure in rule.named:
-        return Found(figure, rule.breached(figure, firing=firing), rule.named[figure])
+        return Found(figure, breached, rule.named[figure])
     side = "below" if rule.below is not None else "above"
-    return Found(figure, rule.breached(figure, firing=firing), f"{figure:.4g}, {side} {rule.limit:.4g}")
+    return Found(figure, breached, f"{figure:.4g}, {side} {rule.limit:.4g}")
 
 
-def _absent(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:
+def _absent(rule: Rule, history: History, tags: Tags, firing: bool) -> Found | None:
     assert isinstance(rule.metric, str) and rule.absent is not None
+    asked = _asked(rule, tags)
     silent = history.silent(rule.metric, **asked)
     if silent is None:
         return None  # there was never anything
@@ -308,11 +318,11 @@ def _is_at_it(metric: str, history: History, asked: Mapping[str, str]) -> bool:
     return running is not None and running > 0
 
 
-def _ahead(rule: Rule, history: History, asked: Mapping[str, str], firing: bool) -> Found | None:
+def _ahead(rule: Rule, history: History, tags: Tags, firing: bool) -> Found | None:
     from grym_nb.metrics.forecast import time_to
 
     assert isinstance(rule.metric, str) and rule.within is not None
-    points = history.points(rule.metric, rule.window, figure=rule.figure, **asked)
+    points = history.points(rule.metric, rule.window, figure=rule.figure, **_asked(rule, tags))
     if not points:
         return None
     at = points[-1][1]

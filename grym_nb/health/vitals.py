@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAILURES",
+    "QUIET",
     "Lately",
     "Others",
     "Watched",
@@ -49,7 +50,8 @@ _MOSTLY = 0.5  # of the calls failed: then it is thought broken until something 
 _LEAST_USUAL = 20  # calls before a p95 is anybody's usual one
 _SLOWLY = 0.05  # share of a new p95 in the usual one
 _ADOPTED_AFTER = 900.0  # seconds for which it is slower: then that is how it is
-_QUIET = 60.0  # seconds without a sign of life, and
+#: seconds without a sign of life (a first download, a compilation may take so long), and
+QUIET = 60.0
 _TIMES = 10.0  # times what calls of a task took at most: then a call hangs
 
 
@@ -73,6 +75,8 @@ class Watched:
     doubted: bool = False  # its calls fail, which may be for what they are given
     ping: str = ""
     moved: dict[int, tuple[int, float]] = field(default_factory=dict)  # by call: how far it was, and when
+    held: Stuck | None = None  # a call that is only long, where others wait and no slot is left for them
+    behind: int = 0  # how many of them
 
 
 class Lately:
@@ -168,6 +172,9 @@ def vitals_of(
     p95, usual = answered.p95 if answered is not None else None, _usual(watched, answered, fresh, now)
     slower = p95 is not None and usual is not None and p95 > usual
     standing, _, why = breaker_of(record).partition(" for ")
+    stuck = hanging(record, watched, now, others)
+    watched.behind = record.lane.waiting
+    watched.held = _held(stuck, record.spec.concurrency) if watched.behind else None
     return Vitals(
         state=record.lifecycle.state,
         reason=_reason(record),
@@ -181,9 +188,9 @@ def vitals_of(
         usual=usual,
         breaker=standing,
         breaker_why=why.partition(": ")[2],
-        stuck=tuple(hanging(record, watched, now, others)),
+        stuck=tuple(stuck),
         slots=record.spec.concurrency,
-        waiting=record.lane.waiting,
+        waiting=watched.behind,
         unanswered=watched.unanswered,
         ping=watched.ping,
         grown=grown_of(record, now),
@@ -286,6 +293,13 @@ def hanging(record: ServiceRecord, watched: Watched, now: float, others: Others 
     return sorted(stuck, key=lambda one: -one.seconds)
 
 
+def _held(stuck: Iterable[Stuck], slots: int) -> Stuck | None:
+    """Return the longest of the calls that keep every slot, unless all of them are past their deadline."""
+    own = [one for one in stuck if not one.behind]
+    long = [one for one in own if not one.late]
+    return long[0] if long and len(own) >= slots else None
+
+
 def _moved(frame: Frame, before: tuple[int, float] | None, now: float) -> tuple[int, float]:
     """Return how far a call has come, and when it was seen to get there; one that rests is not to move."""
     done = frame.progress.done if frame.progress is not None else 0
@@ -308,7 +322,7 @@ def _hangs(record: ServiceRecord, frame: Frame, moved: float, now: float) -> str
         return "past its deadline" if now > frame.deadline else ""  # how long it may take was said
     meter = record.meters.get((frame.task, "ok"))
     most = meter.high if meter is not None and meter.high is not None else 0.0
-    if most and now - moved > max(_QUIET, _TIMES * most):
+    if most and now - moved > max(QUIET, _TIMES * most):
         return f"{(now - moved) / most:.0f} times as long as any before ({in_words(most)} at most)"
     return ""
 

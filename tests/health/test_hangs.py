@@ -251,6 +251,29 @@ def test_a_call_that_moves_on_is_no_hang_for_whoever_mends_either(house: House) 
     call.result(WAIT)
 
 
+def test_a_long_call_that_keeps_others_waiting_is_of_its_own(house: House) -> None:
+    """So it is told though something that the service needs is in trouble, too."""
+    gates = Gates()
+    net = house.net()
+    net.ask(lambda: house.clock.advance(0.1))
+    call = net.ask.submit(gates.hold)
+    gates.wait("in")
+    house.look(70)
+    house.look()
+    assert net.health == "degraded" and not house.monitor.of_its_own("net")
+    behind = net.ask.submit()
+    until(lambda: net._record.lane.waiting == 1)
+    house.look()
+    assert house.monitor.of_its_own("net")
+    [(tags, figure)] = house.monitor.held_up(house.monitor.history, 0.0).items()
+    assert "100 ms at most); 1 call waits behind it" in house.monitor.holder(tags, figure)
+    gates.tell("go")
+    call.result(WAIT)
+    behind.result(WAIT)
+    house.look()
+    assert not house.monitor.of_its_own("net") and house.monitor.holder(tags, figure) == ""
+
+
 class Outer(Net):
     needs = ("inner",)
 

@@ -273,3 +273,49 @@ def test_no_step_of_a_look_unpacks_what_all_services_did(
     for _ in watch._steps():
         unpacked.append(0)
     assert 0 < max(unpacked) <= 25 and sum(unpacked) <= 25 * len(nets)
+
+
+class Sometimes(ModelService):
+    """Answers soon, or waits for the test."""
+
+    gates: Gates
+
+    @task
+    def ask(self, waits: bool = False) -> None:
+        if waits:
+            self.gates.hold()
+
+
+def test_a_long_call_that_others_wait_behind_is_told_and_left_alone(
+    watch: Oversight, driven: ServiceRegistry, clock: FakeClock
+) -> None:
+    """Nobody knows whether it hangs, so nothing is done about it; but who owns it has to hear of it."""
+    Sometimes.gates = gates = Gates()
+    told: list[str] = []
+    end = watch.alerts.tell(lambda notice: told.append(notice.text))
+    net = driven.register("net", Sometimes).load()
+    held = net._record.meters
+    for _ in range(5):
+        net.ask()
+    held["ask", "ok"].record(0.01)
+    seconds(driven, clock, 6)
+    call = net.ask.submit(True)
+    gates.wait("in")
+    seconds(driven, clock, 100)
+    assert told == [] and net.health == "degraded", "nobody waits for it"
+    behind = [net.ask.submit() for _ in range(2)]
+    until(lambda: net._record.lane.waiting == 2)
+    seconds(driven, clock, 25)
+    until(lambda: bool(told))
+    assert len(told) == 1 and told[0].startswith("net: held up (warning): net.ask (call ")
+    assert "as long as any before (10 ms at most); 2 calls wait behind it" in told[0]
+    assert "timeout=" in told[0] and "%grym cancel" in told[0]
+    assert net.health == "degraded" and watch.recovery.story("net") == ()
+    gates.tell("go")
+    call.result(WAIT)
+    for one in behind:
+        one.result(WAIT)
+    seconds(driven, clock, 25)
+    until(lambda: len(told) == 2)
+    assert told[1].startswith("net: held up is over")
+    end()
