@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, TypeVar
 
 from grym_nb.clock import Clock, monotonic
 from grym_nb.errors import ConfigError, Problem, ValidationError, closest
@@ -21,7 +22,8 @@ from grym_nb.health.asked import Asked, UnansweredError
 from grym_nb.health.errand import Work
 from grym_nb.health.graph import relying
 from grym_nb.health.listeners import Listener, others
-from grym_nb.health.rules import Found, Rule, Severity, Tags, found_by, idle_for, unknown
+from grym_nb.health.notices import Alert, Channel, Notice
+from grym_nb.health.rules import Found, Rule, Tags, found_by, idle_for, looks_back, unknown
 from grym_nb.health.silences import Silence, Silences
 from grym_nb.render import Table, brief, seconds
 
@@ -36,66 +38,6 @@ _PATIENCE = 1.0  # seconds that a step waits for those who are told
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One rule that fires, or fired, for one group: figure, limit, since when, and what to do.
-
-    `since` and `at` are times of day (UNIX seconds). `why` is there when it is over for another reason than
-    that its figure is good again. `suffers` are the services for which something fires that rely on this one:
-    of those that come later nobody is told anew, as of a figure that changes, but what fires has them.
-    """
-
-    rule: str
-    tags: Tags
-    severity: Severity
-    state: Literal["firing", "over"]
-    figure: float
-    limit: float
-    since: float
-    at: float
-    told: str
-    suggestion: str
-    why: str = ""
-    suffers: tuple[str, ...] = ()
-
-    @property
-    def subject(self) -> str:
-        """What it is about: a service's name, or the tags."""
-        named = dict(self.tags)
-        return named.get("service") or ", ".join(f"{k}={v}" for k, v in self.tags) or "the kernel"
-
-    @property
-    def text(self) -> str:
-        """The alert in one line."""
-        if self.state == "over":
-            why = f" ({self.why})" if self.why else ""
-            return f"{self.subject}: {self.rule} is over, after {seconds(self.at - self.since)}{why}"
-        held = f", for {seconds(self.at - self.since)}" if self.at - self.since >= 1.0 else ""
-        todo = f" → {self.suggestion}" if self.suggestion else ""
-        return f"{self.subject}: {self.rule} ({self.severity}): {self.told}{held}{self.by_it}{todo}"
-
-    @property
-    def by_it(self) -> str:
-        """Who suffers by it, in words that follow others; nothing where nobody does."""
-        return f"; by it suffer {', '.join(self.suffers)}" if self.suffers else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What a channel is told at a time: the alerts of one rule that began, or are over."""
-
-    rule: str
-    alerts: tuple[Alert, ...]
-
-    @property
-    def text(self) -> str:
-        """All of it, a line each."""
-        return "\n".join(alert.text for alert in self.alerts)
-
-
-Channel = Callable[[Notice], object]
-
-
 @dataclass(slots=True)
 class _Track:
     """One rule and one group: since when it is beyond the limit, and whether somebody was told."""
@@ -104,6 +46,8 @@ class _Track:
     clear_since: float | None = None
     firing_since: float | None = None
     told: bool = False
+    follows: bool = False  # from something that fires, of which somebody hears
+    anew: float = -inf  # what is found before that is of the time in which it followed
     alert: Alert | None = None
     why: str = ""
 
@@ -368,7 +312,7 @@ class Alerts:
 
     def _track(self, rule: Rule, tags: Tags, found: Found, now: float) -> None:
         track = self._tracks.setdefault((rule.name, tags), _Track())
-        if not found.breached:
+        if not found.breached or now < track.anew:
             self._pass(rule, track, now)
             return
         track.clear_since = None
@@ -412,10 +356,15 @@ class Alerts:
                     why = track.why if rule is not None else "the rule was removed"
                     day = self._wall() - self._clock()
                     changed.append(replace(track.alert, state="over", at=now + day, why=why))
-            elif track.alert is not None:
+                continue
+            causes = [] if track.told else self._causes(rule, tags, needs)
+            if track.follows and not causes and not track.told:
+                self._begin_anew(rule, track, now)
+            track.follows = bool(causes)
+            if track.alert is not None:
                 suffers = suffering.get(dict(tags).get("service", ""), ())
                 track.alert = replace(track.alert, suffers=tuple(suffers))
-                if not track.told and not self._kept_quiet(rule, tags, now, needs):
+                if not track.told and not self._kept_quiet(rule, tags, now, causes):
                     track.told = True
                     changed.append(track.alert)
         return changed
@@ -429,20 +378,34 @@ class Alerts:
             name: self._needs(name) for name in sorted({tags.get("service", "") for tags in firing} - {""})
         }
 
-    def _kept_quiet(self, rule: Rule, tags: Tags, now: float, needs: dict[str, Collection[str]]) -> bool:
-        if self._silences.cover(rule.name, tags, now):
-            return True
-        if any(self._fires(other, tags) or self._fires(other, ()) for other in rule.inhibited_by):
-            return True
+    def _causes(self, rule: Rule, tags: Tags, needs: dict[str, Collection[str]]) -> list[tuple[str, Tags]]:
+        """Return what fires that this follows from: something worse, or the same of what a service needs."""
+        causes = [(other, at) for other in rule.inhibited_by for at in (tags, ()) if self._fires(other, at)]
         service = dict(tags).get("service", "")
-        causes = [(("service", need),) for need in needs.get(service, ())]
-        heard = [
-            True
-            for cause in causes
+        needed = [
+            (one, (("service", need),))
+            for need in needs.get(service, ())
             for one in (rule.name, *rule.inhibited_by)
-            if self._fires(one, cause) and not self._silences.cover(one, cause, now)
+            if self._fires(one, (("service", need),))
         ]
-        return bool(heard) and not self._of_its_own(service)
+        return causes + needed if not needed or not self._of_its_own(service) else causes
+
+    def _kept_quiet(self, rule: Rule, tags: Tags, now: float, causes: list[tuple[str, Tags]]) -> bool:
+        """Tell whether nobody is told of it: it is silenced, or somebody hears of what it follows from."""
+        return self._silences.cover(rule.name, tags, now) or any(
+            at in (tags, ()) or not self._silences.cover(one, at, now) for one, at in causes
+        )
+
+    def _begin_anew(self, rule: Rule, track: _Track, now: float) -> None:
+        """Forget what was found while it followed from something that is over by now.
+
+        Else who was spared it as it held would be told as soon as all is well: its window still has it. What
+        is of the moment, as a gauge, and goes on, is no such thing.
+        """
+        back = looks_back(rule, self._history)
+        if back or track.clear_since is not None:
+            track.breached_since = track.firing_since = track.clear_since = track.alert = None
+            track.anew = now + back
 
     def _send(self, changed: list[Alert], now: float) -> None:
         notices: dict[str, list[Alert]] = {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from grym_nb.metrics.history import History
     from grym_nb.metrics.window import Figure, Window
 
-__all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by", "idle_for", "unknown"]
+__all__ = ["Figures", "Found", "Rule", "Severity", "Tags", "found_by", "idle_for", "looks_back", "unknown"]
 
 Severity = Literal["info", "warning", "critical"]
 Tags = tuple[tuple[str, str], ...]
@@ -69,8 +69,9 @@ class Rule(Policy):
     of `clear` (the limit, if that is not given) for `clear_seconds`. With `absent` it fires when nothing was
     counted for so many seconds where there was something before; with `within`, when a steady trend reaches
     the limit in so many seconds. `metric` may be a function: f(history, now) -> a number, or
-    numbers by tags, such as {(("service", "asr"),): 5.0}. While one of
-    `inhibited_by` fires for the same group, or for the kernel, this one is not told of.
+    numbers by tags, such as {(("service", "asr"),): 5.0}. While one of `inhibited_by` fires for the same
+    group, or for the kernel, this one is not told of, nor after that for what was meanwhile: it begins anew,
+    with figures of a whole `window` since then (what a gauge is at the moment needs none).
     """
 
     name: str
@@ -278,6 +279,16 @@ def idle_for(rule: Rule, history: History) -> str:
     if rule.absent is None and rule.figure not in _OF_KIND[kind]:
         return f"a {kind} has no {rule.figure}: one of {', '.join(_OF_KIND[kind])}"
     return ""
+
+
+def looks_back(rule: Rule, history: History) -> float:
+    """Return over how many seconds it was gathered what a rule finds; 0 for what is of the moment."""
+    if rule.absent is not None:
+        return 0.0
+    if rule.figure == "value" and rule.within is None and isinstance(rule.metric, str):
+        kind = history.stretch(rule.metric, _MOMENT, **rule.tags).kind
+        return 0.0 if kind == "gauge" else rule.window
+    return rule.window
 
 
 def unknown(rule: Rule, known: Collection[str]) -> list[str]:

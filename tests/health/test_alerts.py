@@ -184,6 +184,70 @@ def test_what_follows_from_something_worse_is_not_told(house: House) -> None:
     assert [text.split(" (")[0] for text in house.told][2:] == ["a: down is over, after 1 s", "a: high"]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_what_was_kept_quiet_is_told_only_by_what_comes_after_it(house: House, goes_on: bool) -> None:
+    """Its window has what was while something worse fired: by that it would be told as all is well."""
+    house.alerts.add(Rule("down", "down", above=0.5, by=("service",)))
+    house.alerts.add(
+        Rule(
+            *("failing", "failed"),
+            figure="mean",
+            above=0.2,
+            clear=0.1,
+            window=60.0,
+            for_seconds=20.0,
+            clear_seconds=20.0,
+            by=("service",),
+            inhibited_by=("down",),
+        )
+    )
+    failed = house.metrics.histogram("failed", service="a")
+
+    def go(seconds: int, share: float) -> None:
+        for _ in range(seconds):
+            failed.record(share)
+            house.wait(1)
+
+    go(10, 0.0)
+    house.metrics.gauge("down", service="a").set(1)
+    go(40, 1.0)
+    assert [alert.rule for alert in house.alerts.active] == ["down", "failing"]
+    house.metrics.gauge("down", service="a").set(0)
+    go(70, 1.0 if goes_on else 0.0)
+    told = ["a: down (warning): 1, above 0.5", "a: down is over, after 40 s"]
+    assert house.told == told, "not yet, or never"
+    go(120, 1.0 if goes_on else 0.0)
+    assert house.told[2:] == (["a: failing (warning): 1, above 0.2, for 20 s"] if goes_on else [])
+
+
+def test_what_followed_from_another_service_is_told_only_by_what_comes_after_it() -> None:
+    house = House()
+    alerts = Alerts(
+        *(house.history, [Rule("bad", "failed", figure="mean", above=0.5, window=10.0, by=("service",))]),
+        clock=house.clock,
+        wall=house.clock,
+        channels=[house.hear],
+        needs=lambda name: {"app": {"base"}}.get(name, ()),
+    )
+
+    def go(seconds: int, **shares: float) -> None:
+        for _ in range(seconds):
+            for name, share in shares.items():
+                house.metrics.histogram("failed", service=name).record(share)
+            house.clock.advance(1.0)
+            alerts.step()
+
+    go(10, base=1.0, app=1.0)
+    go(6, base=0.0, app=0.9)
+    assert [text.partition(" (")[0] for text in house.told[:1]] == ["base: bad"]
+    assert len(house.told) == 2 and house.told[1].startswith("base: bad is over")
+    assert "app" not in house.told[1], "not by what was while base was ill"
+    go(5, app=0.9)
+    assert len(house.told) == 2
+    go(15, app=0.9)
+    assert [text.partition(" (")[0] for text in house.told[2:]] == ["app: bad"]
+
+
 def test_a_rule_that_names_one_which_there_is_not_is_said_as_it_comes(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
