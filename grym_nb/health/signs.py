@@ -139,7 +139,10 @@ def _slow(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
     # The p95 of a few calls is their slowest one, which may have been given more to do.
     now = p95 if vitals.third is None else min(vitals.third, p95)
     if now - usual >= limits.least_slower and (level := _level(now / usual, limits.slower)):
-        what = f"p95 {seconds(now)}" if now == p95 else f"3 of {answered} calls took {seconds(now)} or more"
+        if level == _level(p95 / usual, limits.slower):
+            now, what = p95, f"p95 {seconds(p95)}"  # as bad by itself: then it is not three of them only
+        else:
+            what = f"3 of {answered} calls took {seconds(now)} or more"
         yield Sign("slow", level, f"{what}, {now / usual:.1f} times its usual {seconds(usual)}")
 
 

@@ -69,6 +69,11 @@ def test_a_quiet_service_has_no_signs() -> None:
             "3 of 12 calls took 2.1 s or more, 3.0 times its usual 700 ms",
         ),
         (
+            Vitals(state="ready", calls=37, p95=0.5, third=0.48, usual=0.0215),
+            UNHEALTHY,
+            "p95 500 ms, 23.3 times its usual 21.5 ms",
+        ),
+        (
             Vitals(state="ready", broken="9 of 9 calls failed when it was last used"),
             DEGRADED,
             "9 of 9 calls failed when it was last used",
