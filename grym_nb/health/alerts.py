@@ -313,6 +313,8 @@ class Alerts:
     def _track(self, rule: Rule, tags: Tags, found: Found, now: float) -> None:
         track = self._tracks.setdefault((rule.name, tags), _Track())
         if not found.breached or now < track.anew:
+            if track.firing_since is not None and track.alert is not None:
+                track.alert = replace(track.alert, figure=found.figure, told=found.told)
             self._pass(rule, track, now)
             return
         track.clear_since = None

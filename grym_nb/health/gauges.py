@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from grym_nb.devices import process_memory
 from grym_nb.health.guarded import Guarded
 from grym_nb.health.holdings import Holdings
 from grym_nb.health.rules import Rule
-from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign
+from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits
 from grym_nb.health.vitals import QUIET, failures
 from grym_nb.render import size
 
@@ -158,7 +159,7 @@ DEFAULT_RULES = (
         by=("service",),
         severity="critical",
         clear_seconds=10.0,
-        suggest="%grym health says why",
+        suggest="%grym health shows what there is to it",
         words="a service is unhealthy",
         named={0.0: "judged healthy", 1.0: "judged degraded", 2.0: "judged unhealthy"},
     ),
@@ -226,10 +227,14 @@ def rules_of(memory: KernelMemory, monitor: HealthMonitor) -> tuple[Rule, ...]:
     )
     grown = Rule(
         *("growing", memory.holdings.grown),
-        above=0.0,
+        above=SignLimits().least_grown / 1e6,
         by=("service",),
         clear_seconds=10.0,
         suggest="look for what its tasks append to, or keep, on self; unload() gives it back",
         words="a model holds much more than after its load, and ever more (by so many MB)",
+        tells=memory.holdings.told,
     )
-    return (*DEFAULT_RULES, held, ahead, grown)
+    known = [
+        replace(rule, tells=monitor.because) if rule.name == "unhealthy" else rule for rule in DEFAULT_RULES
+    ]
+    return (*known, held, ahead, grown)

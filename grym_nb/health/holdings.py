@@ -9,8 +9,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from grym_nb.health.errand import Errand
+from grym_nb.health.rules import Tags
 from grym_nb.health.signs import SignLimits, is_growing
 from grym_nb.health.vitals import grown_of
+from grym_nb.render import size
 
 if TYPE_CHECKING:
     from grym_nb.metrics.history import History
@@ -64,7 +66,19 @@ class Holdings:
 
     def grown(self, history: History, now: float) -> dict[tuple[tuple[str, str], ...], float]:
         """Return the same in megabytes, for a rule."""
-        return {(("service", name),): size / 1e6 for name, size in self.growing().items()}
+        return {(("service", name),): more / 1e6 for name, more in self.growing().items()}
+
+    def told(self, tags: Tags, figure: float) -> str:
+        """Return of one service what has grown, and what is told at all, in words."""
+        handle, limits = self._registry.get(dict(tags).get("service", ""), None), SignLimits()
+        grown = None if handle is None else grown_of(handle._record, self._ports.clock())
+        if grown is None:
+            return ""
+        return (
+            f"it holds {size(grown.holds)}, {size(grown.holds - grown.had)} more than after its load, "
+            f"more at each of {grown.looks} looks (told from {size(limits.least_grown)} and "
+            f"{limits.grown:g} times as much on)"
+        )
 
     def _look(self, due: Sequence[ServiceRecord]) -> None:
         try:

@@ -211,6 +211,17 @@ class HealthMonitor:
         watched = self._watched.copy().items()
         return {(("service", name),): its.held.seconds for name, its in watched if its.held is not None}
 
+    def because(self, tags: Tags, figure: float) -> str:
+        """Return the verdict on one service with what it rests on, for a rule whose figure it is."""
+        judge = self._judges.get(dict(tags).get("service", ""))
+        if judge is None or _RANK[judge.health.verdict] != figure:
+            return ""  # it is another one since
+        health = judge.health
+        signs = [sign.told for sign, _ in health.signs]
+        if health.over is not None:  # the verdict lasts longer than its signs
+            signs = [health.over[0]]
+        return " ".join(f"judged {health.verdict}: {'; '.join(signs)}".split()) if signs else ""
+
     def holder(self, tags: Tags, figure: float) -> str:
         """Return the same of one service in words."""
         watched = self._watched.get(dict(tags).get("service", ""))

@@ -304,8 +304,12 @@ def _compared(rule: Rule, tags: Tags, figure: float, firing: bool) -> Found:
         return Found(figure, breached, told)
     if figure in rule.named:
         return Found(figure, breached, rule.named[figure])
-    side = "below" if rule.below is not None else "above"
-    return Found(figure, breached, f"{figure:.4g}, {side} {rule.limit:.4g}")
+    side, good = ("below", "above") if rule.below is not None else ("above", "below")
+    if rule.breached(figure, firing=False):
+        return Found(figure, breached, f"{figure:.4g}, {side} {rule.limit:.4g}")
+    ends = rule.limit if rule.clear is None else rule.clear
+    told = f"not yet {good} {ends:.4g}" if breached else f"not {side} {ends:.4g}"
+    return Found(figure, breached, f"{figure:.4g}, {told}")
 
 
 def _absent(rule: Rule, history: History, tags: Tags, firing: bool) -> Found | None:

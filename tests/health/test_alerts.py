@@ -62,6 +62,37 @@ def test_it_fires_once_and_is_over_once_beyond_where_it_clears(house: House) -> 
     assert [alert.state for alert in house.alerts.story] == ["firing", "over"]
 
 
+def test_a_figure_is_said_with_the_limit_that_it_is_beyond(house: House) -> None:
+    """Between the limit and where it is over, it is not beyond the limit; when it is over, beyond neither."""
+    over: list[Any] = []
+    house.events.subscribe(lambda event: over.append(event.alert), AlertChanged)
+    house.alerts.add(Rule("high", "level", above=10.0, clear=5.0, clear_seconds=2.0))
+    house.alerts.add(Rule("low", "level", below=-10.0, clear=-5.0))
+    seen = []
+    for value in (12.0, 7.0, 3.0, 4.0, 4.0, -12.0, -7.0, 0.0):
+        house.level(value)
+        seen += [alert.told for alert in house.alerts.active]
+    assert seen == [
+        *("12, above 10", "7, not yet below 5", "3, not above 5", "4, not above 5"),
+        *("-12, below -10", "-7, not yet above -5"),
+    ]
+    ends = [(alert.rule, alert.figure, alert.told) for alert in over if alert.state == "over"]
+    assert ends == [("high", 4.0, "4, not above 5"), ("low", 0.0, "0, not below -5")]
+
+
+def test_a_rule_may_say_in_its_own_words_what_it_found(house: House) -> None:
+    def tells(tags: Any, figure: float) -> str:
+        return f"{dict(tags)['service']} is at {figure:.0f} of 10 degrees" if figure < 20 else ""
+
+    house.alerts.add(Rule("high", "level", above=10.0, by=("service",), tells=tells))
+    house.level(12.0, service="a")
+    assert house.told == ["a: high (warning): a is at 12 of 10 degrees"]
+    house.level(30.0, service="b")
+    assert house.told[1:] == ["b: high (warning): 30, above 10"], "where it says nothing, as ever"
+    with pytest.raises(ConfigError, match="a function of tags and a figure"):
+        Rule("high", "level", above=10.0, tells="hot")  # type: ignore[arg-type]
+
+
 def test_it_has_to_hold_and_to_be_over_for_a_while(house: House) -> None:
     house.alerts.add(Rule("high", "level", above=10.0, for_seconds=5.0, clear_seconds=3.0))
     house.level(11.0, 4)

@@ -97,6 +97,11 @@ def test_a_model_that_keeps_what_its_calls_make_is_seen_to_grow(house: House) ->
     assert "it holds 140 MB, 7.0 times the 20.0 MB after its load 6 min" in told and "looks" in told
     [alert] = house.watch.alerts.active
     assert alert.rule == "growing" and "leaky" in alert.subject
+    assert alert.told == (
+        "it holds 140 MB, 120 MB more than after its load, more at each of 5 looks"
+        " (told from 50.0 MB and 1.5 times as much on)"
+    )
+    assert (alert.figure, alert.limit) == (120.0, 50.0)
 
 
 def test_one_that_fills_something_once_is_no_leak(house: House) -> None:

@@ -319,3 +319,29 @@ def test_a_long_call_that_others_wait_behind_is_told_and_left_alone(
     until(lambda: len(told) == 2)
     assert told[1].startswith("net: held up is over")
     end()
+
+
+class Ill(ModelService):
+    """Its ping raises."""
+
+    def ping(self) -> None:
+        raise RuntimeError("the weights are NaN")
+
+    @task
+    def ask(self) -> None:
+        pass
+
+
+def test_who_is_told_that_a_service_is_unhealthy_is_told_why(
+    driven: ServiceRegistry, clock: FakeClock
+) -> None:
+    watch = Oversight(driven, look_seconds=5.0, recoveries={"ill": None})
+    notices: list[Notice] = []
+    watch.alerts.tell(notices.append)
+    driven.register("ill", Ill).load()
+    seconds(driven, clock, 50)
+    until(lambda: bool(notices))
+    [alert] = notices[0].alerts
+    assert alert.told == "judged unhealthy: ping: RuntimeError: the weights are NaN"
+    assert alert.text.startswith(f"ill: unhealthy (critical): {alert.told}")
+    watch.close()
