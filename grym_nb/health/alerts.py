@@ -21,7 +21,7 @@ from grym_nb.events import AlertChanged, EventBus
 from grym_nb.health.asked import Asked, UnansweredError
 from grym_nb.health.errand import Work
 from grym_nb.health.graph import relying
-from grym_nb.health.listeners import Listener, others
+from grym_nb.health.listeners import Listener, others, refuse_deaf
 from grym_nb.health.notices import Alert, Channel, Notice
 from grym_nb.health.rules import Found, Rule, Tags, found_by, idle_for, looks_back, unknown
 from grym_nb.health.silences import Silence, Silences
@@ -134,18 +134,15 @@ class Alerts:
     def tell(self, channel: Channel) -> Callable[[], None]:
         """Tell a channel from now on; returns what ends that.
 
-        It is called with one notice after another, on a thread that may wait. One that is told already takes
+        It is called with one notice after another, on a thread that may wait, so it need not be async, and
+        must not be: nobody would run what it returns. One that is told already takes
         the place of the old one, so a cell may be run again. The same is: a function of the same name in the
         same module, whatever it does now; a lambda, or a function made in another one (such as a `webhook`),
         of the same code with equal values from around it; a `partial` of the same with equal arguments; an
         object, or a method of one, of the same class with equal attributes that cannot change, such as
         numbers and texts. Anything else is one more who is told: end the old one with what this returned.
         """
-        given: object = channel
-        if not callable(given):
-            hint = "grym_nb.health.channels has webhook(url) and command([...])"
-            problem = Problem("channel", brief(channel), "a function of a notice")
-            raise ConfigError("only a function can be told", problems=[problem], hint=hint)
+        refuse_deaf(channel)
         listener = Listener(channel, self._work, clock=self._clock)
         with self._lock:
             self._listeners = (*others(self._listeners, channel), listener)

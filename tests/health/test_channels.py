@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -345,8 +345,41 @@ def test_only_a_function_is_told(house: House, wrong: Any) -> None:
     assert "webhook(url)" in caught.value.hint
 
 
+async def _later(notice: Notice) -> None: ...
+
+
+async def _by_parts(notice: Notice) -> AsyncIterator[None]:
+    yield
+
+
+def _in_parts(notice: Notice) -> Iterator[None]:
+    yield
+
+
+class _Async:
+    async def __call__(self, notice: Notice) -> None: ...
+    async def page(self, notice: Notice) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (_later, "_later, an async function"),
+        (_by_parts, "_by_parts, an async function"),
+        (_in_parts, "_in_parts, a generator"),
+        (partial(partial(_later)), "_later, an async function"),
+        (_Async(), "_Async, an async function"),
+        (_Async().page, "_Async.page, an async function"),
+    ],
+)
+def test_what_nobody_would_run_is_refused_where_it_is_given(house: House, wrong: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match="only what runs when it is called can be told") as caught:
+        house.alerts.tell(wrong)
+    assert told in str(caught.value) and "a plain def" in caught.value.hint
+
+
 @pytest.mark.parametrize("wrong", ["5", 0, -1, True, float("nan")])
-def test_a_timeout_is_seconds(wrong: Any) -> None:
+def test_a_wrong_seconds(wrong: Any) -> None:
     for made in (lambda: webhook("http://here", timeout=wrong), lambda: command(["true"], timeout=wrong)):
         with pytest.raises(ConfigError, match="nobody can be told so"):
             made()
