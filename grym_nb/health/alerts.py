@@ -56,9 +56,10 @@ class Alerts:
     """Evaluates rules over a history, at each `step`; channels are told what began and what is over.
 
     Those that `tell` adds are told where `work` runs them, since they may take their time; a channel that
-    raises is told of no more, which is logged. Of a service for which a rule fires nobody is told while it
-    fires for one that it `needs`, and is not silenced: who is told of that one hears who suffers. What a
-    service has `of_its_own` against it is told in any case. For any thread.
+    raises has not heard that notice, which is logged, and is told of the next ones. Of a service for which
+    a rule fires nobody is told while it fires for one that it `needs`, and is not silenced: who is told of
+    that one hears who suffers. What a service has `of_its_own` against it is told in any case. For any
+    thread.
     """
 
     def __init__(
@@ -135,12 +136,12 @@ class Alerts:
         """Tell a channel from now on; returns what ends that.
 
         It is called with one notice after another, on a thread that may wait, so it need not be async, and
-        must not be: nobody would run what it returns. One that is told already takes
-        the place of the old one, so a cell may be run again. The same is: a function of the same name in the
-        same module, whatever it does now; a lambda, or a function made in another one (such as a `webhook`),
-        of the same code with equal values from around it; a `partial` of the same with equal arguments; an
-        object, or a method of one, of the same class with equal attributes that cannot change, such as
-        numbers and texts. Anything else is one more who is told: end the old one with what this returned.
+        must not be: nobody would run what it returns. One that is told already takes the place of the old
+        one, so a cell may be run again. The same is: a function of the same name in the same module,
+        whatever it does now; a lambda, or a function made in another one (such as a `webhook`), of the same
+        code with equal values from around it; a `partial` of the same with equal arguments; an object, or a
+        method of one, of the same class with equal attributes that cannot change, such as numbers and
+        texts. Anything else is one more who is told: end the old one with what this returned.
         """
         refuse_deaf(channel)
         listener = Listener(channel, self._work, clock=self._clock)
@@ -417,9 +418,6 @@ class Alerts:
             notice = Notice(rule, tuple(alerts))
             for listener in self._listeners:
                 listener.hand(notice)
-        for listener in self._listeners:
-            if listener.gone:
-                self._forget(listener)
 
     def _forget(self, listener: Listener) -> None:
         listener.gone = True

@@ -25,7 +25,8 @@ _MOST = 100  # that wait for one who hangs; of more, the oldest are lost
 class Listener:
     """One channel. It is told where `work` runs it, or at once where there is no `work`.
 
-    One that raises is told no more, which is logged.
+    One that raises has not heard that notice, which is logged, and is told of the next ones: what it reaches
+    may be away for a while only. The same failure in a row is logged once.
     """
 
     def __init__(self, channel: Callable[[Any], object], work: Work | None, *, clock: Clock) -> None:
@@ -34,6 +35,7 @@ class Listener:
         self._errand = Errand("alerts", clock=clock)
         self._waiting: deque[Any] = deque(maxlen=_MOST)
         self._full = False
+        self._failure: tuple[type[BaseException], str] | None = None  # of the last notice
         self.gone = False
 
     @property
@@ -59,15 +61,22 @@ class Listener:
     def _run(self) -> None:
         while not self.gone and (notice := self._next()) is not None:
             try:
-                self._channel(notice)
+                _refuse_unrun(self._channel(notice))
+                self._failure = None
             except KeyboardInterrupt:
                 self._errand.end()
                 raise
-            except BaseException:  # also SystemExit: a thread of ours ends for nobody
-                _log.exception("the channel %r raised on an alert, and is told no more", self._channel)
-                self.gone = True
+            except BaseException as error:  # also SystemExit: a thread of ours ends for nobody
+                self._failed(error)
         if self.gone:
             self._errand.end()
+
+    def _failed(self, error: BaseException) -> None:
+        failure = (type(error), brief(error))
+        if failure != self._failure:
+            self._failure = failure
+            told = "the channel %s raised on an alert, which it has not heard; it is told of the next ones"
+            _log.warning(told, _name_of(self._channel), exc_info=error)
 
     def _next(self) -> Any:
         with self._errand.lock:
@@ -100,6 +109,13 @@ def _deferred(channel: Any) -> str:
         if inspect.isgeneratorfunction(one):
             return "a generator"
     return ""
+
+
+def _refuse_unrun(answer: object) -> None:
+    """Raise where a function that looks plain, such as a lambda, has only made what somebody has to await."""
+    if inspect.iscoroutine(answer):
+        answer.close()  # else Python warns of it, somewhere
+        raise TypeError("it returned a coroutine, which nobody awaits: a plain function is wanted")
 
 
 def _inner(channel: Any) -> Any:

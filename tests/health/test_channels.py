@@ -423,7 +423,7 @@ def test_a_program_that_there_is_not_is_refused_at_once(tmp_path: Path) -> None:
             command([wrong])
 
 
-def test_a_channel_that_exits_is_told_no_more_and_holds_up_no_step(house: House) -> None:
+def test_a_channel_that_exits_ends_no_thread_and_is_told_of_the_next(house: House) -> None:
     told: list[Notice] = []
 
     def leave(notice: Notice) -> None:
@@ -434,8 +434,34 @@ def test_a_channel_that_exits_is_told_no_more_and_holds_up_no_step(house: House)
     listener = Listener(leave, lambda job, **_: jobs.append(job), clock=house.clock)
     listener.hand("one")
     listener.hand("two")
-    with suppress(SystemExit):  # as the thread of a worker does
-        jobs.pop()()
-    assert told == ["one"]
-    assert listener.gone and not jobs
-    assert listener._errand.idle, "nobody waits for it"
+    jobs.pop()()
+    assert told == ["one", "two"]
+    assert not jobs and listener._errand.idle, "nobody waits for it"
+
+
+def test_each_failure_of_a_channel_is_logged_once_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
+    """What it reaches may be away for a while only, as a webhook's server may."""
+    fails: list[Exception | None] = [OSError("away"), OSError("away"), OSError("full"), None, OSError("full")]
+    heard: list[int] = []
+
+    def flaky(n: int) -> None:
+        heard.append(n)
+        if (error := fails[n]) is not None:
+            raise error
+
+    listener = Listener(partial(flaky), None, clock=FakeClock())
+    for n in range(len(fails)):
+        listener.hand(n)
+    assert heard == [0, 1, 2, 3, 4]
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
+        "away",
+        "full",
+        "full",
+    ]
+    assert all("flaky raised on an alert, which it has not heard" in told for told in caplog.messages)
+
+
+def test_a_plain_function_that_only_makes_a_coroutine_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener(lambda notice: _later(notice), None, clock=FakeClock())
+    listener.hand("one")
+    assert "it returned a coroutine, which nobody awaits" in caplog.text
