@@ -303,11 +303,13 @@ class Recovery:
 
     def _take_down(self, turn: Turn, step: Step, began: float, outcome: Outcome, shown: str = "") -> None:
         """Say what a step did, and why it was taken; or what was wrong, if it did not help."""
-        record, case, now = turn.record, turn.case, self._clock()
+        case, now = turn.case, self._clock()
         metrics, name = self._ports.metrics, turn.record.name
         metrics.counter("recovery.attempts", service=name, step=step, outcome=outcome).add()
         helped = None if outcome == "unproven" else outcome == "helped"
         why = f"{turn.reason}; {shown}" if shown else turn.reason
+        if helped:  # before that is said: who hears of it may look at the service's health
+            self._monitor.renew(name)
         self._say(RecoveryEnded(now, name, step, helped, now - began, why))
         told = in_words(outcome, turn.reason, shown)
         _log.warning("recovery of %s by %s, which %s, %s", name, step, DOES[step], told)
@@ -317,7 +319,6 @@ class Recovery:
             case.mended = now
         if outcome == "helped":
             metrics.histogram("recovery.seconds", service=name).record(now - case.began)
-            self._monitor.renew(record.name)
 
     # -- on trial ----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from grym_nb.errors import ConfigError, GrymError, ResourceExhausted
+from grym_nb.events import RecoveryEnded
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.runtime import Runtime
 from grym_nb.services import ServiceHandle
@@ -368,3 +369,16 @@ def test_lists_will_do_as_settings_have_them() -> None:
 def test_settings_that_make_no_sense_are_refused_at_once(given: dict[str, Any], where: str) -> None:
     with pytest.raises(ConfigError, match=where):
         Runtime(Settings(**given))
+
+
+def test_who_hears_that_it_helped_finds_it_healthy(ward: Ward) -> None:
+    BROKEN["net"] = 1
+    recovery = ward.recovery()
+    net = ward.net().load()
+    heard: list[tuple[bool | None, str]] = []
+    ward.registry.ports.events.subscribe(lambda e: heard.append((e.helped, net.health)), RecoveryEnded)
+    ward.clock.advance(30.0)
+    for _ in range(3):
+        ward.look()
+    ward.until_over(recovery)
+    assert heard == [(False, "unhealthy"), (True, "healthy")]
