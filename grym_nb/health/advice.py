@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Repeats", "Seen", "Suggestion", "suggested", "suggestions"]
 
 _ENOUGH = 20  # calls before anything is concluded from them
+_FELT = 0.01  # seconds from which on somebody minds a single wait
+_SMALL = 0.001  # and below which nobody minds any number of them
+_IN_ALL = 5.0  # seconds that waits between the two have to come to
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +91,17 @@ def _waits(seen: Seen) -> Iterator[tuple[str, str]]:
 
 
 def _long(seen: Seen, what: Waits, name: str) -> str:
-    """Say for how long it is waited for that, where it is for longer than an answer takes."""
+    """Say for how long it is waited for that, where it is long, and longer than an answer takes."""
     waits, took = seen.waits.get(what), seen.answered.p50
     if waits is None or waits.p50 is None or took is None or waits.p50 <= took:
         return ""
     if waits.count < max(_ENOUGH, seen.calls // 2):
         return ""
-    # Of those that waited, half waited so long: of all calls it is less than half.
-    told = (
-        f"{(waits.count + 1) // 2} of its {seen.calls} calls waited {seconds(waits.p50)} or more for {name}"
-    )
-    return f"{told}; an answer takes {seconds(took)}"
+    if waits.p50 < (_SMALL if waits.total >= _IN_ALL else _FELT):
+        return ""
+    told = f"{waits.count} of its {seen.calls} calls waited for {name}"
+    long = f"half of them {seconds(waits.p50)} or more, {seconds(waits.total)} in all"
+    return f"{told}, {long}; an answer takes {seconds(took)}"
 
 
 def _again(seen: Seen) -> Iterator[tuple[str, str]]:

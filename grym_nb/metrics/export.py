@@ -60,7 +60,7 @@ HELP: Mapping[str, str] = {
     "service.loads": "How often a service was loaded.",
     "service.memory.bytes": "Memory that is reserved for a loaded service.",
     "service.running": "Calls that are inside of a service.",
-    "service.wait.seconds": "What a call waited, by task and by what for: a slot, its device or a load.",
+    "service.wait.seconds": "What calls waited, by task and what for: a slot, a device, a load or a worker.",
     "service.waiting": "Calls that wait in line for a service.",
     "weights.shared": "Shared weights that were built, and those that were found.",
 }

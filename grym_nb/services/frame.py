@@ -67,8 +67,8 @@ class Options:
 
 
 #: what a call waits for before its task runs: a place in its service, its turn on a device, a model that is
-#: there. Kept apart, since each is mended by something else.
-Waits = Literal["slot", "device", "load"]
+#: there, a thread to run on where it has its place. Kept apart, since each is mended by something else.
+Waits = Literal["slot", "device", "load", "worker"]
 
 PLAIN = Options()
 _RUNS_ON = "it runs on until its next track() step, or await; others wait. More time: with_(timeout=...)"

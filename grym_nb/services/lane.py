@@ -163,6 +163,8 @@ class Lane:
                 ready = self._grant()
             else:
                 ready = self._ride(shared[0], ticket)
+            if ticket.place is not None:
+                frame.waiting_on = "worker"  # more slots would not have it begin any sooner
         self.start(ready)
         return ticket
 

@@ -451,7 +451,7 @@ class ServiceRecord:
         return self.meters.setdefault((task, outcome), meter)
 
     def waited(self, task: str, what: Waits, seconds: float) -> None:
-        """Count for how long a call of this task has waited for a slot, its device or a load."""
+        """Count for how long a call of this task has waited for a slot, its device, a load or a worker."""
         meter = self.waits.get((task, what))
         if meter is None:
             meter = self.metrics.histogram("service.wait.seconds", service=self.name, task=task, what=what)

@@ -38,7 +38,8 @@ class ServiceMetrics:
     """The figures of a service's calls: counts by outcome, and of those answered the durations in seconds.
 
     What a call waited is no part of its duration. It stands under `waits`, by what for: a "slot" of the
-    service, its turn on a "device", or a "load"; a wait for nothing at all is none.
+    service, its turn on a "device", a "load", or a "worker", the thread to which a call is handed that has
+    its slot; a wait for nothing at all is none.
     """
 
     calls: int

@@ -47,13 +47,14 @@ def test_where_all_is_well_nothing_is_said() -> None:
         (
             {"waits": {"slot": figures(150, 1.5)}},
             "concurrency=2",
-            "75 of its 200 calls waited 1.5 s or more for a slot; an answer takes 200 ms",
+            "150 of its 200 calls waited for a slot, half of them 1.5 s or more, 3 min 45 s in all; "
+            "an answer takes 200 ms",
         ),
         (
             {"waits": {"device": figures(150, 1.5)}, "device": "cuda:0", "beside": ("tts", "vad")},
             "several inputs in each, @task(batch=...)",
-            "75 of its 200 calls waited 1.5 s or more for cuda:0; an answer takes 200 ms, "
-            "which it shares with tts, vad",
+            "150 of its 200 calls waited for cuda:0, half of them 1.5 s or more, 3 min 45 s in all; "
+            "an answer takes 200 ms, which it shares with tts, vad",
         ),
         (
             {"waits": {"device": figures(150, 1.5)}, "device": "cuda:0", "spare": ("cuda:1",)},
@@ -103,6 +104,9 @@ def test_each_rests_on_its_figure(change: dict[str, object], do: str, why: str) 
         {"waits": {"device": figures(150, 0.1)}},
         {"waits": {"load": figures(150, 1.5)}},  # which no slot would end
         {"waits": {"slot": figures(150, 1.5), "load": figures(150, 3.0)}},
+        {"waits": {"worker": figures(150, 1.5)}},  # nor this
+        {"waits": {"slot": figures(150, 0.005)}, "answered": figures(200, 0.001)},  # not for long at all
+        {"waits": {"slot": figures(20_000, 0.0004)}, "calls": 20_000, "answered": figures(20_000, 0.00001)},
         {"loads": 5, "idled": 4, "load_seconds": 0.1},
         {"loads": 5},  # by hand
         {"idle": 3600.0},  # there is room enough
@@ -155,6 +159,12 @@ def test_who_unloads_by_hand_is_not_told_what_that_costs(driven: ServiceRegistry
     idle.load()
     [one] = suggestions(driven)
     assert one.text == "idle: keep it: a longer ttl=: it went idle 4 times, and takes 3 s to load again"
+
+
+def test_many_short_waits_are_told_once_they_come_to_something() -> None:
+    quick = replace(CALM, calls=2000, answered=figures(2000, 0.001), waits={"slot": figures(1900, 0.005)})
+    [one] = suggested(quick)
+    assert "1900 of its 2000 calls waited for a slot, half of them 5 ms or more, 9.5 s in all" in one.why
 
 
 def test_who_waits_for_both_is_told_of_each() -> None:

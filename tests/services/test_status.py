@@ -138,9 +138,29 @@ class TestFigures:
             "slot": 3,
             "device": 0,
             "load": 0,
+            "worker": 0,
         }
         assert served.outcome is not None and served.outcome.metadata["waits"] == {"slot": 5.0}
         assert "waits for a slot" in repr(metrics) and "waits for a load" not in repr(metrics)
+
+    def test_to_be_handed_to_a_worker_is_no_wait_for_a_slot(
+        self, driven: ServiceRegistry, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call with a deadline runs on another thread than its caller's, also where a slot is free."""
+        run = driven.ports.workers.run
+
+        def late(job: Any) -> None:
+            clock.advance(2.0)
+            run(job)
+
+        monkeypatch.setattr(driven.ports.workers, "run", late)
+        handle = driven.register("probe", Probe, timeout=60.0)
+        handle.load()
+        handle.take(1.0, clock)
+        metrics = handle.metrics()
+        assert {what: seen.count for what, seen in metrics.waits.items() if seen.count} == {"worker": 1}
+        assert metrics.waits["worker"].high == pytest.approx(2.0, rel=1 / 32)
+        assert metrics.seconds.high == pytest.approx(1.0, rel=1 / 32)
 
     def test_a_load_is_a_wait(self, driven: ServiceRegistry, clock: FakeClock) -> None:
         class Slow(ModelService):
