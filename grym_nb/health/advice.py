@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from grym_nb.health.given import check_registry
 from grym_nb.render import seconds, size
 from grym_nb.services.turns import device_of
 
@@ -161,6 +162,7 @@ _LOOKS = (_waits, _again, _idle, _uneven, _next, _same)
 
 def suggestions(registry: ServiceRegistry) -> tuple[Suggestion, ...]:
     """Return what could be done better about the services of a registry, by what was seen of them."""
+    check_registry(registry)
     now = registry.ports.clock()
     free = {memory.device: memory.free for memory in registry.ports.resources.books().devices}
     follows, repeats = _follows(registry), _repeats(registry)

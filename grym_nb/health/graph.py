@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from grym_nb.errors import ServiceNotFound, closest
+from grym_nb.health.given import check_registry
 from grym_nb.render import Table, count, size
 from grym_nb.services.guards import breaker_of
 
@@ -146,6 +147,7 @@ def _below(name: str, below: Mapping[str, set[str]]) -> set[str]:
 
 def topology(registry: ServiceRegistry) -> Topology:
     """Return the services of a registry, what they need, and who has called whom."""
+    check_registry(registry)
     nodes, edges = [], []
     for handle in registry.handles():
         record = handle._record

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import ConfigError, Problem, ServiceNotFound, closest
 from grym_nb.events import BreakerChanged, HealthChanged, ServiceRemoved, StateChanged, SystemHealthChanged
+from grym_nb.health.given import check_service
 from grym_nb.health.guarded import Guarded, named
 from grym_nb.health.judge import Health, Judge, Limits, Verdict
 from grym_nb.health.rules import Tags
@@ -22,7 +22,7 @@ from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, Vitals, 
 from grym_nb.health.vitals import Lately, Watched, anew, hanging, vitals_of
 from grym_nb.metrics.history import History
 from grym_nb.priority import CRITICAL
-from grym_nb.render import Table, brief, seconds
+from grym_nb.render import Table, seconds
 from grym_nb.services.model import ModelService
 from grym_nb.services.status import ping
 
@@ -246,10 +246,15 @@ class HealthMonitor:
 
         Where that has yet to show, the verdict is kept, and what is `broken` until a call is answered.
         """
-        now, handle = self._clock(), self._registry.get(name, None)
-        if handle is None:
+        check_service(self._registry, name)
+        self.renewed(self._registry[name]._record, broken=broken)
+
+    def renewed(self, record: ServiceRecord, *, broken: str = "") -> None:
+        """Do the same for one that was mended; nothing where it was removed meanwhile."""
+        now, name = self._clock(), record.name
+        handle = self._registry.get(name, None)
+        if handle is None or handle._record is not record:
             return
-        record = handle._record
         self._watched[name] = anew(record, now, self._watched.get(name), broken)
         judge = self._judges.get(name)
         if judge is not None and not broken:
@@ -263,24 +268,15 @@ class HealthMonitor:
         """Return what is thought of a service; unknown as long as it was never loaded."""
         judge = self._judges.get(name)
         if judge is None:
-            self._refuse_unknown(name)
+            check_service(self._registry, name)
         return Health("unknown", self._clock()) if judge is None else judge.health
 
     def story(self, name: str) -> tuple[HealthChanged, ...]:
         """Return how the verdict on a service has changed, oldest first."""
         story = self._story.get(name)
         if story is None:
-            self._refuse_unknown(name)
+            check_service(self._registry, name)
         return () if story is None else tuple(story)
-
-    def _refuse_unknown(self, name: str) -> None:
-        given: object = name
-        if not isinstance(given, str):
-            problem = Problem("name", brief(given), "the name of a service, such as 'asr'")
-            raise ConfigError("nobody knows whose health is asked", problems=[problem])
-        if name not in self._registry:
-            known = [handle.name for handle in self._registry.handles()]
-            raise ServiceNotFound(f"there is no service {name!r}.{closest(name, known)}", service=name)
 
     def system(self) -> SystemHealth:
         """Return what is thought of all of them together, the critical ones first."""

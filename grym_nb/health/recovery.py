@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 from grym_nb.errors import GrymError, ResourceExhausted, StateError
 from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, ServiceRemoved
 from grym_nb.health.case import Case, Turn
+from grym_nb.health.given import check_service
 from grym_nb.health.monitor import means
-from grym_nb.health.remedies import DOES, RecoveryPolicy, Step, take
+from grym_nb.health.remedies import DOES, Policies, RecoveryPolicy, Step, take
 from grym_nb.health.signs import UNHEALTHY
 from grym_nb.health.story import Story, in_words
 from grym_nb.health.trial import OF_CALLS, Outcome, Trial, outcome_of, proof_of
@@ -63,8 +64,7 @@ class Recovery:
         self._registry = registry
         self._ports = ports
         self._clock = ports.clock
-        self._policy = policy or RecoveryPolicy()
-        self._policies = dict(policies or {})
+        self._policies = Policies(registry, policy or RecoveryPolicy(), policies or {})
         self._lock = threading.Lock()
         self._cases: dict[str, Case] = {}
         self._story = Story(ports.clock)
@@ -89,10 +89,8 @@ class Recovery:
 
     def policy(self, name: str) -> RecoveryPolicy | None:
         """Return what is done about a service; None: it is not to be mended."""
-        if name in self._policies:
-            return self._policies[name]
-        handle = self._registry.get(name, None)
-        return self._policy if handle is None or handle._record.spec.recoverable else None
+        check_service(self._registry, name, self._policies.own)
+        return self._policies.of(name)
 
     def begin(
         self, name: str, reason: str, *, hangs: bool = False, proof: Collection[str] | None = None
@@ -106,7 +104,7 @@ class Recovery:
         A step that is on trial has not helped then: the next one is taken, from the same budget.
         """
         signs = None if proof is None else proof_of(proof)
-        policy = self.policy(name)
+        policy = self._policies.of(name)
         handle = self._registry.get(name, None)
         if policy is None or handle is None or handle.state not in ("ready", "failed"):
             return False
@@ -150,7 +148,7 @@ class Recovery:
     # -- when --------------------------------------------------------------------------------------
 
     def _unhealthy(self, name: str, health: Health) -> None:
-        policy, handle = self.policy(name), self._registry.get(name, None)
+        policy, handle = self._policies.of(name), self._registry.get(name, None)
         kinds = {str(sign.kind) for sign, _ in health.signs if sign.level == UNHEALTHY}
         heard = OF_CALLS if self._trial_of(name) is not None else frozenset()  # since the step, and no others
         if policy is None or handle is None or not (kinds - heard) & (set(policy.on) - {"breaker"}):
@@ -167,7 +165,7 @@ class Recovery:
         """
         if event.after != "open" or event.by_hand:
             return
-        policy, handle = self.policy(event.name), self._registry.get(event.name, None)
+        policy, handle = self._policies.of(event.name), self._registry.get(event.name, None)
         breaker = None if handle is None else _breaker(handle._record)
         if policy is None or breaker is None or breaker.policy.shadow:
             return
@@ -239,7 +237,7 @@ class Recovery:
         record, (left, loads) = turn.record, turn.case.left
         state = record.lifecycle.state
         if state == "ready" and record.loads != loads and not self._ping(record, turn.policy):
-            self._monitor.renew(record.name)
+            self._monitor.renewed(record)
             return True
         return state not in ("ready", "failed", "registered") or (state == "registered" and left != state)
 
@@ -309,7 +307,7 @@ class Recovery:
         helped = None if outcome == "unproven" else outcome == "helped"
         why = f"{turn.reason}; {shown}" if shown else turn.reason
         if helped:  # before that is said: who hears of it may look at the service's health
-            self._monitor.renew(name)
+            self._monitor.renewed(turn.record)
         self._say(RecoveryEnded(now, name, step, helped, now - began, why))
         told = in_words(outcome, turn.reason, shown)
         _log.warning("recovery of %s by %s, which %s, %s", name, step, DOES[step], told)
@@ -329,7 +327,7 @@ class Recovery:
         until, usual = now + turn.policy.relapse_seconds, self._monitor.usual(record.name)
         until += 0.0 if breaker is None else breaker.snapshot().retry_after or 0.0
         case.trial = trial = Trial.of(record, step, turn.reason, turn.proof, began, now, until, usual)
-        self._monitor.renew(record.name, broken=f"no call was answered since a {step}; before: {turn.reason}")
+        self._monitor.renewed(record, broken=f"no call was answered since a {step}; before: {turn.reason}")
         _log.warning(
             "recovery of %s by %s, which %s, is on trial: its calls have to show whether that helped; it was "
             "because of %s",
@@ -354,7 +352,7 @@ class Recovery:
     def _settle(self, trial: Trial, outcome: Outcome, shown: str) -> None:
         """End a trial, if it is still under way: with the next step where its step did not help."""
         name = trial.record.name
-        case, policy = self._cases.get(name), self.policy(name)
+        case, policy = self._cases.get(name), self._policies.of(name)
         if case is None or policy is None or case.trial is not trial:
             return
         if case.runs:  # it has only just been put on trial, or is about to be over
@@ -467,12 +465,14 @@ class Recovery:
     def _ill(self, need: ServiceRecord) -> str:
         if need.lifecycle.state == "failed":
             return need.lifecycle.story[-1].reason or "it could not be loaded"
-        return self._ping(need, self.policy(need.name) or self._policy)
+        return self._ping(need, self._policies.of(need.name) or self._policies.usual)
 
     # -- what was done -----------------------------------------------------------------------------
 
     def story(self, name: str | None = None) -> tuple[RecoveryEnded | RecoveryGaveUp, ...]:
         """Return what was done lately, about one service or all of them, oldest first."""
+        if name is not None and not self._story.of(name):  # of one that was removed there may be something
+            check_service(self._registry, name, self._policies.own)
         return self._story.of(name)
 
     def table(self, name: str | None = None) -> Table:

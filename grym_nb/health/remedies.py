@@ -15,8 +15,9 @@ from grym_nb.services.mending import abandon, load_proven
 
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["DOES", "RecoveryPolicy", "Step", "policies_of", "take"]
+__all__ = ["DOES", "Policies", "RecoveryPolicy", "Step", "policies_of", "take"]
 
 Step = Literal["reset", "reload", "restart"]
 
@@ -121,6 +122,27 @@ _STEPS: dict[str, Callable[[ServiceRecord, RecoveryPolicy], None]] = {
     "reload": _reload,
     "restart": _restart,
 }
+
+
+class Policies:
+    """What is done about each service: its `own` policy by its name, else the `usual` one."""
+
+    def __init__(
+        self,
+        registry: ServiceRegistry,
+        usual: RecoveryPolicy,
+        own: Mapping[str, RecoveryPolicy | None],
+    ) -> None:
+        self._registry = registry
+        self.usual = usual
+        self.own = dict(own)
+
+    def of(self, name: str) -> RecoveryPolicy | None:
+        """Return what is done about a service, which may be gone; None: it is not to be mended."""
+        if name in self.own:
+            return self.own[name]
+        handle = self._registry.get(name, None)
+        return self.usual if handle is None or handle._record.spec.recoverable else None
 
 
 def policies_of(

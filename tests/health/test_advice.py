@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from grym_nb.clip import Clip
+from grym_nb.errors import ConfigError
 from grym_nb.health import advice
 from grym_nb.health.advice import Repeats, Seen, suggested, suggestions
+from grym_nb.health.graph import topology
 from grym_nb.metrics import HistogramSnapshot
+from grym_nb.runtime import Runtime
 from grym_nb.services import ModelService, ServiceRegistry, task
 from grym_nb.testing import FakeClock
 from tests.services.crowd import until
@@ -271,3 +274,12 @@ def test_what_is_quick_or_of_another_config_is_not_compared(
         net.quick("a.wav")
     assert not [one for one in suggestions(driven) if "keep what" in one.do]
     assert {call.given for call in driven.calls() if call.task == "quick"} == {0}
+
+
+@pytest.mark.parametrize("look", [suggestions, topology])
+def test_who_has_no_services_to_look_at_is_told_what_is_wanted(look: Any) -> None:
+    with Runtime() as runtime:
+        for wrong in (runtime, None, "asr"):
+            with pytest.raises(ConfigError, match="only the services of a registry can be looked") as caught:
+                look(wrong)
+            assert "grym.current().registry" in str(caught.value)

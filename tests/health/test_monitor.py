@@ -131,7 +131,7 @@ def test_the_unknown_and_the_removed_have_no_health(house: House) -> None:
         house.monitor.of("net")
     assert "nothing is loaded yet" in repr(house.monitor)
     for wrong in (3, None):
-        with pytest.raises(ConfigError, match="whose health is asked"):
+        with pytest.raises(ConfigError, match="which service is asked for"):
             house.monitor.of(wrong)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grym_nb.errors import ConfigError, GrymError, ResourceExhausted
+from grym_nb.errors import ConfigError, GrymError, ResourceExhausted, ServiceNotFound
 from grym_nb.events import RecoveryEnded
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.runtime import Runtime
@@ -333,6 +333,9 @@ def test_a_service_that_was_removed_is_forgotten(ward: Ward) -> None:
     ward.until_over(recovery)
     ward.registry.remove("net")
     assert recovery._cases == {}
+    assert len(recovery.story("net")) == 1, "what was done to it is known still"
+    with pytest.raises(ServiceNotFound, match="there is no service 'net'"):
+        recovery.policy("net")
     recovery.close()
     recovery.close()
 
@@ -345,12 +348,25 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
         RecoveryPolicy(**wrong)
 
 
+def test_a_misspelt_service_is_refused_with_the_closest(ward: Ward) -> None:
+    recovery = ward.recovery(policies={"later": None})
+    ward.net()
+    for asked in (recovery.policy, recovery.story, ward.monitor.renew):
+        with pytest.raises(ServiceNotFound, match=r"there is no service 'nett'\. Did you mean 'net'"):
+            asked("nett")
+        with pytest.raises(ConfigError, match="nobody knows which service is asked for"):
+            asked(5)  # type: ignore[arg-type]
+    assert recovery.policy("later") is None and recovery.story("later") == recovery.story() == ()
+    ward.monitor.renew("net")
+
+
 def test_lists_will_do_as_settings_have_them() -> None:
     assert RecoveryPolicy.of({"on": ["ping"], "steps": ["reload"]}) == RecoveryPolicy(
         on=("ping",), steps=("reload",)
     )
     given = {"on": ["ping", "stuck", "breaker", "state", "errors"], "budget": 3}
     with Runtime(Settings(recovery=given, recoveries={"asr": None, "net": {"budget": 2}})) as runtime:
+        runtime.registry.register("other", Net)
         policy = runtime.recovery.policy("other")
         assert policy is not None and policy.budget == 3 and "errors" in policy.on
         assert runtime.recovery.policy("asr") is None

@@ -12,6 +12,7 @@ from grym_nb.events import RecoveryEnded, RecoveryGaveUp, StateChanged
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.notebook.health import health
 from grym_nb.runtime import Runtime
+from grym_nb.services.record import ServiceRecord
 from grym_nb.testing import FakeClock
 from tests.health.ward import BROKEN, LOADS, PINGS, Net, Ward, pauses
 from tests.services.crowd import Gates, outcome, start, until
@@ -246,13 +247,13 @@ def test_a_look_at_its_end_finds_a_case_under_way(ward: Ward, monkeypatch: pytes
     BROKEN["net"] = 1
     recovery = ward.recovery()
     net = ward.net().load()
-    renew, begun = ward.monitor.renew, []
+    renewed, begun = ward.monitor.renewed, []
 
-    def look_first(name: str) -> None:
-        begun.append(recovery.begin(name, "ill"))
-        renew(name)
+    def look_first(record: ServiceRecord) -> None:
+        begun.append(recovery.begin(record.name, "ill"))
+        renewed(record)
 
-    monkeypatch.setattr(ward.monitor, "renew", look_first)
+    monkeypatch.setattr(ward.monitor, "renewed", look_first)
     recovery.begin("net", "as asked")
     ward.until_over(recovery)
     assert begun == [False] and net.status().loads == 2
@@ -265,7 +266,7 @@ def test_what_was_done_is_kept_and_said(ward: Ward, caplog: pytest.LogCaptureFix
     recovery.begin("net", "as asked")
     ward.until_over(recovery)
     assert [type(one) for one in recovery.story("net")] == [RecoveryEnded, RecoveryEnded, RecoveryGaveUp]
-    assert recovery.story("other") == () and "nothing had to be mended" in recovery.table("other").text()
+    assert "nothing had to be mended" in recovery.table("other").text()
     lines = repr(recovery).splitlines()
     assert lines[1].split() == ["service", "when", "step", "helped", "why"]
     assert "left as failed" in lines[3] and "reload()" in lines[3] and lines[-1] == "nothing is under way"
