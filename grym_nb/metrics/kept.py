@@ -16,13 +16,14 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from grym_nb.clock import Clock, wait
-from grym_nb.errors import ConfigError, Problem, StorageError
+from grym_nb.errors import ConfigError, Problem, StorageError, closest
 from grym_nb.metrics.given import check_name, one_of, positive
 from grym_nb.metrics.history import History, Wanted, accepts
 from grym_nb.metrics.window import (
@@ -143,7 +144,9 @@ class Kept:
 
     def window(self, name: str, seconds: float, /, **tags: Wanted) -> Window:
         """Return the series of that name that have these tags, over the last so many seconds of the day."""
-        return self.stretch(name, seconds, **tags).window(name)
+        reading = self._read(name, seconds, tags)
+        found = reading.stretch().window(name)
+        return found if found.kind is not None else replace(found, near=reading.near)
 
     def points(
         self, name: str, seconds: float, /, *, figure: Figure = "value", **tags: Wanted
@@ -154,6 +157,9 @@ class Kept:
 
     def stretch(self, name: str, seconds: float, /, **tags: Wanted) -> Stretch:
         """Return all that the folder has of these series over the last so many seconds."""
+        return self._read(name, seconds, tags).stretch()
+
+    def _read(self, name: str, seconds: float, tags: Mapping[str, Wanted]) -> _Reading:
         check_name(name)
         check_seconds(seconds)
         since = self._wall() - seconds
@@ -162,7 +168,7 @@ class Kept:
             with suppress(OSError):
                 if path.stat().st_mtime >= since:  # else all in it is from before
                     found.read(path)
-        return found.stretch()
+        return found
 
     def __repr__(self) -> str:
         trouble = f", not written: {self._trouble}" if self._trouble else ""
@@ -412,6 +418,8 @@ class _Reading:
         self._fits = fits
         self._since = since
         self._rows: list[tuple[float, float, dict[tuple[Kind, Tags], Any]]] = []
+        self._there: dict[str, set[str]] = {}  # by the name of a series: the tags that it has
+        self._fitted = False
 
     def read(self, path: Path) -> None:
         """Read a file; lines that are damaged are left out."""
@@ -429,7 +437,9 @@ class _Reading:
         self, told: Any, known: dict[int, tuple[Kind, Tags]], levels: dict[tuple[Kind, Tags], Any]
     ) -> None:
         tags = tuple((str(tag), str(value)) for tag, value in told["tags"])
+        self._there.setdefault(str(told["name"]), set()).update([tag for tag, _ in tags])
         if told["name"] == self._name and told["kind"] in KINDS and self._fits(dict(tags)):
+            self._fitted = True
             known[told["id"]] = key = (told["kind"], tags)
             if told["level"] is not None:
                 levels[key] = (float(told["level"]),) * 3
@@ -445,6 +455,16 @@ class _Reading:
         parts = {known[one]: _part(known[one][0], flat) for one, *flat in told if one in known}
         self._rows.append((float(end), float(begin), {**levels, **parts}))
         levels.clear()
+
+    @property
+    def near(self) -> str:
+        """What there is instead of series of which nothing was read."""
+        if self._name not in self._there:
+            return f"the folder has no series of that name from that time.{closest(self._name, self._there)}"
+        if not self._fitted:
+            known = sorted(self._there[self._name])
+            return f"the folder has none with these tags; its tags are {', '.join(known) or 'none'}"
+        return "the folder has nothing of it from that time"
 
     def stretch(self) -> Stretch:
         """Return what was read, the slots of all files one after another."""

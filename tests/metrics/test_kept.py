@@ -72,6 +72,22 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     assert {oct(path.stat().st_mode)[-3:] for path in (tmp_path / "history").iterdir()} == {"600"}
 
 
+def test_where_there_is_nothing_it_says_what_there_is(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    kernel.minutes(3)
+    kernel.clock.advance(600.0)
+    told = {
+        "cals": repr(kernel.kept.window("cals", 1200.0)),
+        "tags": repr(kernel.kept.window("calls", 1200.0, service="b")),
+        "late": repr(kernel.kept.window("calls", 60.0)),
+        "there": repr(kernel.kept.window("calls", 1200.0)),
+    }
+    assert "the folder has no series of that name from that time. Did you mean 'calls'?" in told["cals"]
+    assert "the folder has none with these tags; its tags are service" in told["tags"]
+    assert "the folder has nothing of it from that time" in told["late"]
+    assert "the folder" not in told["there"] and "counter" in told["there"]
+
+
 @pytest.mark.parametrize("seconds", [5, 100])
 def test_a_kernel_that_is_closed_loses_nothing(tmp_path: Path, seconds: int) -> None:
     """Also of the slot that is not over, and of what came since the last step."""
