@@ -32,6 +32,7 @@ __all__ = ["as_json", "command", "log", "webhook"]
 
 _log = logging.getLogger("grym_nb.alerts")
 _log.addHandler(logging.NullHandler())  # a library writes nowhere unless it is told to
+_HARMLESS = 12  # letters, of which no token is made
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.ERROR}
 
 
@@ -48,8 +49,10 @@ def webhook(url: str, *, timeout: float = 5.0, token: str | None = None) -> Call
     All of it takes `timeout` seconds at most. With `token` it goes along as a bearer token. Redirects are
     followed as for any POST: not at all.
     """
-    if (host := _host_of(url)) is None:
-        problem = Problem("url", brief(url), "http(s)://host or host:port, in ASCII and without spaces")
+    if (where := _told_of(url)) is None:
+        problem = Problem(
+            "url", brief(url), "http(s)://host or host:port, in ASCII, without spaces or a user"
+        )
         raise ConfigError("nothing can be posted there", problems=[problem])
     _check_timeout(timeout)
     if token is not None and not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
@@ -64,13 +67,17 @@ def webhook(url: str, *, timeout: float = 5.0, token: str | None = None) -> Call
         try:
             _post(request, timeout)
         except (OSError, HTTPException, ValueError) as error:
-            _log.warning("an alert could not be posted to %s: %s", host, error or repr(error))
+            _log.warning("an alert could not be posted to %s: %s", where, error or repr(error))
 
     return tell
 
 
-def _host_of(url: Any) -> str | None:
-    """Return the host that a URL names; None where nothing can be posted to it."""
+def _told_of(url: Any) -> str | None:
+    """Return what may be told of a URL: host, port and path; None where nothing can be posted to it.
+
+    Who may see the log need not know a query, or a part of the path that is long enough for a token, as those
+    of most chats have it.
+    """
     if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url):
         return None
     try:
@@ -78,7 +85,10 @@ def _host_of(url: Any) -> str | None:
         fits = parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:  # a port that there cannot be, half an address
         return None
-    return parts.hostname or None if fits else None
+    if not fits or not parts.hostname or "@" in parts.netloc:  # urllib takes a user for a part of the host
+        return None
+    path = [part if len(part) <= _HARMLESS else "…" for part in parts.path.split("/")]
+    return parts.netloc + "/".join(path)
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -32,7 +32,7 @@ class Listener:
     def __init__(self, channel: Callable[[Any], object], work: Work | None, *, clock: Clock) -> None:
         self._channel = channel
         self._work = work
-        self._errand = Errand("alerts", clock=clock)
+        self._errand = Errand(f"the channel {_name_of(channel)}", clock=clock)
         self._waiting: deque[Any] = deque(maxlen=_MOST)
         self._full = False
         self._failure: tuple[type[BaseException], str] | None = None  # of the last notice
@@ -47,7 +47,8 @@ class Listener:
         """Tell it, after all that it has not been told yet; never waits."""
         if len(self._waiting) == _MOST and not self._full:
             self._full = True
-            _log.warning("the channel %r does not come back: the oldest alerts are lost to it", self._channel)
+            told = "the channel %s does not come back: the oldest alerts are lost to it"
+            _log.warning(told, _name_of(self._channel))
         self._waiting.append(notice)
         if self._work is None:
             self._run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -180,7 +181,23 @@ def answering(*parts: bytes, pause: float = 0.0) -> int:
 
 def test_what_is_no_answer_is_logged(notice: Notice, caplog: pytest.LogCaptureFixture) -> None:
     webhook(f"http://127.0.0.1:{answering(b'hello')}/")(notice)
-    assert "an alert could not be posted to 127.0.0.1: hello" in caplog.text
+    assert re.search(r"an alert could not be posted to 127\.0\.0\.1:\d+/: hello", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:{}/hook?key=abc", "127.0.0.1:{}/hook: "),
+        ("http://127.0.0.1:{}/services/T0/Zz8kLmN4pQrStUvWxYz012#x", "127.0.0.1:{}/services/T0/…: "),
+        ("http://127.0.0.1:{}", "127.0.0.1:{}: "),
+    ],
+)
+def test_it_is_told_where_nothing_could_be_posted_and_no_secret(
+    notice: Notice, caplog: pytest.LogCaptureFixture, url: str, told: str
+) -> None:
+    port = answering(b"hello")
+    webhook(url.format(port))(notice)
+    assert caplog.messages == [f"an alert could not be posted to {told.format(port)}hello"]
 
 
 def test_a_server_that_drips_is_left_in_time(notice: Notice, caplog: pytest.LogCaptureFixture) -> None:
@@ -311,10 +328,17 @@ def test_what_only_looks_the_same_is_told_each_for_itself() -> None:
 def test_who_hangs_loses_the_oldest_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     jobs: list[Any] = []
     heard: list[int] = []
-    listener = Listener(heard.append, lambda job, **_: jobs.append(job), clock=FakeClock())
+    works: list[str] = []
+
+    def work(job: Any, name: str, **_: Any) -> None:
+        jobs.append(job)
+        works.append(name)
+
+    listener = Listener(partial(heard.append), work, clock=FakeClock())
     for n in range(105):
         listener.hand(n)
-    assert len(jobs) == 1 and len(caplog.messages) == 1 and "does not come back" in caplog.text
+    assert len(jobs) == 1 and works == ["the channel list.append"]
+    assert caplog.messages == ["the channel list.append does not come back: the oldest alerts are lost to it"]
     jobs[0]()
     assert heard == list(range(5, 105))
     listener.hand(105)
@@ -402,6 +426,7 @@ def test_what_json_has_no_number_for_is_a_text(house: House) -> None:
         "http://x y/",
         "http://x/\n",
         "http://[::1/",
+        "http://me:secret@here/",
         "http://",
     ],
 )
