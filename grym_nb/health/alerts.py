@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +25,7 @@ from grym_nb.health.graph import relying
 from grym_nb.health.listeners import Listener, others, refuse_deaf
 from grym_nb.health.notices import Alert, Channel, Notice
 from grym_nb.health.rules import Found, Rule, Tags, found_by, idle_for, looks_back, unknown
-from grym_nb.health.silences import Silence, Silences
+from grym_nb.health.silences import Silence, Silences, check_tags
 from grym_nb.render import Table, brief, seconds
 
 if TYPE_CHECKING:
@@ -152,14 +153,13 @@ class Alerts:
     def silence(
         self, seconds: float, *, rule: str | None = None, why: str = "", **tags: str
     ) -> Callable[[], None]:
-        """Tell nobody of a rule, or of what has these tags, for so many seconds; returns what ends that."""
+        """Tell nobody of a rule, or of what has these tags, for so many seconds; returns what ends that.
+
+        A value that no tag has yet, such as a service that is to come, is silenced, and said in the log.
+        """
         if rule is not None:
             self._known(rule)
-        known = self._tag_names() if tags else set()
-        strange = [tag for tag in tags if tag not in known]
-        if strange:
-            problems = [Problem(tag, "no tag of any rule", f"a tag.{closest(tag, known)}") for tag in strange]
-            raise ValidationError("nothing is silenced so", problems=problems)
+        check_tags(tags, self._tags() if tags else {})
         return self._silences.add(seconds, rule, why, tags)
 
     def unsilence(self, rule: str | None = None) -> int:
@@ -173,11 +173,15 @@ class Alerts:
             problem = Problem("rule", brief(rule), f"a rule that there is.{closest(str(rule), self._rules)}")
             raise ValidationError(f"there is no rule {rule!r}", problems=[problem])
 
-    def _tag_names(self) -> set[str]:
-        """Return the tags by which rules and series are told apart."""
-        of_rules = {tag for rule in self._rules.values() for tag in (*rule.by, *rule.tags)}
-        of_groups = {tag for _, tags in self._tracks.copy() for tag, _ in tags}
-        return of_rules | of_groups | {tag for _, _, tags in self._history.series() for tag, _ in tags}
+    def _tags(self) -> dict[str, set[str]]:
+        """Return the tags by which rules and series are told apart, and the values that they have."""
+        found: dict[str, set[str]] = {
+            tag: set() for one in self._rules.values() for tag in (*one.by, *one.tags)
+        }
+        groups = [tags for _, tags in self._tracks.copy()]
+        for tag, value in chain.from_iterable([*groups, *[tags for _, _, tags in self._history.series()]]):
+            found.setdefault(tag, set()).add(value)
+        return found
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import Problem, ValidationError
+from grym_nb.errors import Problem, ValidationError, closest
 from grym_nb.render import brief
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
     from grym_nb.health.rules import Tags
 
-__all__ = ["Silence", "Silences"]
+__all__ = ["Silence", "Silences", "check_tags"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,23 @@ class Silence:
     def covers(self, rule: str, tags: Tags, now: float) -> bool:
         """Tell whether it covers an alert now."""
         return now < self.until and self.rule in (None, rule) and set(self.tags) <= set(tags)
+
+
+def check_tags(tags: Mapping[str, object], known: Mapping[str, Collection[str]]) -> None:
+    """Refuse tags that nothing has; a value that none has yet is logged, as it may come, or be misspelt."""
+    problems = []
+    for tag, value in tags.items():
+        if isinstance(value, Mapping):
+            given = ", ".join([f"{name}={its!r}" for name, its in value.items()])
+            problems.append(Problem(tag, brief(value), f"each tag by itself: {given or 'service=...'}"))
+        elif tag not in known:
+            problems.append(Problem(tag, "no tag of any rule", f"a tag.{closest(tag, known)}"))
+    if problems:
+        raise ValidationError("nothing is silenced so", problems=problems)
+    for tag, value in tags.items():
+        if str(value) not in known[tag]:
+            near = closest(str(value), known[tag])
+            _log.warning("silenced is what nothing has yet: %s=%r.%s", tag, str(value), near)
 
 
 class Silences:

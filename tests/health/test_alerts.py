@@ -513,10 +513,25 @@ def test_times_of_alerts_are_those_of_the_day() -> None:
     assert alerts.story[0].at == 1e9 + 1001.0 and "0 us" in repr(alerts)
 
 
+def test_what_is_silenced_before_it_is_there_is_said(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be a service that is to come, or a misspelt one."""
+    house.alerts.add(Rule("high", "level", above=10.0, by=("service",)))
+    house.level(11.0, service="asr")
+    house.alerts.silence(60.0, service="asr")
+    assert caplog.messages == []
+    house.alerts.silence(60.0, service="sar")
+    assert caplog.messages == ["silenced is what nothing has yet: service='sar'. Did you mean 'asr'?"]
+    house.level(11.0, service="sar")
+    assert len(house.told) == 1 and "asr" in house.told[0]
+
+
 def test_only_what_there_is_can_be_silenced_and_all_of_it_is_shown(house: House) -> None:
     house.alerts.add(Rule("high", "level", above=10.0, by=("service",)))
     with pytest.raises(ValidationError, match="Did you mean 'service'"):
         house.alerts.silence(60.0, srevice="a")
+    with pytest.raises(ValidationError, match="expected each tag by itself: service='a'") as caught:
+        house.alerts.silence(60.0, tags={"service": "a"})  # type: ignore[arg-type]
+    assert "Did you mean" not in str(caught.value)
     for wrong in ("x", True, float("nan"), -1):
         with pytest.raises(ValidationError, match="nothing is silenced so"):
             house.alerts.silence(wrong)  # type: ignore[arg-type]
