@@ -386,7 +386,7 @@ class Alerts:
         """Return what fires that this follows from: something worse, or the same of what a service needs."""
         causes = [(other, at) for other in rule.inhibited_by for at in (tags, ()) if self._fires(other, at)]
         service = dict(tags).get("service", "")
-        needed = [
+        needed: list[tuple[str, Tags]] = [
             (one, (("service", need),))
             for need in needs.get(service, ())
             for one in (rule.name, *rule.inhibited_by)
