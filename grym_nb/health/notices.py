@@ -17,9 +17,9 @@ class Alert:
     """One rule that fires, or fired, for one group: figure, limit, since when, and what to do.
 
     `since` and `at` are times of day (UNIX seconds). When it is over, `figure` and `told` are of then; `why`
-    is there when that is for another reason than that its figure is good again. `suffers` are the services for
-    which something fires that rely on this one: of those that come later nobody is told anew, as of a figure
-    that changes, but what fires has them.
+    is there when that is for another reason than that its figure is good again. `suffers` are the services
+    for which something fires that rely on this one: of those that come later nobody is told anew, as of a
+    figure that changes, but what fires has them.
     """
 
     rule: str

@@ -39,6 +39,8 @@ def _seconds(value: Any) -> bool:
 
 
 _OF_CALLS = ("service.call.", "service.wait.")  # what is counted as a call ends
+_OF_WHAT_CAME = ("value", "rate", "count")  # figures that are the less, the less of their window is known
+_MOSTLY = 0.9  # of a window: slots do not end with it
 _MOMENT = 1.0  # seconds
 _DAY = 86_400.0  # seconds for which figures are kept
 
@@ -62,14 +64,16 @@ def _tags(value: Any) -> bool:
 class Rule(Policy):
     """One thing that somebody wants to know of.
 
-    `figure` of `metric` over the last `window` seconds, for each group of the tags `by`, is compared; "value"
-    is what a gauge is, and how much came of all else. `named` says what figures are called, and `tells`, a
-    quick function of a group's tags and its figure, what is said of it where it is beyond the limit. It
-    fires when that is `above` or `below` the limit for `for_seconds`, and is over once it is on the good side
-    of `clear` (the limit, if that is not given) for `clear_seconds`. With `absent` it fires when nothing was
-    counted for so many seconds where there was something before; with `within`, when a steady trend reaches
-    the limit in so many seconds. `metric` may be a function: f(history, now) -> a number, or
-    numbers by tags, such as {(("service", "asr"),): 5.0}. While one of `inhibited_by` fires for the same
+    `figure` of `metric` over the last `window` seconds, for each group of the tags `by`, is compared;
+    "value" is what a gauge is, and how much came of all else. What comes, and its rate, is of the whole
+    window: before that is known, it came to so much at least, and no limit `below` is judged. `named`
+    says what figures are called, and `tells`, a quick function of a group's tags and its figure, what is
+    said of it where it is beyond the limit. It fires when that is `above` or `below` the limit for
+    `for_seconds`, and is over once it is on the good side of `clear` (the limit, if that is not given)
+    for `clear_seconds`. With `absent` it fires when nothing was counted for so many seconds where there
+    was something before; with `within`, when a steady trend reaches the limit in so many seconds.
+    `metric` may be a function: f(history, now) -> a number, or numbers by tags, such as {(("service",
+    "asr"),): 5.0}. While one of `inhibited_by` fires for the same
     group, or for the kernel, this one is not told of, nor after that for what was meanwhile: it begins anew,
     with figures of a whole `window` since then (what a gauge is at the moment needs none).
     """
@@ -232,9 +236,18 @@ def _at_once(rule: Rule, history: History, firing: Callable[[Tags], bool]) -> di
 
 
 def _figure(rule: Rule, window: Window) -> float | None:
-    """Return the figure that a rule asks for; None where there is none."""
+    """Return the figure that a rule asks for; None where there is none.
+
+    Of a window of which only a part is known so much came at least: enough for a limit above, not for one
+    below.
+    """
     if window.kind is None or rule.figure not in _OF_KIND[window.kind]:
         return None
+    if window.kind != "gauge" and rule.figure in _OF_WHAT_CAME:
+        if rule.below is not None and window.seconds < _MOSTLY * rule.window:
+            return None
+        if rule.above is not None and rule.figure == "rate":
+            return window.count / max(window.seconds, rule.window)
     if rule.figure == "value":
         return window.last if window.kind == "gauge" else float(window.count)
     figure = getattr(window, rule.figure)

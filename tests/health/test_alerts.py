@@ -149,6 +149,31 @@ def test_any_figure_can_be_watched(house: House, rule: Rule, quiet: float, loud:
     assert len(house.told) == 1 and rule.name in house.told[0]
 
 
+@pytest.mark.parametrize("by", [(), ("service",)])
+def test_a_rate_over_a_window_is_of_the_whole_window(house: House, by: tuple[str, ...]) -> None:
+    """A few calls right after the start are no rate of the minute of which a second is known."""
+    house.alerts.add(Rule("many", "calls", figure="rate", above=5.0, window=60.0, by=by))
+    house.alerts.add(Rule("few", "calls", figure="rate", below=0.2, window=60.0, by=by))
+    house.alerts.add(Rule("hardly any", "calls", figure="count", below=10, window=60.0, by=by))
+    calls = house.metrics.counter("calls", service="a")
+    calls.add(8)
+    house.wait(50)
+    assert house.told == []
+    house.wait(8)
+    assert [text.split(" (")[0].split(": ")[1] for text in house.told] == ["few", "hardly any"]
+    house.told.clear()
+    calls.add(400)
+    house.wait(1)
+    assert any(": many (warning): 6.8, above 5" in text for text in house.told)
+
+
+def test_a_rate_that_is_too_high_whatever_comes_is_told_before_its_window_is_known(house: House) -> None:
+    house.alerts.add(Rule("many", "calls", figure="rate", above=5.0, window=60.0))
+    house.metrics.counter("calls").add(301)
+    house.wait(1)
+    assert house.told == ["the kernel: many (warning): 5.017, above 5"], "301 in a minute, at least"
+
+
 def test_absence_is_noticed_where_there_was_something(house: House) -> None:
     house.alerts.add(Rule("silent", "calls", absent=30.0))
     house.wait(60)
