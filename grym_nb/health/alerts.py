@@ -31,7 +31,7 @@ from grym_nb.render import Table, brief, seconds
 if TYPE_CHECKING:
     from grym_nb.metrics.history import History
 
-__all__ = ["Alert", "Alerts", "Channel", "Notice"]
+__all__ = ["Alerts"]
 
 _log = logging.getLogger(__name__)
 _STORY_LENGTH = 500

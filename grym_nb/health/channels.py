@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from grym_nb.errors import ConfigError, Problem
-from grym_nb.health.alerts import Notice
+from grym_nb.health.notices import Notice
 from grym_nb.render import brief
 
 __all__ = ["as_json", "command", "log", "webhook"]

@@ -67,7 +67,7 @@ def test_where_all_is_well_nothing_is_said() -> None:
         (
             {"waits": {"slot": figures(150, 1.5), "device": figures(150, 3.0)}, "spare": ("cuda:1",)},
             "device='cuda:1'",
-            "waited 3 s or more for its device",
+            "waited for its device, half of them 3 s or more",
         ),
         ({"loads": 5, "idled": 4}, "ttl=", "it went idle 4 times, and takes 4 s to load again"),
         ({"loads": 5, "evicted": 2}, "priority=", "it went for others 2 times, and takes 4 s to load again"),

@@ -8,8 +8,9 @@ import pytest
 
 from grym_nb.errors import ConfigError, ValidationError
 from grym_nb.events import AlertChanged, EventBus
-from grym_nb.health.alerts import Alerts, Notice
+from grym_nb.health.alerts import Alerts
 from grym_nb.health.channels import command, log, webhook
+from grym_nb.health.notices import Notice
 from grym_nb.health.rules import Rule
 from grym_nb.metrics import Metrics
 from grym_nb.metrics.history import History

@@ -20,9 +20,10 @@ from typing import Any, ClassVar
 import pytest
 
 from grym_nb.errors import ConfigError, StateError
-from grym_nb.health.alerts import Alerts, Notice
+from grym_nb.health.alerts import Alerts
 from grym_nb.health.channels import as_json, command, webhook
 from grym_nb.health.listeners import Listener
+from grym_nb.health.notices import Notice
 from grym_nb.testing import FakeClock
 from tests.health.test_alerts import LEVEL, House
 from tests.services.crowd import until

@@ -12,7 +12,7 @@ import pytest
 from grym_nb.errors import CallTimeout
 from grym_nb.hardening.pressure import Pressure
 from grym_nb.health import oversight
-from grym_nb.health.alerts import Notice
+from grym_nb.health.notices import Notice
 from grym_nb.health.oversight import Oversight
 from grym_nb.health.rules import Rule
 from grym_nb.metrics.slots import BucketSlots

@@ -19,9 +19,10 @@ import pytest
 
 from grym_nb.errors import GrymError
 from grym_nb.events import AlertChanged
-from grym_nb.health.alerts import Alert, Alerts
+from grym_nb.health.alerts import Alerts
 from grym_nb.health.gauges import DEFAULT_RULES, write_gauges
 from grym_nb.health.guarded import Guarded
+from grym_nb.health.notices import Alert
 from grym_nb.health.rules import Rule
 from grym_nb.metrics.history import History
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
