@@ -53,10 +53,7 @@ class Runtime:
 
     @says_what_it_takes
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
-        given: object = settings
-        if given is not None and not isinstance(given, Settings):
-            problem = Problem("settings", brief(given), "grym.Settings(...)")
-            raise ConfigError("this runtime cannot be made", problems=[problem])
+        _check(settings)
         self._policy: RecoveryPolicy | None = None
         self._policies: dict[str, RecoveryPolicy | None] = {}
         if settings is not None and (
@@ -373,6 +370,12 @@ class Runtime:
         return f"<Runtime: {told}>"
 
 
+def _check(settings: object) -> None:
+    if settings is not None and not isinstance(settings, Settings):
+        problem = Problem("settings", brief(settings), "grym.Settings(...)")
+        raise ConfigError("this runtime cannot be made", problems=[problem])
+
+
 _log = logging.getLogger(__name__)
 _LAST_SECONDS = 2.0
 _lock = threading.Lock()
@@ -388,6 +391,7 @@ def current(settings: Settings | None = None) -> Runtime:
     one that is used by others already is not changed under its services.
     """
     global _kernel
+    _check(settings)
     with _lock:
         there = None if _kernel is None or _kernel._closed else _kernel
         if there is not None and (settings is None or there.settings == settings):
