@@ -29,7 +29,7 @@ class Huge(grym.ModelService):
     @grym.task
     def ask(self): ...
 from grym_nb.devices import process_memory
-huge = grym.register("huge", Huge, memory=127_000_000 - process_memory().rss)
+huge = grym.register("huge", Huge, memory=290_000_000 - process_memory().rss)
 """
 
 
@@ -42,7 +42,7 @@ class Small(ModelService):
 
 
 def test_a_kernel_that_was_killed_as_it_loaded_is_told_of_by_the_next_and_once(tmp_path: Path) -> None:
-    env = {"MEM_LIMIT": "130MB", "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    env = {"MEM_LIMIT": "300MB", "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     with Kernel(env=env, cwd=tmp_path) as killed:
         killed.run(HANGS).checked()
         with pytest.raises(KernelDied):
@@ -53,7 +53,7 @@ def test_a_kernel_that_was_killed_as_it_loaded_is_told_of_by_the_next_and_once(t
     with Kernel(env=env, cwd=tmp_path) as after:
         told = after.run("%load_ext grym_nb").checked().stderr
         assert "the kernel before this one" in told and "loading huge with nothing loaded" in told
-        assert "MB more asked for" in told and "of 130 MB in use" in told
+        assert "MB more asked for" in told and "of 300 MB in use" in told
         assert after.run("%reload_ext grym_nb").checked().stderr == ""
     with Kernel(env=env, cwd=tmp_path) as third:
         assert third.run("%load_ext grym_nb").checked().stderr == ""
