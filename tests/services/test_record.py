@@ -898,6 +898,7 @@ class TestIdle:
             return handle.state == "registered"
 
         until(gone)
+        assert handle.status().loads == 1, "and no ping has loaded it again"
 
     def test_a_limit_given_later_holds_and_one_taken_away_does_not(
         self, driven: ServiceRegistry, clock: FakeClock
