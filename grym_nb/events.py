@@ -23,6 +23,7 @@ __all__ = [
     "ItemUpdated",
     "RecoveryEnded",
     "RecoveryGaveUp",
+    "RecoveryRests",
     "ServiceChanged",
     "ServiceEvent",
     "ServiceRegistered",
@@ -110,6 +111,14 @@ class RecoveryEnded(ServiceEvent):
 
     step: str
     helped: bool | None
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryRests(ServiceEvent):
+    """Nothing more is tried for so many `seconds`: the budget is spent, and it goes on to answer."""
+
     seconds: float
     reason: str
 

@@ -57,6 +57,11 @@ class Case:
         self.at = min(self.at + 1, len(policy.steps) - 1) if relapsed else 0
         return True
 
+    def rests(self, policy: RecoveryPolicy, now: float) -> float:
+        """Return for how long nothing more is tried, now that the budget is spent."""
+        spent = self.alone if self.alone is not None else next(iter(self.attempts), now)
+        return max(0.0, spent + policy.budget_seconds - now)
+
     def fails(self, policy: RecoveryPolicy, now: float) -> int:
         """Take down that an attempt has failed; return how many have, in a row or in the budget's time."""
         self.failed += 1

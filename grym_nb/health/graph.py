@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from grym_nb.errors import ServiceNotFound, closest
 from grym_nb.health.given import check_registry
 from grym_nb.render import Table, count, size
-from grym_nb.services.guards import breaker_of
+from grym_nb.services.guards import breaker_in_words
 
 if TYPE_CHECKING:
     from grym_nb.services.registry import ServiceRegistry
@@ -154,7 +154,7 @@ def topology(registry: ServiceRegistry) -> Topology:
         nodes.append(
             Node(
                 *(record.name, record.lifecycle.state, record.health, record.health_reason),
-                breaker_of(record),
+                breaker_in_words(record),
                 sum(handle.status().holds.values()),
                 len(record.lane.frames()),
                 sum(meter.count for meter in record.meters.copy().values()),

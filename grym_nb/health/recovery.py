@@ -19,21 +19,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from grym_nb.errors import GrymError, ResourceExhausted, StateError
-from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, ServiceRemoved
+from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, RecoveryRests, ServiceRemoved
 from grym_nb.health.case import Case, Turn
 from grym_nb.health.given import check_service
 from grym_nb.health.monitor import means
 from grym_nb.health.remedies import DOES, Policies, RecoveryPolicy, Step, take
 from grym_nb.health.signs import UNHEALTHY
-from grym_nb.health.story import Story, in_words
+from grym_nb.health.story import Story, Told, in_words
 from grym_nb.health.trial import OF_CALLS, Outcome, Trial, outcome_of, proof_of
 from grym_nb.render import Table, count, seconds
-from grym_nb.services.guards import ServiceBreaker
+from grym_nb.services.guards import breaker_of
 from grym_nb.services.mending import give_up, within
 from grym_nb.services.status import ping
 
 if TYPE_CHECKING:
-    from grym_nb.hardening import CircuitBreaker
     from grym_nb.health.judge import Health
     from grym_nb.health.monitor import HealthMonitor
     from grym_nb.services.record import ServiceRecord
@@ -139,7 +138,7 @@ class Recovery:
                 self._try(turn)
             elif not told:
                 tried = f"{count(len(case.attempts), 'attempt')} within {seconds(policy.budget_seconds)}"
-                _log.warning("%s is left to itself for a while, after %s: %s", name, tried, reason)
+                self._rest(turn, f"{tried}: {reason}")
             return due
         except BaseException:  # Ctrl-C, or no thread can be started
             self._over(turn)
@@ -166,7 +165,7 @@ class Recovery:
         if event.after != "open" or event.by_hand:
             return
         policy, handle = self._policies.of(event.name), self._registry.get(event.name, None)
-        breaker = None if handle is None else _breaker(handle._record)
+        breaker = None if handle is None else breaker_of(handle._record)
         if policy is None or breaker is None or breaker.policy.shadow:
             return
         work = partial(self._ports.pulse.work, name=f"why the breaker of {event.name} is open")
@@ -259,7 +258,7 @@ class Recovery:
                 return error.message, error.hint or "mend what is wrong"  # it can never fit
             if trouble := self._ping(record, turn.policy) or self._monitor.stands(record.name):
                 return trouble, ""
-            breaker = _breaker(record)
+            breaker = breaker_of(record)
             if breaker is not None and record.loads != loads and not breaker.by_hand:
                 breaker.close("the service was loaded anew")  # what failed before says nothing about it
             return "", ""
@@ -323,7 +322,7 @@ class Recovery:
     def _put_on_trial(self, turn: Turn, step: Step, began: float) -> None:
         """Have calls show what a step did; those that come while its breaker is open are not let in yet."""
         record, case, now = turn.record, turn.case, self._clock()
-        breaker = _breaker(record)
+        breaker = breaker_of(record)
         until, usual = now + turn.policy.relapse_seconds, self._monitor.usual(record.name)
         until += 0.0 if breaker is None else breaker.snapshot().retry_after or 0.0
         case.trial = trial = Trial.of(record, step, turn.reason, turn.proof, began, now, until, usual)
@@ -396,9 +395,14 @@ class Recovery:
             self._give_up(turn, case.tried(policy), "mend what is wrong")
         else:  # what takes long to show does not begin anew with the whole budget
             case.alone, case.spent = now, True
-            tried = case.tried(policy)
-            _log.warning("%s is left to itself for a while: %s: %s", record.name, tried, turn.reason)
+            self._rest(turn, f"{case.tried(policy)}: {turn.reason}")
         return False
+
+    def _rest(self, turn: Turn, why: str) -> None:
+        now, name = self._clock(), turn.record.name
+        left = turn.case.rests(turn.policy, now)
+        self._say(RecoveryRests(now, name, left, why))
+        _log.warning("%s is left to itself for %s: %s", name, seconds(left), why)
 
     def _give_up(self, turn: Turn, tried: str, remedy: str) -> None:
         record, case, trouble = turn.record, turn.case, turn.reason
@@ -469,7 +473,7 @@ class Recovery:
 
     # -- what was done -----------------------------------------------------------------------------
 
-    def story(self, name: str | None = None) -> tuple[RecoveryEnded | RecoveryGaveUp, ...]:
+    def story(self, name: str | None = None) -> tuple[Told, ...]:
         """Return what was done lately, about one service or all of them, oldest first."""
         if name is not None and not self._story.of(name):  # of one that was removed there may be something
             check_service(self._registry, name, self._policies.own)
@@ -480,7 +484,7 @@ class Recovery:
         trials = [case.trial for case in tuple(self._cases.values()) if case.trial is not None]
         return self._story.table(name, trials)
 
-    def _say(self, event: RecoveryEnded | RecoveryGaveUp) -> None:
+    def _say(self, event: Told) -> None:
         self._story.add(event)
         self._ports.events.publish(event)
 
@@ -493,8 +497,3 @@ class Recovery:
 
     def _repr_html_(self) -> str:
         return self.table().html()
-
-
-def _breaker(record: ServiceRecord) -> CircuitBreaker | None:
-    guard = record.breaker
-    return guard.breaker if isinstance(guard, ServiceBreaker) else None

@@ -6,14 +6,17 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from grym_nb.events import RecoveryEnded, RecoveryGaveUp
+from grym_nb.events import RecoveryEnded, RecoveryGaveUp, RecoveryRests
 from grym_nb.render import Table, seconds
 
 if TYPE_CHECKING:
     from grym_nb.clock import Clock
     from grym_nb.health.trial import Outcome, Trial
 
-__all__ = ["Story", "in_words"]
+__all__ = ["Story", "Told", "in_words"]
+
+#: what is said of a service that is being mended
+Told = RecoveryEnded | RecoveryRests | RecoveryGaveUp
 
 _LENGTH = 200  # attempts kept, of all services together
 _SHOWN = 20
@@ -21,17 +24,17 @@ _HELPED: Mapping[bool | None, str] = {True: "yes", False: "no", None: "unproven"
 
 
 class Story:
-    """The last attempts, and who was left as failed after them; the oldest go first."""
+    """The last attempts, and who was left as failed, or to itself, after them; the oldest go first."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._told: deque[RecoveryEnded | RecoveryGaveUp] = deque(maxlen=_LENGTH)
+        self._told: deque[Told] = deque(maxlen=_LENGTH)
 
-    def add(self, event: RecoveryEnded | RecoveryGaveUp) -> None:
+    def add(self, event: Told) -> None:
         """Take one down."""
         self._told.append(event)
 
-    def of(self, name: str | None) -> tuple[RecoveryEnded | RecoveryGaveUp, ...]:
+    def of(self, name: str | None) -> tuple[Told, ...]:
         """Return those of one service, or of all, oldest first."""
         return tuple(one for one in tuple(self._told) if name in (None, one.service))
 
@@ -42,8 +45,10 @@ class Story:
         rows += [self._row(one) for one in self.of(name)[: -_SHOWN - 1 : -1]]
         return Table("what recovery did", columns, rows, "nothing had to be mended")
 
-    def _row(self, one: RecoveryEnded | RecoveryGaveUp) -> tuple[str, ...]:
+    def _row(self, one: Told) -> tuple[str, ...]:
         when = f"{seconds(self._clock() - one.at)} ago"
+        if isinstance(one, RecoveryRests):
+            return (one.service, when, f"left to itself for {seconds(one.seconds)}", "", one.reason)
         if isinstance(one, RecoveryGaveUp):
             return (one.service, when, "left as failed", "", f"{one.reason}; {one.hint}")
         return (one.service, when, one.step, _HELPED[one.helped], one.reason)

@@ -10,7 +10,7 @@ from grym_nb.health.signs import Grown, Stuck, Vitals
 from grym_nb.metrics.histogram import Frozen
 from grym_nb.render import seconds as in_words
 from grym_nb.services.frame import stack
-from grym_nb.services.guards import breaker_of
+from grym_nb.services.guards import breaker_in_words
 from grym_nb.services.status import is_left_behind
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def vitals_of(
         watched.wrong_at = None
     p95, usual = answered.p95 if answered is not None else None, _usual(watched, answered, fresh, now)
     slower = p95 is not None and usual is not None and p95 > usual
-    standing, _, why = breaker_of(record).partition(" for ")
+    standing, _, why = breaker_in_words(record).partition(" for ")
     stuck = hanging(record, watched, now, others)
     watched.behind = record.lane.waiting
     watched.held = _held(stuck, record.spec.concurrency) if watched.behind else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.services.guards import ServiceBreaker
+from grym_nb.services.guards import breaker_of
 from grym_nb.services.status import ServiceMetrics, ServiceStatus, metrics_of, status_of
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class Facts:
     @property
     def breaker(self) -> CircuitBreaker | None:
         """Its breaker, to be looked at, opened or closed by hand; None where its policy has none."""
-        guard = self._record.breaker
-        return guard.breaker if isinstance(guard, ServiceBreaker) else None
+        return breaker_of(self._record)
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["ServiceBreaker", "answering", "breaker_of", "guard", "may_fall_back"]
+__all__ = ["ServiceBreaker", "answering", "breaker_in_words", "breaker_of", "guard", "may_fall_back"]
 
 #: errors that say that the service is failing; others are answers, or say nothing
 _FAILURES = (TaskFailed, LoadFailed, CallTimeout, ResourceExhausted)
@@ -135,10 +135,16 @@ def guard(record: ServiceRecord, what: tuple[str, ...]) -> None:
         record.breaker = ServiceBreaker(made)
 
 
-def breaker_of(record: ServiceRecord) -> str:
+def breaker_of(record: ServiceRecord) -> CircuitBreaker | None:
+    """Return a record's breaker; None where its policy has none."""
+    guard = record.breaker
+    return guard.breaker if isinstance(guard, ServiceBreaker) else None
+
+
+def breaker_in_words(record: ServiceRecord) -> str:
     """Return how a record's breaker stands, in words; nothing where its policy has none."""
-    standing = record.breaker
-    return str(standing.breaker.snapshot()) if isinstance(standing, ServiceBreaker) else ""
+    breaker = breaker_of(record)
+    return "" if breaker is None else str(breaker.snapshot())
 
 
 def may_fall_back(frame: Frame, error: GrymError) -> bool:

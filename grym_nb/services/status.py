@@ -11,7 +11,7 @@ from grym_nb.metrics import Histogram, HistogramSnapshot
 from grym_nb.render import Table, count, redacted, seconds, size
 from grym_nb.services.budgets import budget_in_words
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Waits
-from grym_nb.services.guards import breaker_of
+from grym_nb.services.guards import breaker_in_words
 from grym_nb.services.turns import device_of
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         parked=record.footprint.parked is not None,
         ttl=spec.ttl,
         last_error=_last_error(record),
-        breaker=breaker_of(record),
+        breaker=breaker_in_words(record),
         device=device_of(record),
     )
 

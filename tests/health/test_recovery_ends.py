@@ -97,7 +97,9 @@ def test_one_that_is_mended_again_and_again_is_left_to_itself_for_a_while(
     assert not recovery.begin("net", "a call hangs", hangs=True) and not recovery.begin("net", "again")
     assert ward.steps() == [("restart", True)] * 3 and net.state == "ready" and not ward.gave_up
     [told] = [one for one in caplog.messages if "left to itself" in one]
-    assert told == "net is left to itself for a while, after 3 attempts within 10 min 0 s: a call hangs"
+    assert told == "net is left to itself for 10 min 0 s: 3 attempts within 10 min 0 s: a call hangs"
+    shown = recovery.table("net").text()
+    assert "left to itself for 10 min 0 s" in shown and shown.count("a call hangs") == 4, shown
     ward.clock.advance(601.0)
     assert recovery.begin("net", "a call hangs", hangs=True)
     ward.until_over(recovery)

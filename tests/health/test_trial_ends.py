@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from grym_nb.events import RecoveryRests
 from grym_nb.health.remedies import RecoveryPolicy
 from tests.health.trials import ON, call, seconds, silent, until_taken
 from tests.health.ward import BROKEN, PINGS, Ward
@@ -123,7 +124,8 @@ def test_that_the_budget_is_used_up_is_said_where_nobody_would_ask_for_more(
     ward.until_over(recovery)
     told = [one for one in caplog.messages if "left to itself" in one]
     assert told == [
-        "net is left to itself for a while: 2 attempts within 10 min 0 s did not help: 3 of 3 calls failed"
+        "net is left to itself for 10 min 0 s: 2 attempts within 10 min 0 s did not help: 3 of 3 calls failed"
     ]
+    assert isinstance(recovery.story("net")[-1], RecoveryRests) and not ward.gave_up
     assert not recovery.begin("net", "its calls fail", proof=("errors",))
     assert len([one for one in caplog.messages if "left to itself" in one]) == 1
