@@ -23,6 +23,7 @@ __all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey", "way"]
 
 _TENSORS = ("Tensor", "Parameter", "Buffer")
 _MOST_NAMES = 3
+_MOST_AT_A_ROOT = 50_000  # parts, in half a second: a variable may be a list of millions
 _MOST_STEPS = 12  # upwards, from what is held to a name that somebody knows
 #: what runs in these is no user's: the standard library, and ourselves
 _LIBRARIES = (os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__)), "<frozen")
@@ -63,8 +64,11 @@ class Holder:
 
 
 def survey(roots: Iterable[Root]) -> list[tuple[Root, Storages]]:
-    """Return what hangs at each root: looked up once, whoever is asked for afterwards."""
-    return [(root, storages_of(*root.values)) for root in roots]
+    """Return what hangs at each root: looked up once, whoever is asked for afterwards.
+
+    Of a huge one only the nearest: what lies deeper is found from below.
+    """
+    return [(root, storages_of(*root.values, most=_MOST_AT_A_ROOT)) for root in roots]
 
 
 def holders_of(

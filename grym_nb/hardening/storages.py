@@ -45,15 +45,17 @@ _OTHERS = (
 )
 
 
-def storages_of(*roots: object, pause: Callable[[], object] | None = None) -> Storages:
+def storages_of(
+    *roots: object, pause: Callable[[], object] | None = None, most: int = _MOST_PARTS
+) -> Storages:
     """Return the storages of all tensors and arrays that can be reached from these objects.
 
     Looked for in attributes, containers, closures and partials. Arrays that are files (`numpy.memmap`) hold
     nothing, nor does what is on torch's "meta" device. `pause` is called every few hundred parts: it may let
-    others go on, and what it raises ends the walk.
+    others go on, and what it raises ends the walk. No more than `most` parts are looked at, the nearest.
     """
     found: Storages = {}
-    for part in _parts(roots, pause):
+    for part in _parts(roots, pause, most):
         if _is_tensor(part):
             found |= _of_tensor(part)
         elif _is_array(part):
@@ -90,14 +92,16 @@ def total(storages: Storages) -> dict[str, int]:
 # -- the walk --------------------------------------------------------------------------------------
 
 
-def _parts(roots: Iterable[object], pause: Callable[[], object] | None = None) -> Iterator[object]:
+def _parts(
+    roots: Iterable[object], pause: Callable[[], object] | None = None, most: int = _MOST_PARTS
+) -> Iterator[object]:
     """Yield what can be reached from the roots, each part once; of a huge graph the nearest."""
     waiting = [root for root in roots if not _is(root, _NEVER)]
     own = {id(root) for root in waiting}
     seen: dict[int, object] = {}  # kept, so that no other object gets the same id meanwhile
     at = 0
     within = _within if pause is None else partial(_in_pieces, pause)
-    while at < len(waiting) and at < _MOST_PARTS:
+    while at < len(waiting) and at < most:
         part = waiting[at]
         at += 1
         if pause is not None and at % _PIECE == 0:

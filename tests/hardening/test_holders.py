@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grym_nb.hardening.holders import Holder, holders_of, notebook_roots, survey
+from grym_nb.hardening import holders
+from grym_nb.hardening.holders import Holder, Root, holders_of, notebook_roots, survey
 from grym_nb.hardening.remains import Remains
 
 SIZE = 2_000_000
@@ -139,3 +140,19 @@ def test_a_task_that_waits_is_cancelled_and_one_that_is_done_is_forgotten(plugin
     waits, done = asyncio.run(run())
     assert (waits.name, waits.hint) == ("plugin.task", "plugin.task.cancel(); del plugin.task")
     assert (done.name, done.hint) == ("plugin.task", "del plugin.task")
+
+
+def test_of_a_list_of_millions_the_nearest_is_looked_at_and_the_rest_is_found_from_below(
+    plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holders, "_MOST_AT_A_ROOT", 100)
+    plugin.rows = [{"row": [at]} for at in range(1000)]
+    plugin.rows[-1]["kept"], remains = made()
+    rows = Root("the variable rows", (plugin.rows,), None, "del rows")
+    [(_, nearest)] = survey([rows])
+    assert not nearest
+    [found] = holders_of(remains, survey([rows, *notebook_roots()]))
+    assert (found.name, found.hint, found.size) == ("plugin.rows", "del plugin.rows", SIZE)
+    plugin.rows[0]["near"] = plugin.rows[-1].pop("kept")
+    [found] = holders_of(remains, survey([rows]))
+    assert (found.name, found.hint) == ("the variable rows", "del rows")
