@@ -384,7 +384,7 @@ def _problem(record: ServiceRecord, frame: Frame) -> str | None:
         hook = getattr(instance.model, "ping", None)
         if hook is not None:
             hook()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that exits, as a script would, has not answered either
         return f"{type(error).__name__}: {error}"
     finally:
         CURRENT.reset(token)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from grym_nb.errors import GrymError
 from grym_nb.services import ModelService, task
@@ -82,6 +85,17 @@ def test_one_that_nobody_uses_is_pinged_and_a_ping_leaves_no_trace(house: House)
         house.look()
     assert house.monitor._watched["net"].unanswered == 0
     assert net.health == "healthy", net._record.health_reason
+
+
+def test_one_whose_ping_exits_has_not_answered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that was written for scripts may end one: nobody else would hear of that."""
+    monkeypatch.setattr(Net, "ping", lambda self: sys.exit("no licence"))
+    net = house.net().load()
+    house.look(31)
+    for _ in range(3):
+        house.look()
+    assert net.health == "unhealthy" and "SystemExit: no licence" in net._record.health_reason
+    assert not net.ping().ok
 
 
 def test_one_that_is_called_and_idle_between_its_calls_is_pinged_too(house: House) -> None:
