@@ -19,7 +19,7 @@ from grym_nb.health.guarded import Guarded, named
 from grym_nb.health.judge import Health, Judge, Limits, Verdict
 from grym_nb.health.rules import Tags
 from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, Vitals, signs_of
-from grym_nb.health.vitals import Lately, Watched, anew, hanging, vitals_of
+from grym_nb.health.vitals import Lately, Watched, anew, hanging, reason_of, standing_of, vitals_of
 from grym_nb.metrics.history import History
 from grym_nb.priority import CRITICAL
 from grym_nb.render import Table, seconds
@@ -177,10 +177,9 @@ class HealthMonitor:
         """Return what speaks against a service whatever was before: its state, and late calls."""
         record, now = self._registry[name]._record, self._clock()
         watched = self._watched.get(name) or Watched(now)  # which knows what has moved
-        story = record.lifecycle.story
         vitals = Vitals(
             state=record.lifecycle.state,
-            reason=story[-1].reason if story else "",
+            reason=reason_of(record),
             stuck=tuple(
                 [one for one in hanging(record, watched, now, self._records) if one.late and not one.behind]
             ),
@@ -260,7 +259,11 @@ class HealthMonitor:
         if judge is not None and not broken:
             before = judge.health
             judge.forget()
-            self._say(record, before, judge.look(now, ()), now)
+            # Its breaker may be open still, where nothing was loaded: nobody is let in, which is not healthy.
+            standing, why = standing_of(record)
+            state, reason = record.lifecycle.state, reason_of(record)
+            vitals = Vitals(state=state, reason=reason, breaker=standing, breaker_why=why)
+            self._say(record, before, judge.look(now, signs_of(vitals, self._signs)), now)
 
     # -- what it thinks ----------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ __all__ = [
     "grown_of",
     "hanging",
     "parted",
+    "reason_of",
+    "standing_of",
     "third_of",
     "vitals_of",
     "worst_of",
@@ -171,13 +173,13 @@ def vitals_of(
         watched.wrong_at = None
     p95, usual = answered.p95 if answered is not None else None, _usual(watched, answered, fresh, now)
     slower = p95 is not None and usual is not None and p95 > usual
-    standing, _, why = breaker_in_words(record).partition(" for ")
+    standing, why = standing_of(record)
     stuck = hanging(record, watched, now, others)
     watched.behind = record.lane.waiting
     watched.held = _held(stuck, record.spec.concurrency) if watched.behind else None
     return Vitals(
         state=record.lifecycle.state,
-        reason=_reason(record),
+        reason=reason_of(record),
         window=seconds,
         calls=good + bad,
         failed=bad,
@@ -187,7 +189,7 @@ def vitals_of(
         third=_third(few) if slower and few is not None else None,
         usual=usual,
         breaker=standing,
-        breaker_why=why.partition(": ")[2],
+        breaker_why=why,
         stuck=tuple(stuck),
         slots=record.spec.concurrency,
         waiting=watched.behind,
@@ -195,6 +197,12 @@ def vitals_of(
         ping=watched.ping,
         grown=grown_of(record, now),
     )
+
+
+def standing_of(record: ServiceRecord) -> tuple[str, str]:
+    """Return how the breaker of a service stands, and why; empty where it has none."""
+    standing, _, why = breaker_in_words(record).partition(" for ")
+    return standing, why.partition(": ")[2]
 
 
 def grown_of(record: ServiceRecord, now: float) -> Grown | None:
@@ -241,7 +249,8 @@ def _newly(watched: Watched, record: ServiceRecord) -> tuple[int, int]:
     return new
 
 
-def _reason(record: ServiceRecord) -> str:
+def reason_of(record: ServiceRecord) -> str:
+    """Return why a service is in the state in which it is."""
     story = record.lifecycle.story
     return story[-1].reason if story else ""
 

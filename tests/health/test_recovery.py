@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from grym_nb.errors import ConfigError, GrymError, ResourceExhausted, ServiceNotFound
-from grym_nb.events import RecoveryEnded
+from grym_nb.events import HealthChanged, RecoveryEnded
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.runtime import Runtime
 from grym_nb.services import ServiceHandle
@@ -57,6 +57,30 @@ def test_a_breaker_that_opens_has_a_ping_asked_at_once(ward: Ward, way: str) -> 
     gates.tell("go")
     ward.until_over(recovery)
     assert ward.ended[-1].helped and net.ping().ok
+
+
+def test_one_that_was_mended_is_not_healthy_while_its_breaker_is_open(ward: Ward) -> None:
+    """A reset loads nothing, and lets nobody in: the breaker finds out by itself, after its time."""
+    recovery = ward.recovery()
+    net = ward.net(breaker={"open_seconds": 300.0, "min_calls": 5}).load()
+    heard: list[str] = []
+    ward.registry.ports.events.subscribe(lambda event: heard.append(event.after), HealthChanged)
+    pings: list[bool] = []
+
+    def ping() -> None:
+        pings.append(True)
+        if len(pings) == 1:
+            raise RuntimeError("no card")
+
+    PINGS["net"] = ping
+    fail(net)
+    until(lambda: "net" in recovery._cases)
+    ward.until_over(recovery)
+    assert ward.steps() == [("reset", True)] and net.breaker.state == "open"
+    assert net.health == "unhealthy" and "its breaker is open" in net._record.health_reason
+    ward.monitor.renew("net")
+    ward.look()
+    assert net.health == "unhealthy" and heard[-1] == "unhealthy" and heard.count("unhealthy") == 1
 
 
 def test_what_is_loaded_anew_begins_with_a_closed_breaker(ward: Ward) -> None:
