@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -46,9 +47,9 @@ _DAY = 86_400.0  # seconds for which figures are kept
 
 
 def _limit(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-    )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max  # it may be larger than any float
+    return value is None or (isinstance(value, float) and value == value)
 
 
 def _texts(value: Any) -> bool:
@@ -57,6 +58,10 @@ def _texts(value: Any) -> bool:
 
 def _tags(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(one, str) for pair in value.items() for one in pair)
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, str) for one in value.values())
 
 
 @says_what_it_takes
@@ -117,8 +122,10 @@ class Rule(Policy):
         "tags": Fit("a dict of texts, such as {'service': 'asr'}", _tags),
         "by": Fit("names of tags, such as ('service',)", _texts),
         "inhibited_by": Fit("names of rules, such as ('unhealthy',)", _texts),
+        "suggest": Fit("a text", lambda value: isinstance(value, str)),
+        "words": Fit("a text", lambda value: isinstance(value, str)),
         "tells": Fit("a function of tags and a figure", lambda value: value is None or callable(value)),
-        "named": Fit("a dict, such as {2.0: 'unhealthy'}", lambda value: isinstance(value, Mapping)),
+        "named": Fit("a dict of texts, such as {2.0: 'unhealthy'}", _named),
     }
 
     def __post_init__(self) -> None:
@@ -131,6 +138,10 @@ class Rule(Policy):
     def discord(self) -> list[Problem]:
         """Return what does not go together."""
         limits = [name for name in ("above", "below") if getattr(self, name) is not None]
+        if self.name in self.inhibited_by:
+            return [Problem("inhibited_by", f"{self.name!r}, this rule", "others: nobody is told of it else")]
+        if self.absent is not None and callable(self.metric):
+            return [Problem("absent", "with a function", "the name of a metric, of which something came")]
         if self.absent is not None:
             others = ["a limit"] * bool(limits) + ["within="] * (self.within is not None)
             return [Problem("absent", f"with {other}, too", "one of them") for other in others]
@@ -314,7 +325,7 @@ def unknown(rule: Rule, known: Collection[str]) -> list[str]:
 def _compared(rule: Rule, tags: Tags, figure: float, firing: bool) -> Found:
     breached = rule.breached(figure, firing=firing)
     if breached and rule.tells is not None and (told := rule.tells(tags, figure)):
-        return Found(figure, breached, told)
+        return Found(figure, breached, str(told))  # a user's function may give anything
     if figure in rule.named:
         return Found(figure, breached, rule.named[figure])
     side, good = ("below", "above") if rule.below is not None else ("above", "below")

@@ -396,11 +396,24 @@ def test_rules_come_and_go_and_wrong_names_are_told(house: House) -> None:
         {"above": 1.0, "figure": "p96"},
         {"above": 1.0, "severity": "dire"},
         {"above": 1.0, "window": 0.0},
+        {"above": 10**400},
+        {"above": 1.0, "suggest": None},
+        {"above": 1.0, "words": 5},
+        {"above": 1.0, "named": {2.0: 5}},
+        {"above": 1.0, "inhibited_by": ("other", "high")},
+        {"absent": 5.0, "metric": lambda history, now: 61.0},
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="this is no rule"):
-        Rule("high", "level", **wrong)
+        Rule(**{"name": "high", "metric": "level", **wrong})
+
+
+def test_what_a_rule_tells_is_shown_whatever_it_is(house: House) -> None:
+    house.alerts.add(Rule("high", "level", above=10.0, tells=lambda tags, figure: 5))  # type: ignore[arg-type, return-value]
+    house.level(11.0)
+    assert house.told == ["the kernel: high (warning): 5"]
+    assert "  5  " in house.alerts.table().text()
 
 
 def test_the_table_has_the_gravest_first_with_what_to_do(house: House) -> None:
