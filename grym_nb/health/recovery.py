@@ -335,7 +335,7 @@ class Recovery:
         self._look_later(trial)
 
     def _look_later(self, trial: Trial) -> None:
-        wait = max(0.0, min(self._monitor.look_seconds, trial.until - self._clock()))
+        wait = trial.looked_at_in(self._monitor.look_seconds, self._clock())
         with suppress(StateError):  # all is being closed
             self._ports.pulse.after(wait, partial(self._look_at, trial), name=f"trial of {trial.record.name}")
 

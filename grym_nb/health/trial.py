@@ -117,6 +117,14 @@ class Trial:
         """Whether another model is there than the one on trial: what that does tells nothing of the step."""
         return model_of(self.record) != self.model
 
+    def looked_at_in(self, most: float, now: float) -> float:
+        """Return in how many seconds to look at it again: at its end, and at times before and after that.
+
+        Past its end nobody can say what came of it as long as there is no thread for that.
+        """
+        left = self.until - now
+        return min(left, most) if left > 0.0 else most
+
     def known(self, outcome: Outcome, shown: str) -> tuple[Outcome, str]:
         """Return what came of it and how that shows, as somebody thinks: nothing where it was replaced."""
         return ("unproven", _REPLACED) if self.replaced else (outcome, shown)

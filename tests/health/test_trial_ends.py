@@ -27,6 +27,33 @@ def test_what_somebody_else_does_ends_a_trial(ward: Ward, how: str) -> None:
     assert "on trial" not in repr(recovery)
 
 
+def test_a_trial_that_is_over_is_looked_at_at_times_as_long_as_there_is_no_thread(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recovery = ward.recovery(policy=RecoveryPolicy(**ON))
+    net = silent(ward, 2)
+    until_taken(ward, recovery, net)
+    gates, pulse, settled = Gates(), ward.registry.ports.pulse, []
+    settle = recovery._settle
+
+    def seen(*given: Any) -> None:
+        settle(*given)
+        settled.append(given)
+
+    monkeypatch.setattr(recovery, "_settle", seen)
+    for _ in range(4):
+        pulse.work(gates.hold, name="as long as it likes")
+    assert recovery.begin("net", "as asked")
+    ward.clock.advance(200.0)
+    for _ in range(10):
+        pulse.step()
+    until(lambda: settled)
+    assert len(settled) == 1, "the clock stands still"
+    gates.tell("go")
+    ward.until_over(recovery)
+    assert ward.steps()[0] == ("reset", False)
+
+
 @pytest.mark.parametrize("how", ["its breaker opens", "by hand"])
 def test_what_somebody_else_has_loaded_is_not_loaded_over(ward: Ward, how: str) -> None:
     recovery = ward.recovery(policy=RecoveryPolicy(**ON, steps=("reset", "reload")))
