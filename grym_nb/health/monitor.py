@@ -14,12 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.events import BreakerChanged, HealthChanged, ServiceRemoved, StateChanged, SystemHealthChanged
-from grym_nb.health.given import check_service
+from grym_nb.health.given import check_registry, check_service
 from grym_nb.health.guarded import Guarded, named
 from grym_nb.health.judge import Health, Judge, Limits, Verdict
 from grym_nb.health.rules import Tags
 from grym_nb.health.signs import DEGRADED, UNHEALTHY, Sign, SignLimits, Vitals, signs_of
 from grym_nb.health.vitals import Lately, Watched, anew, hanging, reason_of, standing_of, vitals_of
+from grym_nb.metrics.given import positive
 from grym_nb.metrics.history import History
 from grym_nb.priority import CRITICAL
 from grym_nb.render import Table, seconds
@@ -90,18 +91,20 @@ class HealthMonitor:
         ping_timeout: float = 5.0,
         window: float = 60.0,
     ) -> None:
+        check_registry(registry)
+        seconds_of = partial(positive, expected="seconds above 0, such as 5")
+        self.look_seconds = seconds_of(look_seconds, "look_seconds")
+        self.ping_seconds = seconds_of(ping_seconds, "ping_seconds")
+        self.ping_timeout = seconds_of(ping_timeout, "ping_timeout")
+        self._window = seconds_of(window, "window")
         ports = registry.ports
         self._registry = registry
         self._clock = ports.clock
         self._pulse = ports.pulse
         self._events = ports.events
         self.history = history or History(ports.metrics, clock=ports.clock)
-        self._limits = limits or Limits(worse_seconds=0.8 * look_seconds)
+        self._limits = limits or Limits(worse_seconds=0.8 * self.look_seconds)
         self._signs = signs or SignLimits()
-        self.look_seconds = look_seconds
-        self.ping_seconds = ping_seconds
-        self.ping_timeout = ping_timeout
-        self._window = window
         self._lock = threading.Lock()
         self._judges: dict[str, Judge] = {}
         self._watched: dict[str, Watched] = {}

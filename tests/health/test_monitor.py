@@ -120,6 +120,16 @@ def test_new_code_is_not_measured_by_the_old_one(house: House) -> None:
     assert net.health == "healthy", net._record.health_reason
 
 
+@pytest.mark.parametrize("name", ["look_seconds", "ping_seconds", "ping_timeout", "window"])
+@pytest.mark.parametrize("wrong", ["5", 0, -1.0, float("nan"), None])
+def test_times_that_are_none_are_refused(driven: ServiceRegistry, name: str, wrong: Any) -> None:
+    """The first look, or ping, would raise on the pulse, where nobody sees it, and all would seem well."""
+    with pytest.raises(ConfigError, match=f"{name} cannot be"):
+        HealthMonitor(driven, **{name: wrong})
+    with pytest.raises(ConfigError, match="only the services of a registry can be looked at"):
+        HealthMonitor("asr")  # type: ignore[arg-type]
+
+
 def test_the_unknown_and_the_removed_have_no_health(house: House) -> None:
     house.monitor.listen()
     house.net().load()
