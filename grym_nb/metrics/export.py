@@ -141,8 +141,9 @@ def to_csv(source: Metrics | Iterable[Sample]) -> str:
     table.writerow(("name", "kind", "tags", "value", *_FIGURES))
     for row in _samples(source):
         value = _plain(row.value)
-        figures = list(value.values()) if isinstance(value, dict) else []
-        table.writerow((row.name, row.kind, json.dumps(dict(row.tags)), "" if figures else value, *figures))
+        figures = list(value.values()) if isinstance(value, dict) else [""] * len(_FIGURES)
+        one = "" if isinstance(value, dict) else value
+        table.writerow((_sound(row.name), row.kind, json.dumps(dict(row.tags)), one, *figures))
     return told.getvalue()
 
 

@@ -409,7 +409,7 @@ def test_csv_comes_back_as_it_was(name: str, tags: dict[str, str], value: float)
         "p99",
     ]
     assert (first[0], json.loads(first[2]), float(first[3])) == (name, tags, value)
-    assert unset == ["unset", "gauge", "{}", ""]
+    assert unset == ["unset", "gauge", "{}", *[""] * 9]
     assert seconds == ["seconds", "histogram", "{}", "", "1", *["2.0"] * 7]
 
 
@@ -482,6 +482,13 @@ def test_without_prometheus_client_the_line_that_installs_it_is_named(
     with pytest.raises(MissingExtra, match="needs that package, which is not installed") as caught:
         to_prometheus_collector(metrics)
     assert caught.value.hint == "pip install prometheus-client"
+
+
+def test_csv_has_a_field_for_every_column_and_is_utf_8(metrics: Metrics) -> None:
+    metrics.counter("n\ud800").add()
+    metrics.histogram("h").record(1.0)
+    rows = list(csv.reader(io.StringIO(to_csv(metrics).encode().decode(), newline="")))
+    assert {len(row) for row in rows} == {12} and "n\\ud800" in [row[0] for row in rows]
 
 
 @pytest.mark.parametrize("write", [prometheus, openmetrics, to_json, to_csv])
