@@ -96,6 +96,11 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
     if given.unsilence is not None:
         rule = _rule_of(told, given.unsilence)
         ended = count(told.unsilence(rule), "silence")
+        left = [one for one in told.silences if not one.tags and one.rule is None]
+        if left:  # a silence of all goes on, of which this rule is one
+            return Sheet(
+                f"{ended} ended: nobody is told of {rule} yet: all is silenced, %grym alerts shows it"
+            )
         return Sheet(f"{ended} ended: whoever listens is told of {rule or 'all'} again")
     told.step()
     now = told.wall()

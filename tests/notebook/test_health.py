@@ -171,6 +171,8 @@ def test_alerts_fire_are_silenced_and_listed(kernel: Kernel) -> None:
     assert shown(kernel, "%grym alerts --unsilence all").startswith("1 silence ended")
     assert "silenced" not in shown(kernel, "%grym alerts")
     assert shown(kernel, "%grym alerts --silence all --minutes inf") == "nobody is told of all for ever"
+    told = "0 silences ended: nobody is told of many yet: all is silenced, %grym alerts shows it"
+    assert shown(kernel, "%grym alerts --unsilence many") == told
     for line in ("--silence mayn", "--unsilence mayn"):
         error = kernel.run(f"%grym alerts {line}").error
         assert error is not None and "there is no rule 'mayn'" in "".join(error.traceback)
