@@ -15,12 +15,13 @@ from grym_nb.errors import Problem, ValidationError
 from grym_nb.metrics.given import number, one_of, refusal
 from grym_nb.render import brief
 
-__all__ = ["Frozen", "Histogram", "HistogramSnapshot"]
+__all__ = ["Frozen", "Histogram", "HistogramSnapshot", "is_bucket"]
 
 _SUB = 32  # linear buckets in each power of two
 _TWICE = 2 * _SUB
 _MOST = float_info.max
 _ZERO = -(10**6)  # the bucket of zero, below all others
+_OTHERS = range(-1100 * _SUB, 1026 * _SUB)  # the buckets that there can be of what is more than that
 _MEDIAN = "for the median say percentile(50)"
 
 
@@ -226,6 +227,11 @@ class Frozen:
         if rank == self.count:
             return self.high
         return min(max(_middle(bucket), self.low), self.high)
+
+
+def is_bucket(value: object) -> bool:
+    """Tell whether something is the number of a bucket that there can be."""
+    return type(value) is int and (value == _ZERO or value in _OTHERS)
 
 
 def _middle(bucket: int) -> float:

@@ -37,6 +37,7 @@ from grym_nb.metrics.window import (
     check_figure,
     check_seconds,
     join,
+    part_of,
 )
 from grym_nb.render import size
 from grym_nb.sizes import parse_size
@@ -377,13 +378,6 @@ def _flat(kind: Kind, part: Any) -> list[float]:
     return [total, *chain.from_iterable(grown.items())]
 
 
-def _part(kind: Kind, flat: list[float]) -> Any:
-    if kind != "histogram":
-        return tuple(flat)
-    total, *pairs = flat
-    return total, dict(zip(pairs[::2], pairs[1::2], strict=True))
-
-
 def _short(number: float) -> float:
     """Return a number that takes few letters: 10 digits are more than any figure has."""
     if isinstance(number, int) or not isfinite(number):
@@ -452,7 +446,7 @@ class _Reading:
         if float(line[1 : line.index(b",")]) <= self._since and not gauges:
             return
         end, begin, told = json.loads(line)
-        parts = {known[one]: _part(known[one][0], flat) for one, *flat in told if one in known}
+        parts = {known[one]: part_of(known[one][0], flat) for one, *flat in told if one in known}
         self._rows.append((float(end), float(begin), {**levels, **parts}))
         levels.clear()
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from grym_nb.errors import Problem, ValidationError, closest
-from grym_nb.metrics.histogram import Frozen
+from grym_nb.metrics.histogram import Frozen, is_bucket
 from grym_nb.render import brief
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_figure",
     "check_seconds",
     "join",
+    "part_of",
 ]
 
 Figure = Literal["value", "rate", "count", "mean", "low", "high", "p50", "p95", "p99"]
@@ -32,6 +33,8 @@ Kind = Literal["counter", "gauge", "histogram"]
 Tags: TypeAlias = tuple[tuple[str, str], ...]
 
 KINDS: tuple[Kind, ...] = ("counter", "gauge", "histogram")
+#: of how many numbers a slot's part of them is; of none is that of a gauge which went
+_LENGTHS: Mapping[str, tuple[int, ...]] = {"counter": (1,), "gauge": (0, 3)}
 #: figures of what came in a slot, which are 0 where nothing came
 _OF_WHAT_CAME = frozenset({"value", "rate", "count"})
 
@@ -253,6 +256,21 @@ def join(kind: Kind, before: Any, after: Any) -> Any:
     if kind == "gauge":
         return (after[0], min(before[1], after[1]), max(before[2], after[2]))
     return before[0] + after[0], _summed((before[1], after[1]))
+
+
+def part_of(kind: Kind, flat: Sequence[Any]) -> Any:
+    """Return what came in a slot, from its numbers in a row; raises where they are nothing of that kind."""
+    fits = all(type(one) in (int, float) for one in flat)
+    if kind != "histogram":
+        part: Any = tuple(flat)
+        fits = fits and len(flat) in _LENGTHS[kind]
+    else:
+        total, *pairs = flat
+        part = total, dict(zip(pairs[::2], pairs[1::2], strict=True))
+        fits = fits and all(is_bucket(bucket) and type(n) is int for bucket, n in part[1].items())
+    if not fits:
+        raise ValueError(f"{flat} is nothing that came of a {kind}")
+    return part
 
 
 def _summed(parts: Iterable[Mapping[int, int]]) -> dict[int, int]:

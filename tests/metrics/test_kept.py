@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import linecache
 import logging
 import os
@@ -277,6 +278,33 @@ def test_lines_that_are_damaged_are_left_out(tmp_path: Path) -> None:
     assert kernel.kept.points("calls", 3600.0) == whole
     os.utime(path, (EPOCH - 3601.0, EPOCH + kernel.at - 3601.0))
     assert kernel.kept.points("calls", 3600.0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("calls", [[], [1, 2], ["1"], [None], [[1]]]),
+        ("level", [[1], [1, 2], [1, 2, 3, 4], ["1", 2, 3], [None, 2, 3]]),
+        ("seconds", [[], ["1"], [1, 2], [1, 2.5, 3], [1, 10**6, 3], [1, 2, True], [1, 2, None]]),
+    ],
+)
+def test_lines_that_read_well_and_hold_no_such_figures_are_left_out(
+    tmp_path: Path, name: str, wrong: list[list[Any]]
+) -> None:
+    """A bit that flips, or a line that somebody edits, may still be JSON."""
+    kernel = Kernel(tmp_path)
+    kernel.metrics.gauge("level").set(3.0)
+    kernel.minutes(5)
+    whole = kernel.kept.points(name, 3600.0)
+    (path,) = tmp_path.iterdir()
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    [at] = [line["id"] for line in lines if isinstance(line, dict) and line["name"] == name]
+    end = max(line[0] for line in lines if isinstance(line, list))
+    for flat in wrong:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([end + 30.0, end, [[at, *flat]]]) + "\n")
+        assert kernel.kept.points(name, 3600.0) == whole
+        assert kernel.kept.window(name, 3600.0).kind is not None
 
 
 @pytest.mark.parametrize("apart", [0.0, 13.0])
