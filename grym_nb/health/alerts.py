@@ -46,6 +46,7 @@ class _Track:
     breached_since: float | None = None
     clear_since: float | None = None
     firing_since: float | None = None
+    began: float = 0.0  # the last time that it fired, by the clock: the time of day may be put right
     told: bool = False
     follows: bool = False  # from something that fires, of which somebody hears
     anew: float = -inf  # what is found before that is of the time in which it followed
@@ -316,7 +317,8 @@ class Alerts:
         track = self._tracks.setdefault((rule.name, tags), _Track())
         if not found.breached or now < track.anew:
             if track.firing_since is not None and track.alert is not None:
-                track.alert = replace(track.alert, figure=found.figure, told=found.told)
+                since = track.began + self._wall() - self._clock()
+                track.alert = replace(track.alert, figure=found.figure, told=found.told, since=since)
             self._pass(rule, track, now)
             return
         track.clear_since = None
@@ -325,6 +327,7 @@ class Alerts:
         if track.firing_since is None and now - track.breached_since >= rule.for_seconds:
             track.firing_since = track.breached_since
         if track.firing_since is not None:
+            track.began = track.firing_since
             day = self._wall() - self._clock()
             track.alert = Alert(
                 *(rule.name, tags, rule.severity, "firing", found.figure, rule.limit),
@@ -359,7 +362,8 @@ class Alerts:
                 if track.told and track.alert is not None:
                     why = track.why if rule is not None else "the rule was removed"
                     day = self._wall() - self._clock()
-                    changed.append(replace(track.alert, state="over", at=now + day, why=why))
+                    since = track.began + day
+                    changed.append(replace(track.alert, state="over", since=since, at=now + day, why=why))
                 continue
             causes = [] if track.told else self._causes(rule, tags, needs)
             if track.follows and not causes and not track.told:

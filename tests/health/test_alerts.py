@@ -63,6 +63,19 @@ def test_it_fires_once_and_is_over_once_beyond_where_it_clears(house: House) -> 
     assert [alert.state for alert in house.alerts.story] == ["firing", "over"]
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_time_of_day_that_is_put_right_does_not_change_for_how_long_it_fired(hours: int) -> None:
+    house, wall, told = House(), FakeClock(50_000.0), []
+    house.alerts = Alerts(house.history, clock=house.clock, wall=wall, channels=[told.append])
+    house.alerts.add(Rule("high", "level", above=10.0, clear_seconds=3.0))
+    house.level(11.0, 5)
+    wall._now += hours * 3600.0
+    house.level(1.0, 2)
+    assert house.alerts.active[0].since == wall() + 1001.0 - house.clock()
+    house.level(1.0, 2)
+    assert told[-1].text == "the kernel: high is over, after 8 s"
+
+
 def test_a_figure_is_said_with_the_limit_that_it_is_beyond(house: House) -> None:
     """Between the limit and where it is over, it is not beyond the limit; when it is over, beyond neither."""
     over: list[Any] = []
