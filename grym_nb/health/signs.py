@@ -73,6 +73,7 @@ class Vitals:
     calls: int = 0
     failed: int = 0
     worst: str = ""  # the error that came most often
+    instead: int = 0  # calls besides those that its fallback answered, since all else had failed
     broken: str = ""  # what it was when it was last used, if nothing has said otherwise since
     p95: float | None = None
     third: float | None = None  # what the third slowest of the answered ones took, where they are few
@@ -125,11 +126,23 @@ def _errors(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
     enough = vitals.calls >= limits.least_calls
     level = _level(vitals.failed / vitals.calls, limits.failing) if enough else 0
     if level:
-        last = "the last minute" if vitals.window == 60.0 else f"the last {seconds(vitals.window)}"
         most = f", {vitals.worst} the most often" if vitals.worst else ""
-        yield Sign("errors", level, f"{vitals.failed} of {vitals.calls} calls failed in {last}{most}")
+        told = f"{vitals.failed} of {vitals.calls} calls failed in {_last(vitals)}{most}"
+        yield Sign("errors", level, told)
     elif vitals.broken:
         yield Sign("errors", DEGRADED, vitals.broken)
+
+
+def _instead(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
+    """Callers have an answer, so this is no failure; nobody else would tell that the model gives none."""
+    calls = vitals.calls + vitals.instead
+    if calls >= limits.least_calls and _level(vitals.instead / calls, limits.failing):
+        told = f"its fallback answered {vitals.instead} of {calls} calls in {_last(vitals)}"
+        yield Sign("errors", DEGRADED, told)
+
+
+def _last(vitals: Vitals) -> str:
+    return "the last minute" if vitals.window == 60.0 else f"the last {seconds(vitals.window)}"
 
 
 def _slow(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
@@ -186,4 +199,4 @@ def _level(figure: float, limits: tuple[float, float]) -> int:
     return (figure >= limits[0]) + (figure >= limits[1])
 
 
-_LOOKS = (_state, _breaker, _errors, _stuck, _ping, _slow, _queue, _memory)
+_LOOKS = (_state, _breaker, _errors, _instead, _stuck, _ping, _slow, _queue, _memory)

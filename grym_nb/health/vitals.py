@@ -184,6 +184,7 @@ def vitals_of(
         calls=good + bad,
         failed=bad,
         worst=worst,
+        instead=int(found["fallback"].count) if "fallback" in found else 0,
         broken=watched.broken,
         p95=p95,
         third=_third(few) if slower and few is not None else None,

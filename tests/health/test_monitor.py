@@ -11,7 +11,7 @@ from grym_nb.events import SystemHealthChanged
 from grym_nb.health.monitor import HealthMonitor
 from grym_nb.health.vitals import Lately
 from grym_nb.services import ModelService, ServiceRegistry, task
-from tests.health.house import House, Net, broken
+from tests.health.house import House, Net, broken, fail
 from tests.services.crowd import WAIT, Gates, outcome, until
 
 
@@ -48,6 +48,20 @@ def test_failing_calls_are_noticed_within_two_looks_and_forgotten_in_time(house:
     told = ["healthy", "unhealthy", "degraded", "healthy"]
     assert [after for _, _, after in house.heard] == told
     assert [one.after for one in house.monitor.story("net")] == told
+
+
+def test_one_whose_fallback_answers_in_its_place_is_degraded(house: House) -> None:
+    """Its callers do not fail, and none of its calls is answered by the model."""
+    net = house.net(fallback=lambda error, do: "instead")
+    for _ in range(5):
+        assert [net.ask(fail) for _ in range(4)] == ["instead"] * 4
+        house.look()
+    assert net.health == "degraded" and net.metrics().errors == {}
+    assert net._record.health_reason.startswith("its fallback answered 16 of 16 calls in the last 20 s")
+    for _ in range(18):
+        net.ask()
+        house.look()
+    assert net.health == "healthy", net._record.health_reason
 
 
 def test_slow_calls_are_measured_by_what_is_usual(house: House) -> None:
