@@ -388,7 +388,12 @@ class Alerts:
 
     def _causes(self, rule: Rule, tags: Tags, needs: dict[str, Collection[str]]) -> list[tuple[str, Tags]]:
         """Return what fires that this follows from: something worse, or the same of what a service needs."""
-        causes = [(other, at) for other in rule.inhibited_by for at in (tags, ()) if self._fires(other, at)]
+        causes = [
+            (other, at)
+            for other in rule.inhibited_by
+            for at in (tags, ())
+            if self._fires(other, at) and not self._waits_for(other, at, rule)
+        ]
         service = dict(tags).get("service", "")
         needed: list[tuple[str, Tags]] = [
             (one, (("service", need),))
@@ -397,6 +402,11 @@ class Alerts:
             if self._fires(one, (("service", need),))
         ]
         return causes + needed if not needed or not self._of_its_own(service) else causes
+
+    def _waits_for(self, other: str, at: Tags, rule: Rule) -> bool:
+        """Tell whether another is not told of only since it is inhibited by this rule: one of two is told."""
+        its, track = self._rules.get(other), self._tracks.get((other, at))
+        return its is not None and rule.name in its.inhibited_by and track is not None and not track.told
 
     def _kept_quiet(self, rule: Rule, tags: Tags, now: float, causes: list[tuple[str, Tags]]) -> bool:
         """Tell whether nobody is told of it: it is silenced, or somebody hears of what it follows from."""

@@ -80,7 +80,8 @@ class Rule(Policy):
     `metric` may be a function: f(history, now) -> a number, or numbers by tags, such as {(("service",
     "asr"),): 5.0}. While one of `inhibited_by` fires for the same
     group, or for the kernel, this one is not told of, nor after that for what was meanwhile: it begins anew,
-    with figures of a whole `window` since then (what a gauge is at the moment needs none).
+    with figures of a whole `window` since then (what a gauge is at the moment needs none). Of two that name
+    each other the one that fires first is told.
     """
 
     name: str

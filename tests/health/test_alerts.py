@@ -422,6 +422,14 @@ def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
         Rule(**{"name": "high", "metric": "level", **wrong})
 
 
+def test_of_two_that_inhibit_each_other_one_is_told(house: House) -> None:
+    house.alerts.add(Rule("high", "level", above=10.0, inhibited_by=("higher",)))
+    house.alerts.add(Rule("higher", "level", above=20.0, inhibited_by=("high",)))
+    house.level(30.0, 3)
+    house.level(5.0)
+    assert house.told == ["the kernel: high (warning): 30, above 10", "the kernel: high is over, after 3 s"]
+
+
 def test_what_a_rule_tells_is_shown_whatever_it_is(house: House) -> None:
     house.alerts.add(Rule("high", "level", above=10.0, tells=lambda tags, figure: 5))  # type: ignore[arg-type, return-value]
     house.level(11.0)
