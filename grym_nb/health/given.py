@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from grym_nb.errors import ConfigError, Problem, ServiceNotFound, closest
 from grym_nb.render import brief
 from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["check_registry", "check_service"]
+__all__ = ["check_registry", "check_service", "deferred", "inner"]
 
 
 def check_registry(given: Any) -> None:
@@ -27,3 +29,21 @@ def check_service(registry: ServiceRegistry, name: Any, more: Iterable[str] = ()
     if name not in registry and name not in (others := set(more)):
         known = {*others, *[handle.name for handle in registry.handles()]}
         raise ServiceNotFound(f"there is no service {name!r}.{closest(name, known)}", service=name)
+
+
+def deferred(function: Any) -> str:
+    """Return as what a call of it only makes something that somebody else has to run; else nothing."""
+    called = inner(function)
+    for one in (called, None if inspect.isclass(called) else getattr(called, "__call__", None)):  # noqa: B004
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            return "an async function"
+        if inspect.isgeneratorfunction(one):
+            return "a generator"
+    return ""
+
+
+def inner(function: Any) -> Any:
+    """Return what is called in the end, without what a partial gives it."""
+    while isinstance(function, partial):
+        function = function.func
+    return function

@@ -13,6 +13,7 @@ from typing import Any
 from grym_nb.clock import Clock
 from grym_nb.errors import ConfigError, Problem
 from grym_nb.health.errand import Errand, Work
+from grym_nb.health.given import deferred, inner
 from grym_nb.health.guarded import named
 from grym_nb.render import brief
 
@@ -95,21 +96,10 @@ def refuse_deaf(channel: object) -> None:
         hint = "grym_nb.health.channels has webhook(url) and command([...])"
         problem = Problem("channel", brief(channel), "a function of a notice")
         raise ConfigError("only a function can be told", problems=[problem], hint=hint)
-    if kind := _deferred(channel):
+    if kind := deferred(channel):
         hint = "it is called on a thread that may wait, so a plain def that does it at once will do"
         problem = Problem("channel", f"{_name_of(channel)}, {kind}", "a plain function of a notice")
         raise ConfigError("only what runs when it is called can be told", problems=[problem], hint=hint)
-
-
-def _deferred(channel: Any) -> str:
-    """Return as what a call of it only makes something that somebody else has to run; else nothing."""
-    inner = _inner(channel)
-    for one in (inner, None if inspect.isclass(inner) else getattr(inner, "__call__", None)):  # noqa: B004
-        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
-            return "an async function"
-        if inspect.isgeneratorfunction(one):
-            return "a generator"
-    return ""
 
 
 def _refuse_unrun(answer: object) -> None:
@@ -119,14 +109,8 @@ def _refuse_unrun(answer: object) -> None:
         raise TypeError("it returned a coroutine, which nobody awaits: a plain function is wanted")
 
 
-def _inner(channel: Any) -> Any:
-    while isinstance(channel, partial):
-        channel = channel.func
-    return channel
-
-
 def _name_of(channel: Any) -> str:
-    return named(_inner(channel))
+    return named(inner(channel))
 
 
 def others(listeners: Sequence[Listener], channel: Callable[[Any], object]) -> list[Listener]:

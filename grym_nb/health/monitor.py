@@ -422,7 +422,7 @@ class HealthMonitor:
         if not problem:
             watched.unanswered = 0
             if means:
-                watched.broken, watched.wrong_at = "", None
+                watched.broken, watched.wrong_at, watched.row = "", None, 0
         elif not asked.missed:  # else that is counted
             self._unanswered(watched)
 

@@ -23,7 +23,7 @@ from grym_nb.events import BreakerChanged, RecoveryEnded, RecoveryGaveUp, Recove
 from grym_nb.health.case import Case, Turn
 from grym_nb.health.given import check_service
 from grym_nb.health.monitor import means
-from grym_nb.health.remedies import DOES, Policies, RecoveryPolicy, Step, take
+from grym_nb.health.remedies import DOES, Policies, RecoveryPolicy, Step, lacks, take
 from grym_nb.health.signs import UNHEALTHY
 from grym_nb.health.story import Story, Told, in_words
 from grym_nb.health.trial import OF_CALLS, Outcome, Trial, outcome_of, proof_of
@@ -108,7 +108,7 @@ class Recovery:
         if policy is None or handle is None or handle.state not in ("ready", "failed"):
             return False
         record = handle._record
-        if record.given_up:
+        if record.given_up or lacks(record):
             return False  # until somebody says so
         with self._lock:
             case = self._cases.setdefault(name, Case())
@@ -385,6 +385,8 @@ class Recovery:
         """Have the next step taken after a pause, the last one again as long as the budget lasts; or end."""
         record, case, policy, now = turn.record, turn.case, turn.policy, self._clock()
         failed, state = case.fails(policy, now), record.lifecycle.state
+        if lacks(record):
+            return False  # no step of its own can help
         if remedy and state in ("registered", "failed"):
             self._give_up(turn, "another attempt would change nothing", remedy)
         elif failed < policy.budget:
@@ -447,8 +449,8 @@ class Recovery:
         So one that several need is mended once. Raises where it is not to be mended.
         """
         record, case = turn.record, turn.case
-        for need in record._family.before(record):
-            if record._family.optional(record, need) or not (trouble := self._ill(need)):
+        for need in record._family.required(record):
+            if not (trouble := self._ill(need)):
                 continue
             then = replace(turn)
             self.begin(need.name, trouble)
@@ -488,11 +490,8 @@ class Recovery:
         self._story.add(event)
         self._ports.events.publish(event)
 
-    def _under_way(self) -> str:
-        return ", ".join(name for name, case in tuple(self._cases.items()) if case.runs)
-
     def __repr__(self) -> str:
-        mends = self._under_way()
+        mends = ", ".join(name for name, case in tuple(self._cases.items()) if case.runs)
         return f"{self.table().text()}\n{f'under way: {mends}' if mends else 'nothing is under way'}"
 
     def _repr_html_(self) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.registry import ServiceRegistry
 
-__all__ = ["DOES", "Policies", "RecoveryPolicy", "Step", "policies_of", "take"]
+__all__ = ["DOES", "Policies", "RecoveryPolicy", "Step", "lacks", "policies_of", "take"]
 
 Step = Literal["reset", "reload", "restart"]
 
@@ -91,6 +91,11 @@ class RecoveryPolicy(Policy):
         """Return the policy with these values; YAML and JSON know lists only, so they will do, too."""
         fit = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         return super(RecoveryPolicy, cls).of(fit)  # by name: slots make a class anew, which super() misses
+
+
+def lacks(record: ServiceRecord) -> bool:
+    """Tell whether something is left as failed that a service cannot do without."""
+    return any(need.given_up for need in record._family.required(record))
 
 
 def take(step: Step, record: ServiceRecord, policy: RecoveryPolicy) -> None:

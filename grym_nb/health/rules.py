@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from grym_nb.errors import Problem, closest, says_what_it_takes
 from grym_nb.hardening.policy import Fit, Policy
+from grym_nb.health.given import deferred
 from grym_nb.render import brief
 from grym_nb.render import seconds as in_words
 
@@ -50,6 +51,10 @@ def _limit(value: Any) -> bool:
     if isinstance(value, int) and not isinstance(value, bool):
         return abs(value) <= sys.float_info.max  # it may be larger than any float
     return value is None or (isinstance(value, float) and value == value)
+
+
+def _function(value: Any) -> bool:
+    return callable(value) and not deferred(value)  # a coroutine is no figure, and nobody awaits it
 
 
 def _texts(value: Any) -> bool:
@@ -108,7 +113,7 @@ class Rule(Policy):
     FITS: ClassVar[Mapping[str, Fit]] = {
         "name": Fit("text", lambda value: isinstance(value, str) and bool(value.strip())),
         "metric": Fit(
-            "a metric's name, or a function", lambda v: callable(v) or (isinstance(v, str) and bool(v))
+            "a metric's name, or a plain function", lambda v: _function(v) or (isinstance(v, str) and bool(v))
         ),
         "figure": Fit(f"one of {', '.join(_FIGURES)}", lambda value: value in _FIGURES),
         "above": Fit("a number", _limit),
@@ -125,7 +130,7 @@ class Rule(Policy):
         "inhibited_by": Fit("names of rules, such as ('unhealthy',)", _texts),
         "suggest": Fit("a text", lambda value: isinstance(value, str)),
         "words": Fit("a text", lambda value: isinstance(value, str)),
-        "tells": Fit("a function of tags and a figure", lambda value: value is None or callable(value)),
+        "tells": Fit("a plain function of tags and a figure", lambda v: v is None or _function(v)),
         "named": Fit("a dict of texts, such as {2.0: 'unhealthy'}", _named),
     }
 
@@ -218,7 +223,8 @@ def _by_tags(given: Any) -> dict[Tags, float]:
 
 
 def _figure_given(value: Any) -> bool:
-    return hasattr(value, "__float__") and not isinstance(value, str) and not hasattr(value, "__len__")
+    single = not hasattr(value, "__len__") or getattr(value, "shape", None) == ()  # an array of no dimension
+    return hasattr(value, "__float__") and not isinstance(value, str) and single
 
 
 def _tags_given(tags: Any) -> bool:

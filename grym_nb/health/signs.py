@@ -72,6 +72,7 @@ class Vitals:
     window: float = 60.0
     calls: int = 0
     failed: int = 0
+    row: int = 0  # calls that raised since the last one that was answered
     worst: str = ""  # the error that came most often
     instead: int = 0  # calls besides those that its fallback answered, since all else had failed
     broken: str = ""  # what it was when it was last used, if nothing has said otherwise since
@@ -94,6 +95,7 @@ class SignLimits:
 
     failing: tuple[float, float] = (0.1, 0.5)  # share of calls that failed
     least_calls: int = 5  # before a share says anything
+    in_a_row: int = 20  # calls that failed, with none in between that did not
     slower: tuple[float, float] = (3.0, 10.0)  # times the usual p95
     least_slower: float = 0.02  # seconds by which it has to be slower at all
     pings: tuple[int, int] = (1, 2)  # in a row
@@ -125,12 +127,18 @@ def _breaker(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
 def _errors(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:
     enough = vitals.calls >= limits.least_calls
     level = _level(vitals.failed / vitals.calls, limits.failing) if enough else 0
-    if level:
-        most = f", {vitals.worst} the most often" if vitals.worst else ""
+    most = f", {vitals.worst} the most often" if vitals.worst else ""
+    # Beside many that went well before, a share would say so late, or never where nobody calls any more.
+    in_a_row = f"its last {vitals.row} calls all failed{most}"
+    if level < UNHEALTHY and vitals.failed and vitals.row >= limits.in_a_row:
+        yield Sign("errors", UNHEALTHY, in_a_row)
+    elif level:
         told = f"{vitals.failed} of {vitals.calls} calls failed in {_last(vitals)}{most}"
         yield Sign("errors", level, told)
     elif vitals.broken:
         yield Sign("errors", DEGRADED, vitals.broken)
+    elif vitals.row >= limits.least_calls:
+        yield Sign("errors", DEGRADED, in_a_row)
 
 
 def _instead(vitals: Vitals, limits: SignLimits) -> Iterator[Sign]:

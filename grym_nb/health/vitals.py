@@ -66,6 +66,8 @@ class Watched:
     loads: int = 0
     answered: int = 0  # calls, in all, up to the last look
     failures: int = 0
+    raised: int = 0  # of these, what was not only late
+    row: int = 0  # calls that raised since the last one that was answered
     usual: float | None = None  # p95
     learned: int = 0  # calls it was seen over
     unread: int = 0  # answered calls that are yet to be learned of: the history did not have them
@@ -159,7 +161,8 @@ def vitals_of(
     failed = failures({outcome: its.count for outcome, its in found.items()}, waited_out)
     good, bad = int(answered.count) if answered is not None else 0, sum(failed.values())
     worst = worst_of(record, failed)
-    fresh, wrong = _newly(watched, record)
+    fresh, wrong, raised = _newly(watched, record)
+    watched.row = 0 if fresh else watched.row + raised
     if wrong:
         watched.wrong_at = now
     elif fresh:
@@ -183,7 +186,8 @@ def vitals_of(
         window=seconds,
         calls=good + bad,
         failed=bad,
-        worst=worst,
+        row=watched.row,
+        worst=worst or worst_of(record, {"task.failed": watched.row} if watched.row else {}),
         instead=int(found["fallback"].count) if "fallback" in found else 0,
         broken=watched.broken,
         p95=p95,
@@ -222,10 +226,11 @@ def _keep_up(watched: Watched, record: ServiceRecord, now: float) -> None:
         watched.versions = versions
     elif versions != watched.versions:
         watched.versions, watched.since, watched.broken, watched.wrong_at = versions, now, "", None
+        watched.row = 0
         watched.usual, watched.learned, watched.unread, watched.slow_since = None, 0, 0, None
     if record.loads != watched.loads or record.lifecycle.state in ("registered", "closed"):
         watched.loads, watched.unanswered, watched.ping = record.loads, 0, ""
-        watched.broken, watched.wrong_at = "", None
+        watched.broken, watched.wrong_at, watched.row = "", None, 0
 
 
 def anew(record: ServiceRecord, now: float, before: Watched | None = None, broken: str = "") -> Watched:
@@ -240,13 +245,14 @@ def anew(record: ServiceRecord, now: float, before: Watched | None = None, broke
     return watched
 
 
-def _newly(watched: Watched, record: ServiceRecord) -> tuple[int, int]:
-    """Return how many calls were answered, and how many have failed, since the last look."""
+def _newly(watched: Watched, record: ServiceRecord) -> tuple[int, int, int]:
+    """Return how many calls were answered since the last look, failed, and of these raised."""
     ended = [(outcome, meter.count) for (_, outcome), meter in record.meters.copy().items()]
     answered = sum([count for outcome, count in ended if outcome == "ok"])
     failed = sum([count for outcome, count in ended if outcome in FAILURES])
-    new = answered - watched.answered, failed - watched.failures
-    watched.answered, watched.failures = answered, failed
+    raised = sum([count for outcome, count in ended if outcome in FAILURES and outcome != _LATE])
+    new = answered - watched.answered, failed - watched.failures, raised - watched.raised
+    watched.answered, watched.failures, watched.raised = answered, failed, raised
     return new
 
 

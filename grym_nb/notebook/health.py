@@ -114,7 +114,7 @@ def alerts(runtime: Runtime, given: Namespace) -> Sheet:
     if given.rules:
         rows = [
             (
-                *(one.name, str(one.severity), one.condition, seconds(one.for_seconds)),
+                *(one.name, str(one.severity), one.condition, lasting(one.for_seconds) or "at once"),
                 *(told.state_of(one), one.suggest),
             )
             for one in told.rules

@@ -22,6 +22,9 @@ class Family(Protocol):
     def optional(self, record: ServiceRecord, need: ServiceRecord) -> bool:
         """Tell whether `record` can do without `need`."""
 
+    def required(self, record: ServiceRecord) -> list[ServiceRecord]:
+        """Return of everything that `record` needs what it cannot do without."""
+
     def refuse_tasks(self, name: str, tasks: Mapping[str, TaskSpec]) -> None:
         """Raise when a task bears a name that a handle has itself, or two have the same type."""
 

@@ -363,6 +363,10 @@ class ServiceRegistry:
                     open_names.append(name)
         return True
 
+    def required(self, record: ServiceRecord) -> list[ServiceRecord]:
+        """Return of everything that `record` needs what it cannot do without."""
+        return [need for need in self.before(record) if not self.optional(record, need)]
+
     def wired(self, record: ServiceRecord) -> dict[str, ServiceHandle | None]:
         """Return the handles of the direct needs by name; None for an optional one that is not there."""
         needs: dict[str, ServiceHandle | None] = {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from grym_nb.errors import ConfigError, ValidationError
@@ -15,6 +18,7 @@ from grym_nb.health.rules import Rule
 from grym_nb.metrics import Metrics
 from grym_nb.metrics.history import History
 from grym_nb.testing import FakeClock
+from tests.services.crowd import until
 
 LEVEL = Rule("high", "level", above=10.0, clear=8.0, suggest="turn it down")
 
@@ -103,8 +107,23 @@ def test_a_rule_may_say_in_its_own_words_what_it_found(house: House) -> None:
     assert house.told == ["a: high (warning): a is at 12 of 10 degrees"]
     house.level(30.0, service="b")
     assert house.told[1:] == ["b: high (warning): 30, above 10"], "where it says nothing, as ever"
-    with pytest.raises(ConfigError, match="a function of tags and a figure"):
+    with pytest.raises(ConfigError, match="a plain function of tags and a figure"):
         Rule("high", "level", above=10.0, tells="hot")  # type: ignore[arg-type]
+
+
+def test_a_rules_function_is_a_plain_one_and_gives_a_number_of_any_kind(house: House) -> None:
+    async def later(history: Any, now: float) -> float:
+        return 1.0
+
+    for one in (later, partial(later, now=0.0)):
+        with pytest.raises(ConfigError, match="a metric's name, or a plain function"):
+            Rule("high", one, above=10.0)
+    for at, one in enumerate((np.array(11.0), np.float32(11.0), Fraction(11), 11)):
+        house.alerts.add(Rule(f"high{at}", lambda history, now, one=one: one, above=10.0))
+    house.level(0.0)
+    house.wait(1)
+    until(lambda: len(house.told) == 4)
+    assert all("11, above 10" in one for one in house.told)
 
 
 def test_it_has_to_hold_and_to_be_over_for_a_while(house: House) -> None:

@@ -50,6 +50,37 @@ def test_failing_calls_are_noticed_within_two_looks_and_forgotten_in_time(house:
     assert [one.after for one in house.monitor.story("net")] == told
 
 
+def test_a_row_of_failures_is_seen_beside_thousands_that_went_well(house: House) -> None:
+    class Silent(ModelService):
+        """Has no ping that could say that it is well."""
+
+        ask = Net.ask
+
+    net = house.registry.register("net", Silent)
+    for _ in range(2000):
+        net.ask()
+    house.look()
+    broken(net, 12)
+    house.look()
+    house.look()
+    assert net._record.health_reason.startswith("its last 12 calls all failed, ValueError the most often")
+    assert net.health == "degraded"
+    for _ in range(2000):
+        net.ask()
+    house.look()
+    broken(net, 24)
+    house.look()
+    house.look()
+    assert net.health == "unhealthy" and "its last 24 calls all failed" in net._record.health_reason
+    for _ in range(24):  # nobody calls any more
+        house.look()
+    assert net.health == "degraded" and "its last 24 calls all failed" in net._record.health_reason
+    net.ask()
+    for _ in range(6):
+        house.look()
+    assert net.health == "healthy", net._record.health_reason
+
+
 def test_one_whose_fallback_answers_in_its_place_is_degraded(house: House) -> None:
     """Its callers do not fail, and none of its calls is answered by the model."""
     net = house.net(fallback=lambda error, do: "instead")

@@ -243,23 +243,33 @@ def test_one_for_which_there_was_no_room_is_loaded_by_a_reset_too(ward: Ward) ->
     assert ward.steps() == [("reset", False), ("reset", True)] and net.state == "ready"
 
 
-@pytest.mark.parametrize("why", ["given up", "not to be mended"])
-def test_a_need_that_is_not_to_be_mended_stays_as_it_is(ward: Ward, why: str) -> None:
+def test_a_need_that_is_given_up_ends_it_and_costs_nothing(ward: Ward) -> None:
     BROKEN["base"] = 100
-    policies = {"base": RecoveryPolicy(budget=1) if why == "given up" else None}
-    recovery = ward.recovery(policies=policies, policy=RecoveryPolicy(budget=1))
+    recovery = ward.recovery(policies={"base": RecoveryPolicy(budget=1)})
     base = ward.net("base")
     net = ward.net(made=Needy).load()
-    if recovery.begin("base", "ill"):
-        ward.until_over(recovery, "base")
-        assert base.state == "failed"
+    recovery.begin("net", "as asked")
+    ward.until_over(recovery)
+    assert ward.steps("base") == [("reset", False)] and base.state == "failed"
+    assert ward.steps() == [("reset", False)] and net.state == "ready"
+    assert "it needs base: left as failed until its reload()" in ward.ended[-1].reason
+    loads = base.status().loads
+    assert not recovery.begin("net", "as asked") and base.status().loads == loads
+    assert [one.service for one in ward.gave_up] == ["base"]
+
+
+def test_a_need_that_is_not_to_be_mended_stays_as_it_is(ward: Ward) -> None:
+    BROKEN["base"] = 100
+    recovery = ward.recovery(policies={"base": None}, policy=RecoveryPolicy(budget=1))
+    base = ward.net("base")
+    net = ward.net(made=Needy).load()
+    assert not recovery.begin("base", "ill")
     loads, state = base.status().loads, base.state
     recovery.begin("net", "as asked")
     ward.until_over(recovery)
     assert (base.status().loads, base.state) == (loads, state)
     assert ward.steps() == [("reset", False)]
-    told = "left as failed until its reload()" if why == "given up" else "ping: RuntimeError: ill"
-    assert told in ward.ended[-1].reason
+    assert "ping: RuntimeError: ill" in ward.ended[-1].reason
     assert net.state == "ready" and not any(one.service == "net" for one in ward.gave_up), "it answers"
 
 

@@ -14,7 +14,7 @@ from grym_nb.notebook.health import health
 from grym_nb.runtime import Runtime
 from grym_nb.services.record import ServiceRecord
 from grym_nb.testing import FakeClock
-from tests.health.ward import BROKEN, LOADS, PINGS, Net, Ward, pauses
+from tests.health.ward import BROKEN, LOADS, PINGS, Needy, Net, Ward, pauses
 from tests.services.crowd import Gates, outcome, start, until
 
 
@@ -54,6 +54,21 @@ def test_after_that_the_budget_is_there_again(ward: Ward) -> None:
     recovery.begin("net", "ill again")
     ward.until_over(recovery)
     assert ward.steps()[2:] == [("reset", False), ("reload", True)] and len(ward.gave_up) == 1
+
+
+def test_who_needs_what_is_left_as_failed_is_not_tried_in_vain(ward: Ward) -> None:
+    BROKEN["base"] = 100
+    recovery = ward.recovery(policy=RecoveryPolicy(budget=2))
+    base, needy = ward.net("base").load(), ward.net("needy", made=Needy).load()
+    recovery.begin("base", "as asked")
+    ward.until_over(recovery, "base")
+    assert base._record.given_up and needy.state == "ready"
+    assert not recovery.begin("needy", "ill")
+    BROKEN["base"] = 0
+    base.reload()
+    assert recovery.begin("needy", "ill") and ward.steps("needy") == []
+    ward.until_over(recovery, "needy")
+    assert ward.steps("needy") == [("reset", True)] and len(ward.gave_up) == 1
 
 
 def test_attempts_that_take_long_are_counted_too(ward: Ward) -> None:
