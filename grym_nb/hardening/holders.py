@@ -17,7 +17,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from grym_nb.hardening.remains import Remains
-from grym_nb.hardening.storages import Storages, is_others, storages_of
+from grym_nb.hardening.storages import Storages, is_others, storages_of, variables_of
 
 __all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey", "way"]
 
@@ -189,8 +189,8 @@ def _functions() -> Iterator[Root]:
     for frame in _stack(sys._getframe()):
         file, name = frame.f_code.co_filename, frame.f_code.co_name
         library = file.startswith(_LIBRARIES) or "-packages" in file  # site- or dist-
-        if not library and frame.f_locals is not frame.f_globals:
-            for variable, value in list(frame.f_locals.items()):
+        if not library:
+            for variable, value in variables_of(frame).items():
                 if not isinstance(value, ModuleType) and not type(value).__module__.startswith(_OURS):
                     yield Root(f"the variable {variable} in {name}()", (value,), None, f"del {variable}")
 
@@ -212,11 +212,7 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _locals(frame: FrameType) -> list[object]:
-    try:
-        values = [] if frame.f_locals is frame.f_globals else list(frame.f_locals.values())
-    except Exception:  # a class body's own mapping
-        return []
-    return [value for value in values if not is_others(value)]
+    return [value for value in variables_of(frame).values() if not is_others(value)]
 
 
 # -- from below ------------------------------------------------------------------------------------

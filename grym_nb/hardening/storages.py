@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from inspect import CO_OPTIMIZED
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -27,6 +29,7 @@ __all__ = [
     "tensor_of",
     "tensors_in",
     "total",
+    "variables_of",
 ]
 
 #: bytes by device and address: what two objects share has one entry, whoever is asked
@@ -35,6 +38,7 @@ Storages: TypeAlias = dict[tuple[str, int], int]
 _MOST_PARTS = 1_000_000
 _PIECE = 256  # parts between two pauses: a millisecond or two
 _LISTED = 16 * _PIECE  # the same where they are only listed, and not looked into yet
+_ALONE = 3  # references to a frame's variables: the frame's, who looks at them, and who counts
 _LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
 _APART = (type, ModuleType, CodeType, FrameType, BuiltinFunctionType)
 _NEVER = (*_LEAVES, *_APART)  # holds nothing, or not its own
@@ -79,6 +83,35 @@ def arrays_in(*roots: object) -> list[Any]:
 def is_others(part: object) -> bool:
     """Tell whether what hangs on an object is not its holder's: a handle's is its service's."""
     return type(part).__module__.startswith(_OTHERS)
+
+
+def variables_of(frame: FrameType | None) -> dict[str, object]:
+    """Return what a function that runs, waits or has failed has in its variables, by name.
+
+    Of a cell or a module nothing: its variables are the notebook's own. The frame is left as it was.
+    """
+    if frame is None or (space := frame.f_locals) is frame.f_globals:
+        return {}
+    found: dict[str, object] = {}
+    for _ in range(3):  # another thread may change it meanwhile
+        try:
+            found = dict(space)
+            break
+        except RuntimeError:
+            continue
+        except Exception:  # a class body's own mapping
+            break
+    # Before Python 3.13 a frame keeps the copy that it was asked for, and so what the function lets go of
+    # later. It stays where somebody has it from `locals()`, or a tracer writes it back into the variables.
+    copied = sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED
+    if copied and sys.getrefcount(space) == _ALONE and not _is_traced(frame):
+        space.clear()
+    return found
+
+
+def _is_traced(frame: FrameType) -> bool:
+    asked = (sys.gettrace, sys.getprofile, threading.gettrace, threading.getprofile)
+    return frame.f_trace is not None or any(ask() is not None for ask in asked)
 
 
 def total(storages: Storages) -> dict[str, int]:
@@ -146,11 +179,11 @@ def _within(part: Any) -> Iterator[object]:
     elif _is(part, BaseException):
         yield from (part.args, part.__traceback__, part.__cause__, part.__context__)
     elif _is(part, TracebackType):
-        yield from _variables(part.tb_frame)
+        yield from variables_of(part.tb_frame).values()
         yield part.tb_next
     elif _is(part, (GeneratorType, CoroutineType)):
         frame = part.gi_frame if _is(part, GeneratorType) else part.cr_frame
-        yield from _variables(frame)
+        yield from variables_of(frame).values()
     if _is_tensor(part):
         yield from _of_wrapper(part)
     yield from _attributes(part)
@@ -165,13 +198,6 @@ def _copied(part: Any, values: Any) -> list[object]:
         except Exception:  # a stranger's mapping
             return []
     return []
-
-
-def _variables(frame: FrameType | None) -> list[object]:
-    """Return what a function that waits, or has failed, has in its variables."""
-    if frame is None or frame.f_locals is frame.f_globals:  # a cell's are the notebook's own
-        return []
-    return _copied(frame, frame.f_locals.values)
 
 
 def _cells(function: FunctionType) -> Iterator[object]:

@@ -156,3 +156,15 @@ def test_of_a_list_of_millions_the_nearest_is_looked_at_and_the_rest_is_found_fr
     plugin.rows[0]["near"] = plugin.rows[-1].pop("kept")
     [found] = holders_of(remains, survey([rows]))
     assert (found.name, found.hint) == ("the variable rows", "del rows")
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer writes the variables back, so they stay")
+def test_what_a_function_let_go_of_after_it_was_asked_is_held_no_more() -> None:
+    parts, remains = made()
+    assert holder(remains).name == f"the variable parts in {what_runs()}()"
+    del parts
+    assert not remains.alive()
+
+
+def what_runs() -> str:
+    return sys._getframe(1).f_code.co_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import deque
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grym_nb.hardening.storages import arrays_in, storages_of, tensors_in, total
+from grym_nb.hardening.storages import arrays_in, storages_of, tensors_in, total, variables_of
 
 
 def held(*roots: object) -> int:
@@ -130,3 +131,30 @@ def test_strangers_among_the_attributes_stop_nobody(tmp_path: Path) -> None:
 def test_a_million_words_hide_nothing() -> None:
     model = Plain(words=[str(n) for n in range(1_000_001)], net=np.zeros(500))
     assert held(model) == 4000
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer writes the variables back, so they stay")
+def test_a_generator_that_was_looked_into_holds_only_what_it_has() -> None:
+    def batches() -> Any:
+        batch = np.zeros(500)
+        while True:
+            yield weakref.ref(batch)
+            batch = np.zeros(500)
+
+    running = batches()
+    first = next(running)
+    assert held(running) == 4000
+    next(running)
+    assert first() is None
+
+
+def test_what_a_function_has_from_locals_is_left_as_it_is() -> None:
+    def given(a: int, b: int) -> Any:
+        config = locals()
+        yield
+        yield config
+
+    running = given(1, 2)
+    next(running)
+    assert variables_of(running.gi_frame)["a"] == 1
+    assert next(running)["b"] == 2
