@@ -14,6 +14,7 @@ from types import (
     FrameType,
     FunctionType,
     GeneratorType,
+    MemberDescriptorType,
     MethodType,
     ModuleType,
     TracebackType,
@@ -218,10 +219,12 @@ def _attributes(part: Any) -> Iterator[object]:
     if type(own) is dict:
         yield from _copied(own, own.values)
     for base in type(part).__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else tuple(slots):
-            member: Any = base.__dict__.get(name)
-            if type(member).__name__ == "member_descriptor":
+        if "__slots__" not in base.__dict__:
+            continue
+        for member in list(
+            base.__dict__.values()
+        ):  # not by the names in `__slots__`: private ones are others
+            if type(member) is MemberDescriptorType:
                 try:
                     yield member.__get__(part)
                 except AttributeError:  # never set

@@ -26,6 +26,13 @@ class Slotted:
         self.net = net
 
 
+class Private:
+    __slots__ = ("__net", "_only")
+
+    def __init__(self, net: Any) -> None:
+        self.__net = net
+
+
 class Plain:
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
@@ -52,6 +59,10 @@ def test_what_is_shared_counts_once_however_often_it_hangs_there() -> None:
     base = np.zeros(1000)
     one, two = Plain(a=base, b=base[10:20]), Plain(c=base.reshape(10, 100))
     assert held(one) == held(two) == held(one, two) == 8000
+
+
+def test_private_slots_are_found_too() -> None:
+    assert held(Private(np.zeros(1000))) == 8000
 
 
 def test_circles_and_what_belongs_to_others_are_left_out() -> None:
