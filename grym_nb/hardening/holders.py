@@ -6,6 +6,7 @@ places. What none of the known holders explains is followed upwards, from the ob
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
@@ -17,7 +18,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from grym_nb.hardening.remains import Remains
-from grym_nb.hardening.storages import Storages, is_others, storages_of, variables_of
+from grym_nb.hardening.storages import Storages, is_others, module_of, storages_of, variables_of
 
 __all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey", "way"]
 
@@ -175,7 +176,7 @@ def _variables(space: dict[str, Any]) -> Iterator[Root]:
     for name, value in list(space.items()):
         if _is_output(name):
             continue
-        if not isinstance(value, ModuleType) and not type(value).__module__.startswith(_OURS):
+        if not issubclass(type(value), ModuleType) and not module_of(value).startswith(_OURS):
             yield Root(f"the variable {name}", (value,), None, f"del {name}")
 
 
@@ -191,7 +192,7 @@ def _functions() -> Iterator[Root]:
         library = file.startswith(_LIBRARIES) or "-packages" in file  # site- or dist-
         if not library:
             for variable, value in variables_of(frame).items():
-                if not isinstance(value, ModuleType) and not type(value).__module__.startswith(_OURS):
+                if not issubclass(type(value), ModuleType) and not module_of(value).startswith(_OURS):
                     yield Root(f"the variable {variable} in {name}()", (value,), None, f"del {variable}")
 
 
@@ -224,7 +225,7 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
         return []
     there = gc.get_objects()
     tracked = [one for one in there if type(one).__name__ in _TENSORS]
-    tasks = [one for one in there if type(one).__module__ == "_asyncio"]
+    tasks = [one for one in there if module_of(one) == "_asyncio"]
     del there
     holding = [one for one in (*tracked, *remains.arrays()) if storages_of(one).keys() & wanted.keys()]
     del tracked
@@ -320,12 +321,12 @@ def _of_context(context: Any, seen: set[int]) -> Root:
     return Root(name, (), None, "set it to None")
 
 
-def _undo(path: str, value: object, seen: set[int]) -> str:
+def _undo(path: str, value: Any, seen: set[int]) -> str:
     """Return what to type, so that what is found under a name is held there no more."""
     tasks = sys.modules.get("asyncio")
-    if type(value).__name__ == "_lru_cache_wrapper":
+    if type(value) is functools._lru_cache_wrapper:
         return f"{path}.cache_clear()"
-    if tasks is not None and isinstance(value, tasks.Task) and not value.done():
+    if tasks is not None and issubclass(type(value), tasks.Task) and not value.done():
         return f"{path}.cancel(); del {path}"
     if type(value) is threading.local:
         held = [name for name, part in vars(value).items() if id(part) in seen]

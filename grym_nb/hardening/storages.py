@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import CO_OPTIMIZED
@@ -25,6 +26,8 @@ __all__ = [
     "Storages",
     "arrays_in",
     "is_others",
+    "is_tensor",
+    "module_of",
     "owner_of",
     "storages_of",
     "tensor_of",
@@ -40,6 +43,8 @@ _MOST_PARTS = 1_000_000
 _PIECE = 256  # parts between two pauses: a millisecond or two
 _LISTED = 16 * _PIECE  # the same where they are only listed, and not looked into yet
 _ALONE = 3  # references to a frame's variables: the frame's, who looks at them, and who counts
+#: what stands in a class, whatever its metaclass makes of the question
+_MODULE, _MRO, _DICT = (type.__dict__[name] for name in ("__module__", "__mro__", "__dict__"))
 _LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
 _APART = (type, ModuleType, CodeType, FrameType, BuiltinFunctionType)
 _NEVER = (*_LEAVES, *_APART)  # holds nothing, or not its own
@@ -61,7 +66,7 @@ def storages_of(
     """
     found: Storages = {}
     for part in _parts(roots, pause, most):
-        if _is_tensor(part):
+        if is_tensor(part):
             found |= _of_tensor(part)
         elif _is_array(part):
             if (owner := owner_of(part)) is not None:
@@ -73,7 +78,7 @@ def storages_of(
 
 def tensors_in(*roots: object) -> list[Any]:
     """Return the tensors that can be reached from these objects, each once."""
-    return [part for part in _parts(roots) if _is_tensor(part)]
+    return [part for part in _parts(roots) if is_tensor(part)]
 
 
 def arrays_in(*roots: object) -> list[Any]:
@@ -83,7 +88,16 @@ def arrays_in(*roots: object) -> list[Any]:
 
 def is_others(part: object) -> bool:
     """Tell whether what hangs on an object is not its holder's: a handle's is its service's."""
-    return type(part).__module__.startswith(_OTHERS)
+    return module_of(part).startswith(_OTHERS)
+
+
+def module_of(part: object) -> str:
+    """Return the module of an object's class, without asking that: its metaclass may raise."""
+    try:
+        found = _MODULE.__get__(type(part))
+    except AttributeError:  # deleted
+        return ""
+    return found if type(found) is str else ""
 
 
 def variables_of(frame: FrameType | None) -> dict[str, object]:
@@ -163,11 +177,11 @@ def _is(part: object, kinds: type | tuple[type, ...]) -> bool:
 
 
 def _within(part: Any) -> Iterator[object]:
-    if type(part).__module__.startswith("numpy.lib"):
+    if module_of(part).startswith("numpy.lib"):
         return  # a file of arrays: to look into it is to read it
     if _is(part, Mapping):
         yield from _copied(part, lambda: part.values())
-    elif _is(part, (list, tuple, set, frozenset)) or type(part).__name__ == "deque":
+    elif _is(part, (list, tuple, set, frozenset, deque)):
         yield from _copied(part, lambda: part)
     elif _is(part, MethodType):
         yield part.__self__
@@ -185,7 +199,7 @@ def _within(part: Any) -> Iterator[object]:
     elif _is(part, (GeneratorType, CoroutineType)):
         frame = part.gi_frame if _is(part, GeneratorType) else part.cr_frame
         yield from variables_of(frame).values()
-    if _is_tensor(part):
+    if is_tensor(part):
         yield from _of_wrapper(part)
     yield from _attributes(part)
 
@@ -214,16 +228,14 @@ def _attributes(part: Any) -> Iterator[object]:
     """Yield the values of attributes, without asking a property for anything."""
     try:
         own = object.__getattribute__(part, "__dict__")
-    except AttributeError:
+    except Exception:  # there is none, or it is a stranger's property
         own = None
     if type(own) is dict:
         yield from _copied(own, own.values)
-    for base in type(part).__mro__:
-        if "__slots__" not in base.__dict__:
-            continue
-        for member in list(
-            base.__dict__.values()
-        ):  # not by the names in `__slots__`: private ones are others
+    for base in _MRO.__get__(type(part)):
+        kept = _DICT.__get__(base)
+        # Not by the names in `__slots__`: private ones stand there under another.
+        for member in list(kept.values()) if "__slots__" in kept else ():
             if type(member) is MemberDescriptorType:
                 try:
                     yield member.__get__(part)
@@ -234,7 +246,8 @@ def _attributes(part: Any) -> Iterator[object]:
 # -- tensors and arrays ----------------------------------------------------------------------------
 
 
-def _is_tensor(part: object) -> bool:
+def is_tensor(part: object) -> bool:
+    """Tell whether an object is torch's tensor, or of a class made from that."""
     torch: Any = sys.modules.get("torch")
     return torch is not None and _is(part, getattr(torch, "Tensor", ()))
 
@@ -289,4 +302,4 @@ def tensor_of(array: Any) -> Any:
     numpy: Any = sys.modules["numpy"]
     while isinstance(array, numpy.ndarray):
         array = array.base
-    return array if _is_tensor(array) else None
+    return array if is_tensor(array) else None

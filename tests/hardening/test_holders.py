@@ -168,3 +168,19 @@ def test_what_a_function_let_go_of_after_it_was_asked_is_held_no_more() -> None:
 
 def what_runs() -> str:
     return sys._getframe(1).f_code.co_name
+
+
+class Proxy:
+    """Does not like to be asked for its class, as those of a web request that there is none of."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("not yours")
+
+
+def test_variables_that_do_not_like_to_be_asked_for_their_class_stop_no_report(plugin: Any) -> None:
+    plugin.proxy = proxy = Proxy()
+    proxy.kept, remains = made()
+    assert holder(remains).name.startswith("the variable proxy in ")
+    del proxy
+    assert holder(remains).name == "plugin.proxy"

@@ -125,6 +125,30 @@ class Proxy:
         raise RuntimeError("not yours")
 
 
+class Meta(type):
+    """Does not like its classes to be asked for anything."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError("not yours")
+
+
+class Unasked(metaclass=Meta):
+    __slots__ = ("net",)
+
+
+class Nowhere:
+    __module__ = None  # type: ignore[assignment]
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+
+
+class Hidden:
+    @property
+    def __dict__(self) -> Any:
+        raise RuntimeError("not yours")
+
+
 class Owner:
     pass
 
@@ -137,6 +161,13 @@ def test_strangers_among_the_attributes_stop_nobody(tmp_path: Path) -> None:
     with np.load(tmp_path / "many.npz") as file:
         model = Plain(file=file, dead=dead, proxy=Proxy(), net=np.zeros(500))
         assert held(model) == 4000, "and the file is not read for it"
+
+
+def test_classes_that_answer_strangely_stop_nobody_and_hide_nothing() -> None:
+    unasked = Unasked()
+    object.__setattr__(unasked, "net", np.zeros(500))
+    model = Plain(a=unasked, b=Nowhere(np.zeros(500)), c=Hidden(), net=np.zeros(500))
+    assert held(model) == 3 * 4000
 
 
 def test_a_million_words_hide_nothing() -> None:
