@@ -18,11 +18,10 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from grym_nb.hardening.remains import Remains
-from grym_nb.hardening.storages import Storages, is_others, module_of, storages_of, variables_of
+from grym_nb.hardening.storages import Storages, is_others, is_tensor, module_of, storages_of, variables_of
 
 __all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey", "way"]
 
-_TENSORS = ("Tensor", "Parameter", "Buffer")
 _MOST_NAMES = 3
 _MOST_AT_A_ROOT = 50_000  # parts, in half a second: a variable may be a list of millions
 _MOST_STEPS = 12  # upwards, from what is held to a name that somebody knows
@@ -224,7 +223,7 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
     if not wanted:
         return []
     there = gc.get_objects()
-    tracked = [one for one in there if type(one).__name__ in _TENSORS]
+    tracked = [one for one in there if is_tensor(one)]
     tasks = [one for one in there if module_of(one) == "_asyncio"]
     del there
     holding = [one for one in (*tracked, *remains.arrays()) if storages_of(one).keys() & wanted.keys()]

@@ -184,3 +184,11 @@ def test_variables_that_do_not_like_to_be_asked_for_their_class_stop_no_report(p
     assert holder(remains).name.startswith("the variable proxy in ")
     del proxy
     assert holder(remains).name == "plugin.proxy"
+
+
+def test_a_tensor_of_a_class_of_its_own_is_found_where_only_a_module_has_it(plugin: Any) -> None:
+    torch = pytest.importorskip("torch")
+    kind = type("Int8Params", (torch.nn.Parameter,), {})
+    plugin.cached = [torch.zeros(SIZE, dtype=torch.uint8).as_subclass(kind)]
+    remains = Remains("model", plugin.cached)
+    assert holder(remains).name == "plugin.cached"
