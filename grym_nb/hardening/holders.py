@@ -18,12 +18,22 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from grym_nb.hardening.remains import Remains
-from grym_nb.hardening.storages import Storages, is_others, is_tensor, module_of, storages_of, variables_of
+from grym_nb.hardening.storages import (
+    Storages,
+    is_array,
+    is_others,
+    is_tensor,
+    module_of,
+    owner_of,
+    storages_of,
+    variables_of,
+)
 
 __all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey", "way"]
 
 _MOST_NAMES = 3
 _MOST_AT_A_ROOT = 50_000  # parts, in half a second: a variable may be a list of millions
+_PIECE = 4096  # objects that are asked at once for what they refer to
 _MOST_STEPS = 12  # upwards, from what is held to a name that somebody knows
 #: what runs in these is no user's: the standard library, and ourselves
 _LIBRARIES = (os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__)), "<frozen")
@@ -225,9 +235,10 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
     there = gc.get_objects()
     tracked = [one for one in there if is_tensor(one)]
     tasks = [one for one in there if module_of(one) == "_asyncio"]
+    arrays = _with_views(remains.arrays(), there)
     del there
-    holding = [one for one in (*tracked, *remains.arrays()) if storages_of(one).keys() & wanted.keys()]
-    del tracked
+    holding = [one for one in (*tracked, *arrays) if storages_of(one).keys() & wanted.keys()]
+    del tracked, arrays
     names: dict[str, Root] = {}
     at: list[Any] = holding
     seen = {id(one) for one in (at, tasks, sys.modules, *at)}
@@ -251,6 +262,27 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
         return [Holder(", ".join(root.name for root in told), wanted, free, hint)]
     nobody = f"{type(holding[0]).__name__} objects" if holding else "memory that nothing in Python refers to"
     return [Holder(nobody, wanted, None, "no name leads there: a library has it, or a function that runs")]
+
+
+def _with_views(arrays: list[Any], there: list[Any]) -> list[Any]:
+    """Return arrays, and what has their memory that the collector knows nothing of, among what is `there`.
+
+    It knows of no array that looks at another, and of no dict or tuple that has nothing but such.
+    """
+    own = {id(array) for array in arrays}
+    found = {id(array): array for array in arrays}
+
+    def looks(part: object) -> bool:
+        return is_array(part) and id(owner_of(part)) in own
+
+    for at in range(0, len(there) if own else 0, _PIECE):
+        for part in gc.get_referents(*there[at : at + _PIECE]):
+            if type(part) is dict or type(part) is tuple:
+                if not gc.is_tracked(part) and any(map(looks, gc.get_referents(part))):
+                    found[id(part)] = part
+            elif looks(part):
+                found[id(part)] = part
+    return [*found.values()]
 
 
 def _refers(task: object, here: set[int]) -> bool:

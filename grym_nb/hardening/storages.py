@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 __all__ = [
     "Storages",
     "arrays_in",
+    "is_array",
     "is_others",
     "is_tensor",
     "module_of",
@@ -68,7 +69,7 @@ def storages_of(
     for part in _parts(roots, pause, most):
         if is_tensor(part):
             found |= _of_tensor(part)
-        elif _is_array(part):
+        elif is_array(part):
             if (owner := owner_of(part)) is not None:
                 found["cpu", owner.__array_interface__["data"][0]] = owner.nbytes
             elif (tensor := tensor_of(part)) is not None:
@@ -83,7 +84,7 @@ def tensors_in(*roots: object) -> list[Any]:
 
 def arrays_in(*roots: object) -> list[Any]:
     """Return the NumPy arrays that can be reached from these objects, each once."""
-    return [part for part in _parts(roots) if _is_array(part)]
+    return [part for part in _parts(roots) if is_array(part)]
 
 
 def is_others(part: object) -> bool:
@@ -252,7 +253,8 @@ def is_tensor(part: object) -> bool:
     return torch is not None and _is(part, getattr(torch, "Tensor", ()))
 
 
-def _is_array(part: object) -> bool:
+def is_array(part: object) -> bool:
+    """Tell whether an object is NumPy's array, or of a class made from that."""
     numpy: Any = sys.modules.get("numpy")
     return numpy is not None and _is(part, getattr(numpy, "ndarray", ()))
 

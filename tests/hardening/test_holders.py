@@ -192,3 +192,13 @@ def test_a_tensor_of_a_class_of_its_own_is_found_where_only_a_module_has_it(plug
     plugin.cached = [torch.zeros(SIZE, dtype=torch.uint8).as_subclass(kind)]
     remains = Remains("model", plugin.cached)
     assert holder(remains).name == "plugin.cached"
+
+
+def test_an_array_is_found_by_one_that_looks_at_its_memory_and_in_a_dict_of_nothing_else(plugin: Any) -> None:
+    made = np.zeros(SIZE, np.uint8)
+    remains = Remains("model", made)
+    plugin.cached = [made.reshape(2, -1)[:, 1:]]
+    del made
+    assert holder(remains).name == "plugin.cached"
+    plugin.cached = [{"view": plugin.cached[0]}]
+    assert holder(remains).name == "plugin.cached"
