@@ -56,7 +56,7 @@ def _of_tensor(tensor: Any) -> Callable[[], bool] | None:
     """Return what tells whether a tensor's storage lives, whoever looks at it through which tensor."""
     try:
         storage = tensor.untyped_storage()
-        weak = _Weak(type(storage), storage._weak_ref())
+        weak = _Weak(type(storage), storage._weak_ref(), storage.data_ptr())
     except (NotImplementedError, RuntimeError, AttributeError):
         return None
     return weak.lives
@@ -65,12 +65,17 @@ def _of_tensor(tensor: Any) -> Callable[[], bool] | None:
 class _Weak:
     """A weak reference to a storage, as torch counts them: to be given back."""
 
-    def __init__(self, kind: Any, reference: Any) -> None:
+    def __init__(self, kind: Any, reference: Any, address: int) -> None:
         self._kind = kind
         self._reference = reference
+        self._address = address
 
     def lives(self) -> bool:
-        return not self._kind._expired(self._reference)
+        """Tell whether it is there, and has what it had: `resize_(0)` gives that back and it stays."""
+        if self._kind._expired(self._reference):
+            return False
+        storage = self._kind._new_with_weak_ptr(self._reference)
+        return storage is not None and storage.data_ptr() == self._address
 
     def __del__(self) -> None:
         free = getattr(self._kind, "_free_weak_ref", None)

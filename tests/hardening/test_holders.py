@@ -202,3 +202,12 @@ def test_an_array_is_found_by_one_that_looks_at_its_memory_and_in_a_dict_of_noth
     assert holder(remains).name == "plugin.cached"
     plugin.cached = [{"view": plugin.cached[0]}]
     assert holder(remains).name == "plugin.cached"
+
+
+def test_a_storage_that_gave_back_what_it_had_is_not_left() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(SIZE, dtype=torch.uint8)
+    remains = Remains("model", tensor)
+    assert sum(remains.alive().values()) == SIZE
+    tensor.untyped_storage().resize_(0)
+    assert not remains.alive()
