@@ -434,9 +434,12 @@ class Ledger:
         )
         of = "" if short.device == TOTAL else f" of {short.device}"
         ways = [] if short.device not in self.budgets else ["raise the budget (%grym mem --budget)"]
-        fits = short.limit is None or short.asked <= short.limit
-        if fits and any(one.owner not in mine.beside for one in self.others(short.device)):
+        fits = can_change and (short.limit is None or short.asked <= short.limit)
+        there = [one for one in self.others(short.device) if one.owner not in mine.beside]
+        if fits and any(one.tenant is not None for one in there):
             ways.insert(0, "unload one (%grym mem shows who holds what)")
+        elif fits and there:
+            ways.insert(0, "release what is reserved by hand")
         if known:
             ways.append(f'say memory="..." where {mine.owner} is registered, if it takes less')
         if not short.taken and short.limit is not None and fits:

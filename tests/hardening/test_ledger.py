@@ -133,6 +133,17 @@ def test_who_is_in_use_or_is_to_stay_never_goes() -> None:
     assert refused.value.cause == "taken: a 30 B, b 30 B"
 
 
+def test_what_is_reserved_by_hand_is_to_be_released_and_no_service_to_be_unloaded_for_it() -> None:
+    house = House()
+
+    def never(mine: Reservation, short: Shortage) -> None:
+        raise AssertionError
+
+    with house.ledger.reserve("me", {"card": 70}, wait=never), pytest.raises(ResourceExhausted) as refused:
+        house.take("a", 40)
+    assert refused.value.hint == "release what is reserved by hand"
+
+
 def test_what_can_never_fit_fails_at_once_and_nobody_goes_for_it() -> None:
     house = House()
     house.take("a", 30)

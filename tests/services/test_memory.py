@@ -228,6 +228,7 @@ def test_what_does_not_fit_with_what_it_needs_is_refused_before_any_of_it_is_loa
     assert told.value.message == (
         "user needs 80.0 KB of cpu: with need, which it needs, 120 KB; it can never fit: 100 KB is the budget"
     )
+    assert told.value.hint == "raise the budget (%grym mem --budget)", "to unload the other would be in vain"
     assert victim.state == "ready" and need.status().loads == 0
     assert user.state == "registered" and not told.value.can_change
     house.budget(130)
