@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from inspect import CO_OPTIMIZED
 from types import (
@@ -15,6 +15,7 @@ from types import (
     FrameType,
     FunctionType,
     GeneratorType,
+    MappingProxyType,
     MemberDescriptorType,
     MethodType,
     ModuleType,
@@ -46,6 +47,8 @@ _LISTED = 16 * _PIECE  # the same where they are only listed, and not looked int
 _ALONE = 3  # references to a frame's variables: the frame's, who looks at them, and who counts
 #: what stands in a class, whatever its metaclass makes of the question
 _MODULE, _MRO, _DICT = (type.__dict__[name] for name in ("__module__", "__mro__", "__dict__"))
+#: asked as what they are: a class made from one may read a file for each, and other mappings hold attributes
+_LISTS: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
 _LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
 _APART = (type, ModuleType, CodeType, FrameType, BuiltinFunctionType)
 _NEVER = (*_LEAVES, *_APART)  # holds nothing, or not its own
@@ -180,10 +183,12 @@ def _is(part: object, kinds: type | tuple[type, ...]) -> bool:
 def _within(part: Any) -> Iterator[object]:
     if module_of(part).startswith("numpy.lib"):
         return  # a file of arrays: to look into it is to read it
-    if _is(part, Mapping):
-        yield from _copied(part, lambda: part.values())
-    elif _is(part, (list, tuple, set, frozenset, deque)):
-        yield from _copied(part, lambda: part)
+    if _is(part, dict):
+        yield from _copied(lambda: dict.values(part))
+    elif _is(part, MappingProxyType):
+        yield from _copied(part.values)
+    elif (kind := next((kind for kind in _LISTS if _is(part, kind)), None)) is not None:
+        yield from _copied(lambda: kind.__iter__(part))
     elif _is(part, MethodType):
         yield part.__self__
         yield part.__func__
@@ -205,7 +210,7 @@ def _within(part: Any) -> Iterator[object]:
     yield from _attributes(part)
 
 
-def _copied(part: Any, values: Any) -> list[object]:
+def _copied(values: Callable[[], Iterable[object]]) -> list[object]:
     for _ in range(3):  # another thread may change it meanwhile
         try:
             return list(values())
@@ -232,7 +237,7 @@ def _attributes(part: Any) -> Iterator[object]:
     except Exception:  # there is none, or it is a stranger's property
         own = None
     if type(own) is dict:
-        yield from _copied(own, own.values)
+        yield from _copied(own.values)
     for base in _MRO.__get__(type(part)):
         kept = _DICT.__get__(base)
         # Not by the names in `__slots__`: private ones stand there under another.

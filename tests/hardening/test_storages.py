@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shelve
 import sys
 import weakref
 from collections import deque
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,23 @@ def test_circles_and_what_belongs_to_others_are_left_out() -> None:
     circle["self"] = circle
     circle["module"], circle["class"], circle["lock"] = np, Plain, threading.Lock()
     assert held(circle) == 80
+
+
+class Lazy(list[Any]):
+    """Makes what it has when it is asked for it."""
+
+    def __iter__(self) -> Any:
+        return iter([np.zeros(1000)])
+
+
+def test_what_is_read_when_it_is_asked_for_is_neither_read_nor_held(tmp_path: Path) -> None:
+    with shelve.open(str(tmp_path / "shelf")) as shelf:  # a cache on disk, as a model may have one
+        shelf["read"] = np.zeros(1000)
+        model = Plain(shelf=shelf, lazy=Lazy([np.zeros(500)]), net=MappingProxyType({"a": np.zeros(500)}))
+        assert held(model) == 8000
+        weak: Any = weakref.WeakValueDictionary()
+        weak["others"] = others = np.zeros(1000)
+        assert held(Plain(weak=weak)) == 0 and others is weak["others"]
 
 
 def test_what_lies_in_a_file_is_not_held(tmp_path: Path) -> None:
