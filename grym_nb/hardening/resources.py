@@ -83,6 +83,14 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _is_size(value: Any) -> bool:
+    """Tell whether that is a size, or not said."""
+    try:
+        return value is None or parse_size(value) >= 0
+    except ConfigError:
+        return False
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Resource:
     """One thing that can be leased, as it is now. Times are seconds of the pool's clock."""
@@ -162,6 +170,8 @@ class ResourcePool:
         """Add a device that cannot be found by itself, or make one that was withdrawn available again."""
         names = (("id", id, "a name such as 'npu:0'"), ("type", type, "a kind such as 'npu'"))
         problems = [Problem(name, brief(value), like) for name, value, like in names if not _is_name(value)]
+        if not _is_size(metadata.get("total")):  # else whoever looks at the devices next would be told
+            problems.append(Problem("total", brief(metadata["total"]), "a size such as '16GB', or None"))
         if problems:
             raise ConfigError("this is no device", problems=problems)
         place = self._add(canonical(id), type, metadata)

@@ -377,3 +377,12 @@ def test_many_threads_never_have_it_together_and_none_is_forgotten() -> None:
         thread.join(60.0)
     assert len(done) == 600 and not inside
     assert pool["card:0"].leases == 600 and pool["card:0"].status == "ready"
+
+
+@pytest.mark.parametrize("total", ["lots", -1, True, 1.5, float("inf"), [1]])
+def test_a_device_whose_memory_is_no_size_is_refused_where_it_is_declared(total: Any) -> None:
+    pool = ResourcePool()
+    with pytest.raises(ConfigError, match=r"total: found .*, expected a size such as '16GB'"):
+        pool.declare("npu:0", total=total)
+    pool.declare("npu:1", total=None)
+    assert [memory.device for memory in pool.memory().devices if memory.device.startswith("npu")] == []
