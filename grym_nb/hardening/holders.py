@@ -254,12 +254,9 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
         before = here
         if not at or len(names) >= _MOST_NAMES:
             break
-    if names:  # more than one may have to let go
-        told = [*names.values()][:_MOST_NAMES]
-        frees = [root.free for root in told if root.free is not None]
-        hint = "; ".join(root.hint for root in told if root.hint)
-        free = (lambda: [let_go() for let_go in frees]) if frees else None
-        return [Holder(", ".join(root.name for root in told), wanted, free, hint)]
+    if names:
+        root = _as_one([*names.values()])
+        return [Holder(root.name, wanted, root.free, root.hint)]
     nobody = f"{type(holding[0]).__name__} objects" if holding else "memory that nothing in Python refers to"
     return [Holder(nobody, wanted, None, "no name leads there: a library has it, or a function that runs")]
 
@@ -303,17 +300,35 @@ def _name_of(one: object, here: set[int], before: set[int], seen: set[int]) -> R
 
 
 def _of_module(space: dict[str, Any], here: set[int], seen: set[int]) -> Root:
-    found = {name: value for name, value in list(space.items()) if id(value) in here}
+    found: dict[
+        int, tuple[str, Any]
+    ] = {}  # one name for each object: none that is private, if it has another
+    for name, value in list(space.items()):
+        if id(value) in here and found.get(id(value), ("_",))[0].startswith("_"):
+            found[id(value)] = name, value
     if not found:
         return Root(f"the module {space['__name__']}", (), None, f"del sys.modules[{space['__name__']!r}]")
-    name = min(found, key=lambda name: name.startswith("_"))
+    return _as_one([_of_name(space["__name__"], name, value, seen) for name, value in found.values()])
+
+
+def _of_name(module: str, name: str, value: object, seen: set[int]) -> Root:
     outputs = _outputs(_shell()) if _is_output(name) and _shell() is not None else ()
     for output in outputs:
-        if output.values[0] is found[name]:
+        if output.values[0] is value:
             return replace(output, values=())
-    path = f"{space['__name__']}.{name}".removeprefix("__main__.")
+    path = f"{module}.{name}".removeprefix("__main__.")
     told = path if "." in path else f"the variable {path}"
-    return Root(told, (), None, _undo(path, found[name], seen))
+    return Root(told, (), None, _undo(path, value, seen))
+
+
+def _as_one(roots: list[Root]) -> Root:
+    """Return several places as one, since more than one may have to let go; not all, where they are many."""
+    told = roots[:_MOST_NAMES]
+    frees = [root.free for root in told if root.free is not None]
+    names, hints = [root.name for root in told], [root.hint for root in told if root.hint]
+    free = (lambda: [let_go() for let_go in frees]) if frees else None
+    more = f", and {len(roots) - len(told)} more" if len(roots) > len(told) else ""
+    return Root(f"{', '.join(names)}{more}", (), free, "; ".join(hints))
 
 
 def _of_class(made: Any, before: set[int], seen: set[int]) -> Root | None:

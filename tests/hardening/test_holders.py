@@ -170,6 +170,15 @@ def what_runs() -> str:
     return sys._getframe(1).f_code.co_name
 
 
+def test_a_module_that_has_parts_under_several_names_is_told_with_each_of_them(plugin: Any) -> None:
+    (plugin.encoder, plugin.decoder), remains = made()
+    plugin._same = plugin.encoder
+    plugin.use = [plugin]  # as a module has at least one thing that the collector knows
+    found = holder(remains)
+    assert found.name == "plugin.encoder, plugin.decoder"
+    assert found.hint == "del plugin.encoder; del plugin.decoder"
+
+
 class Proxy:
     """Does not like to be asked for its class, as those of a web request that there is none of."""
 
