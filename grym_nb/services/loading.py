@@ -212,6 +212,7 @@ def _made(record: ServiceRecord, frame: Frame, reservation: Reservation | None) 
 def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | None) -> Instance:
     assert record._gate is not None
     model: Any = None
+    instance: Instance | None = None
     before: int | None = None
     token = CURRENT.set(frame)
     try:
@@ -247,6 +248,7 @@ def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | N
         raise
     finally:
         CURRENT.reset(token)
+        model = instance = None  # the error has this frame: what it holds could not be given back yet
 
 
 def _grown(before: int | None) -> int:

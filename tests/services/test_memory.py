@@ -33,7 +33,7 @@ from grym_nb.hardening.eviction import choose, cost_rate, lru
 from grym_nb.hardening.ledger import Ledger
 from grym_nb.hardening.peaks import Measure
 from grym_nb.hardening.pressure import Pressure
-from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, memory, task
 from grym_nb.services.learning import peaks_of
 from grym_nb.services.progress import Progress, on_progress
 from grym_nb.testing import FakeClock
@@ -495,6 +495,31 @@ def test_a_failed_load_leaves_no_large_thing_in_the_frames_that_are_kept(house: 
         assert failures.traceback is not None and made[0]() is not None
     else:
         assert failures.traceback is None and made[0]() is None
+
+
+def test_what_a_failed_load_has_made_is_gone_when_its_memory_is_given_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Any]] = []
+    left: list[Any] = []
+
+    class Broken(ModelService):
+        @task
+        def ask(self) -> None: ...
+
+        def load(self) -> None:
+            self.half = np.ones(20_000_000, np.uint8)
+            made.append(weakref.ref(self.half))
+            raise OSError("the second half is missing")
+
+    def give_back() -> None:
+        gc.collect()
+        left.append(made[0]() is not None)
+
+    monkeypatch.setattr(memory, "give_back", give_back)
+    with pytest.raises(LoadFailed):
+        house.registry.register("broken", Broken).load()
+    assert left == [False]
 
 
 def test_what_is_larger_than_anybody_knew_is_said_and_stays(
