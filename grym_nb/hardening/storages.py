@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from functools import partial
 from inspect import CO_OPTIMIZED
 from types import (
@@ -198,16 +200,32 @@ def _within(part: Any) -> Iterator[object]:
     elif _is(part, partial):
         yield from (part.func, part.args, part.keywords)
     elif _is(part, BaseException):
-        yield from (part.args, part.__traceback__, part.__cause__, part.__context__)
+        yield from _of_error(part)
     elif _is(part, TracebackType):
         yield from variables_of(part.tb_frame).values()
         yield part.tb_next
     elif _is(part, (GeneratorType, CoroutineType)):
         frame = part.gi_frame if _is(part, GeneratorType) else part.cr_frame
         yield from variables_of(frame).values()
+    elif module_of(part) == "_asyncio" and _is_done(part):
+        for one in gc.get_referents(part):
+            if _is(one, BaseException):
+                yield from _of_error(one)  # asyncio's own, too
+            elif not _is(one, Context):
+                yield one
     if is_tensor(part):
         yield from _of_wrapper(part)
     yield from _attributes(part)
+
+
+def _is_done(part: Any) -> bool:
+    """Tell whether something of asyncio's is a task, or a future, that has come to its end."""
+    done = getattr(part, "done", None)
+    return done is not None and done() is True
+
+
+def _of_error(error: Any) -> Iterator[object]:
+    yield from (error.args, error.__traceback__, error.__cause__, error.__context__)
 
 
 def _copied(values: Callable[[], Iterable[object]]) -> list[object]:

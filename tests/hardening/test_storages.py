@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shelve
 import sys
 import weakref
@@ -219,3 +220,25 @@ def test_what_a_function_has_from_locals_is_left_as_it_is() -> None:
     next(running)
     assert variables_of(running.gi_frame)["a"] == 1
     assert next(running)["b"] == 2
+
+
+def test_a_task_that_is_done_holds_what_it_gave_or_what_its_error_has() -> None:
+    async def fails(array: Any) -> None:
+        raise OSError("gone")
+
+    async def gives(array: Any) -> Any:
+        return array
+
+    async def waits(array: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> list[int]:
+        tasks = [asyncio.create_task(each(np.zeros(1000))) for each in (fails, gives, waits)]
+        await asyncio.sleep(0)
+        tasks[-1].cancel()
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+        assert tasks[0].exception() is not None
+        return [held(task) for task in tasks]
+
+    assert asyncio.run(run()) == [8000, 8000, 8000]
