@@ -212,7 +212,8 @@ def _threads() -> Iterator[Root]:
         if ident != threading.get_ident():
             held = tuple(value for at in _stack(frame) for value in _locals(at))
             where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
-            yield Root(f"what runs in thread {names.get(ident, ident)}, in {where}", held, None)
+            name = f"what runs in thread {names.get(ident, ident)}, in {where}"
+            yield Root(name, held, None, "end what runs in that thread")
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

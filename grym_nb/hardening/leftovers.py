@@ -176,7 +176,8 @@ def _rows(owner: str, holders: Sequence[Holder], told: set[tuple[str, int]]) -> 
         above = "" if not again else ", as above" if again == size else f", {in_words(again)} of it as above"
         told |= keys
         names, ways = [holder.name for holder in all], [_way(holder) for holder in all]
-        yield owner, f"{in_words(size)}{above}", " and ".join(names), "; ".join(dict.fromkeys(ways))
+        todo = "; ".join(dict.fromkeys(filter(None, ways)))
+        yield owner, f"{in_words(size)}{above}", " and ".join(names), todo
 
 
 def _way(holder: Holder) -> str:

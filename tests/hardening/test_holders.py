@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grym_nb.hardening import holders
+from grym_nb.hardening import holders, storages
 from grym_nb.hardening.holders import Holder, Root, holders_of, notebook_roots, survey
+from grym_nb.hardening.leftovers import Leftovers
 from grym_nb.hardening.remains import Remains
+from grym_nb.testing import FakeClock
 
 SIZE = 2_000_000
 
@@ -158,8 +160,10 @@ def test_of_a_list_of_millions_the_nearest_is_looked_at_and_the_rest_is_found_fr
     assert (found.name, found.hint) == ("the variable rows", "del rows")
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer writes the variables back, so they stay")
-def test_what_a_function_let_go_of_after_it_was_asked_is_held_no_more() -> None:
+def test_what_a_function_let_go_of_after_it_was_asked_is_held_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storages, "_is_traced", lambda frame: False)  # by the coverage of this suite
     parts, remains = made()
     assert holder(remains).name == f"the variable parts in {what_runs()}()"
     del parts
@@ -220,3 +224,18 @@ def test_a_storage_that_gave_back_what_it_had_is_not_left() -> None:
     assert sum(remains.alive().values()) == SIZE
     tensor.untyped_storage().resize_(0)
     assert not remains.alive()
+
+
+def test_a_thread_that_holds_it_as_well_is_told_with_what_there_is_to_do() -> None:
+    let = threading.Event()
+    parts, remains = made()
+    thread = threading.Thread(target=lambda held: let.wait(30), args=(parts,))
+    thread.start()
+    try:
+        left = Leftovers(dict, FakeClock())
+        left.watch_over(remains)
+        [row] = left.table().rows
+        assert row[-1] == "del parts; del thread; end what runs in that thread"
+    finally:
+        let.set()
+        thread.join()
