@@ -117,14 +117,16 @@ class Leftovers:
 
     def notes(self) -> Iterator[str]:
         """Yield what went back lately since its holder let go of it, by owner."""
-        now, went, last = self._clock(), dict[str, int](), dict[str, float]()
+        now, went, last = self._clock(), dict[str, int](), dict[str, tuple[float, int]]()
         for at, owner, size in tuple(self._returned):
             if now - at <= _TOLD_FOR:
-                went[owner], last[owner] = went.get(owner, 0) + size, at
+                went[owner], last[owner] = went.get(owner, 0) + size, (at, size)
         for owner, size in went.items():
             back = "went back to the system" if can_trim() else f"is free: {_KEPT_PAGES};"
-            ago = f"{seconds(now - last[owner])} ago" if now - last[owner] >= 1.0 else "just now"
-            yield f"{in_words(size)} of {owner}, which nobody holds any more, {back} {ago}"
+            at, lately = last[owner]
+            part = f", {in_words(lately)} of it" if lately < size else ""  # the rest went before
+            ago = f"{seconds(now - at)} ago" if now - at >= 1.0 else "just now"
+            yield f"{in_words(size)} of {owner}, which nobody holds any more, {back}{part} {ago}"
 
     def table(self) -> Table:
         """Return what is left, who holds it, and what lets go of it."""

@@ -226,6 +226,20 @@ def test_a_storage_that_gave_back_what_it_had_is_not_left() -> None:
     assert not remains.alive()
 
 
+def test_how_much_went_back_lately_is_told_apart_from_what_went_before() -> None:
+    clock = FakeClock()
+    left = Leftovers(dict, clock)
+    for _ in range(2):
+        parts, remains = made()
+        left.watch_over(remains)
+        del parts
+        left.left()
+        clock.advance(5.0)
+    [note] = left.notes()
+    assert note.startswith("4.0 MB of model, which nobody holds any more, ")
+    assert note.endswith(", 2.0 MB of it 5 s ago")
+
+
 def test_a_thread_that_holds_it_as_well_is_told_with_what_there_is_to_do() -> None:
     let = threading.Event()
     parts, remains = made()
