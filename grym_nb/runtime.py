@@ -446,9 +446,9 @@ def register(name: str, factory: Factory, **options: Any) -> ServiceHandle:
     """Register a service with the kernel's runtime and return its handle; nothing is loaded yet.
 
     `factory` is a class, any callable, or ``"module:attribute"``. Options: `config` (a dict of its keyword
-    arguments), `needs`, `memory`, `priority`, `ttl`, `engine`, `concurrency`, `version`, and how its calls
-    are guarded: `timeout`, `retry`, `breaker`, `max_waiting`, `fallback`, `device`, `exclusive`; see
-    `ServiceRegistry.register`.
+    arguments), `needs`, `memory`, `budget`, `priority`, `ttl`, `engine`, `concurrency`, `version`, and how
+    its calls are guarded: `timeout`, `retry`, `breaker`, `max_waiting`, `fallback`, `device`, `exclusive`;
+    see `ServiceRegistry.register`.
     """
     return current().registry.register(name, factory, **options)
 

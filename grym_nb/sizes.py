@@ -35,9 +35,10 @@ def parse_size(value: str | float) -> int:
             size = int(whole) * scale + (round(float(fraction) * scale) if fraction else 0)
             if size <= _MOST:
                 return size
-    problem = Problem(
-        "size", repr(value), "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
-    )
+    expected = "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
+    if isinstance(value, str) and value.strip().isdecimal():
+        expected = f"a unit: '{value.strip()}B' are so many bytes"
+    problem = Problem("size", repr(value), expected)
     raise ConfigError(f"{value!r} is not a size", problems=[problem])
 
 

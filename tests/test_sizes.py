@@ -43,7 +43,6 @@ def test_it_reads_units_of_1000_and_of_1024(text: str | int, expected: int) -> N
     "text",
     [
         "",
-        "200",
         "GB",
         "2XB",
         "-1",
@@ -64,6 +63,15 @@ def test_anything_else_is_refused_with_what_is_accepted(text: Any) -> None:
         parse_size(text)
     expected = "text with a unit such as '2GB' or '512 MiB', or bytes as a number"
     assert caught.value.problems == (Problem("size", repr(text), expected),)
+
+
+@pytest.mark.parametrize("text", ["200", " 1000000000 "])
+def test_a_text_without_a_unit_is_told_how_to_say_it(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_size(text)
+    [problem] = caught.value.problems
+    assert problem.expected == f"a unit: '{text.strip()}B' are so many bytes"
+    assert parse_size(f"{text.strip()}B") == int(text)
 
 
 @given(st.integers(0, 10**15))

@@ -172,7 +172,8 @@ class Alerts:
     def _known(self, rule: str) -> None:
         if not isinstance(rule, str) or rule not in self._rules:
             problem = Problem("rule", brief(rule), f"a rule that there is.{closest(str(rule), self._rules)}")
-            raise ValidationError(f"there is no rule {rule!r}", problems=[problem])
+            hint = f"there are: {', '.join(self._rules) or 'none'}"
+            raise ValidationError(f"there is no rule {rule!r}", problems=[problem], hint=hint)
 
     def _tags(self) -> dict[str, set[str]]:
         """Return the tags by which rules and series are told apart, and the values that they have."""
@@ -452,7 +453,7 @@ class Alerts:
                 one.subject,
                 one.rule,
                 one.severity,
-                one.told + one.by_it,
+                one.told + one.by_it + self._fading(one),
                 seconds(now - one.since),
                 one.suggestion,
             )
@@ -460,6 +461,13 @@ class Alerts:
         ]
         columns = ("about", "rule", "severity", "figure", "for", "what to do")
         return Table("alerts", columns, rows, empty="nothing fires")
+
+    def _fading(self, alert: Alert) -> str:
+        """Return why what looks well fires still: its figure is within the limit, and has to stay there."""
+        rule, track = self._rules.get(alert.rule), self._tracks.get((alert.rule, alert.tags))
+        if rule is None or track is None or track.clear_since is None:
+            return ""
+        return f"; over once that has lasted {seconds(rule.clear_seconds)}"
 
     def __repr__(self) -> str:
         return self.table().text()

@@ -100,6 +100,21 @@ def refuse_deaf(channel: object) -> None:
         hint = "it is called on a thread that may wait, so a plain def that does it at once will do"
         problem = Problem("channel", f"{_name_of(channel)}, {kind}", "a plain function of a notice")
         raise ConfigError("only what runs when it is called can be told", problems=[problem], hint=hint)
+    if not _takes_one(channel):
+        problem = Problem("channel", _name_of(channel), "a function of one notice, such as def told(notice)")
+        raise ConfigError("it could not be called with what there is to tell", problems=[problem])
+
+
+def _takes_one(function: Any) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of what is built in nobody knows
+        return True
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
 
 
 def _refuse_unrun(answer: object) -> None:

@@ -68,7 +68,7 @@ class Silences:
     def add(
         self, seconds: float, rule: str | None, why: str, tags: Mapping[str, object]
     ) -> Callable[[], None]:
-        """Begin a silence of so many seconds; returns what ends it."""
+        """Begin a silence of so many seconds; return what ends it. The same one again replaces the first."""
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
             problem = Problem("seconds", brief(seconds), "a number above 0, such as 3600")
             raise ValidationError("nothing is silenced so", problems=[problem])
@@ -76,7 +76,7 @@ class Silences:
         now = self._clock()
         made = Silence(now + seconds, rule, own, why)
         with self._lock:
-            self._all = (*_lasting(self._all, now), made)
+            self._all = (*_unlike(_lasting(self._all, now), made), made)
         return lambda: self._end(made)
 
     def end(self, rule: str | None) -> int:
@@ -102,6 +102,10 @@ class Silences:
     def _end(self, made: Silence) -> None:
         with self._lock:
             self._all = _but(self._all, made)
+
+
+def _unlike(silences: tuple[Silence, ...], made: Silence) -> tuple[Silence, ...]:
+    return tuple([one for one in silences if (one.what, one.why) != (made.what, made.why)])
 
 
 def _lasting(silences: tuple[Silence, ...], now: float) -> tuple[Silence, ...]:

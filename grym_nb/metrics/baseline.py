@@ -84,7 +84,10 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One figure of one series, then and now. `ratio` is now divided by then, `least` what would be worse."""
+    """One figure of one series, then and now. `ratio` is now divided by then, `least` what would be worse.
+
+    Where that is not sure, `why` says what is lacking.
+    """
 
     name: str
     tags: Tags
@@ -94,6 +97,7 @@ class Compared:
     now: float | None
     ratio: float | None
     least: float | None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -116,7 +120,8 @@ class Report:
         """Return the rows as a table."""
         told = [
             (
-                *(_title(row), row.figure, row.verdict, _figure(row.name, row.before)),
+                *(_title(row), row.figure, f"{row.verdict}{f': {row.why}' if row.why else ''}"),
+                _figure(row.name, row.before),
                 *(_figure(row.name, row.now), _ratio(row.ratio), _ratio(row.least)),
             )
             for row in self.rows
@@ -220,15 +225,27 @@ def _compared(then: Usual | None, now: Usual | None, figure: str, least_ratio: f
     old = None if then is None else getattr(then, figure)
     new = None if now is None else getattr(now, figure)
     ratio = new / old if old and new is not None else None
-    least = None
+    least, why = None, ""
     if then is None or now is None:
         verdict: _Verdict = "new" if then is None else "gone"
     elif ratio is None or (noise := _noise(then, now, figure)) is None:
-        verdict = "unsure"
+        verdict, why = "unsure", _lacking(then, now)
     else:
         least = max(least_ratio, 1.0 + _NOISES * noise)
         verdict = "worse" if ratio >= least else "better" if ratio <= 1.0 / least else "same"
-    return Compared(one.name, one.tags, figure, verdict, old, new, ratio, least)
+    return Compared(one.name, one.tags, figure, verdict, old, new, ratio, least, why)
+
+
+def _lacking(then: Usual, now: Usual) -> str:
+    """Return what there is too little of to tell two figures apart."""
+    few = [
+        f"{one.count:g} {when}" for one, when in ((then, "before"), (now, "now")) if one.count < _LEAST_VALUES
+    ]
+    return (
+        f"{' and '.join(few)}, it takes {_LEAST_VALUES}"
+        if few
+        else "how much it varies is not known: take both over longer"
+    )
 
 
 def _noise(then: Usual, now: Usual, figure: str) -> float | None:

@@ -24,6 +24,7 @@ _HOUR, _MOST_MINUTES = 60.0, 366 * 24 * 60.0
 _SILENCED = "such as %grym alerts --silence failing --minutes 30"
 _REASONS = 3  # that fit a line
 _VERBS = {"needs": "needs", "optional": "may use", "calls": "calls"}
+_LASTS = "better has to last before it is believed"
 _GRAVITY = {"unhealthy": 2, "degraded": 1}
 
 
@@ -46,7 +47,8 @@ def health(runtime: Runtime, given: Namespace) -> Sheet:
     ]
     columns = ("service", "health", "reasons", "for", "lately")
     table = Table("services", columns, rows, empty="nothing has been loaded yet, so nobody is judged")
-    return Sheet(f"all together: {system.verdict}{_reasons(system.reasons)}", (table, *_better(runtime)))
+    reasons = system.reasons or ((_LASTS,) if system.verdict in _GRAVITY else ())
+    return Sheet(f"all together: {system.verdict}{_reasons(reasons)}", (table, *_better(runtime)))
 
 
 def _reasons(reasons: tuple[str, ...]) -> str:
@@ -65,9 +67,11 @@ def _one(runtime: Runtime, name: str, now: float) -> Sheet:
         f"{name}: {own.verdict}",
         ("sign", "for"),
         [(sign.told, seconds(now - since)) for sign, since in own.signs],
-        empty="it has not been loaded yet" if own.verdict == "unknown" else "nothing speaks against it",
+        empty={"unknown": "it has not been loaded yet", "healthy": "nothing speaks against it"}.get(
+            own.verdict, "nothing speaks against it any more"
+        ),
     )
-    lasting = f"{own.told(now)}; better has to last before it is believed" if own.over is not None else ""
+    lasting = f"{own.told(now)}; {_LASTS}" if own.over is not None else ""
     story = Table(
         "how that changed",
         ("when", "from", "to", "since"),

@@ -155,7 +155,7 @@ def test_of_a_list_of_millions_the_nearest_is_looked_at_and_the_rest_is_found_fr
     assert not nearest
     [found] = holders_of(remains, survey([rows, *notebook_roots()]))
     assert (found.name, found.hint, found.size) == ("plugin.rows", "del plugin.rows", SIZE)
-    plugin.rows[0] = plugin.rows[-1].pop("kept")
+    plugin.rows[:1] = plugin.rows[-1].pop("kept")
     [found] = holders_of(remains, survey([rows]))
     assert (found.name, found.hint) == ("the variable rows", "del rows")
 

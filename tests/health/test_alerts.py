@@ -623,6 +623,26 @@ def test_only_what_there_is_can_be_silenced_and_all_of_it_is_shown(house: House)
         house.alerts.unsilence("hihg")
 
 
+def test_the_same_silence_again_is_in_the_place_of_the_first(house: House) -> None:
+    house.alerts.add(Rule("high", "level", above=10.0, by=("service",)))
+    house.alerts.silence(3600.0, rule="high", why="asked")
+    house.alerts.silence(600.0, rule="high", why="asked")
+    house.alerts.silence(60.0, rule="high", why="another")
+    house.alerts.silence(60.0, rule="high", why="asked", service="a")
+    now = house.clock()
+    assert [one.until - now for one in house.alerts.silences] == [600.0, 60.0, 60.0]
+
+
+def test_what_is_well_and_fires_still_says_for_how_long_it_has_to_stay_so(house: House) -> None:
+    house.alerts.add(Rule("ill", "level", above=1.5, clear_seconds=10.0, named={0.0: "judged healthy"}))
+    house.level(2.0)
+    assert "judged healthy" not in house.alerts.table().text()
+    house.level(0.0)
+    assert "judged healthy; over once that has lasted 10 s" in house.alerts.table().text()
+    house.wait(11)
+    assert house.alerts.table().text().endswith("nothing fires")
+
+
 def test_silences_that_have_ended_are_forgotten(house: House) -> None:
     for _ in range(10):
         house.alerts.silence(1.0)

@@ -370,6 +370,13 @@ def test_only_a_function_is_told(house: House, wrong: Any) -> None:
     assert "webhook(url)" in caught.value.hint
 
 
+@pytest.mark.parametrize("channel", [lambda: None, lambda notice, more: None])
+def test_what_takes_no_notice_is_refused_at_once(house: House, channel: Any) -> None:
+    with pytest.raises(ConfigError, match="it could not be called with what there is to tell") as caught:
+        house.alerts.tell(channel)
+    assert "def told(notice)" in str(caught.value.problems)
+
+
 async def _later(notice: Notice) -> None: ...
 
 

@@ -18,6 +18,8 @@ from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
 from tests.services.crowd import Gates, outcome, until
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 LOOK = 5.0
 
 

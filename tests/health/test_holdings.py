@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grym_nb.hardening import storages
 from grym_nb.hardening.ledger import Ledger
 from grym_nb.health import holdings
 from grym_nb.health.oversight import Oversight
@@ -161,14 +162,23 @@ class Row(dict[str, Any]):
     looked = 0
     amid: Callable[[], object] | None = None
 
-    def values(self) -> Any:
-        Row.looked += 1
-        amid, Row.amid = Row.amid, None
-        if amid is not None:
-            amid()
-        return super().values()
+
+@pytest.fixture
+def _rows_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    within = storages._within
+
+    def counted(part: Any) -> Iterator[object]:
+        if type(part) is Row:
+            Row.looked += 1
+            amid, Row.amid = Row.amid, None
+            if amid is not None:
+                amid()
+        return within(part)
+
+    monkeypatch.setattr(storages, "_within", counted)
 
 
+@pytest.mark.usefixtures("_rows_are_counted")
 @pytest.mark.parametrize("during", ["before it ends", "it runs on"])
 def test_a_look_ends_as_soon_as_a_call_comes(house: House, during: str) -> None:
     """Its outcome is thrown away, and until it ends it is in the way of the call."""

@@ -17,6 +17,8 @@ from grym_nb.settings import Settings
 from tests.health.ward import BROKEN, PINGS, Choosy, Needy, Net, Ward, fail
 from tests.services.crowd import WAIT, Gates, outcome, until
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 
 @pytest.mark.parametrize("error", [OSError, ValueError])
 def test_a_breaker_is_left_to_its_own_probes_where_a_ping_answers(ward: Ward, error: type[Exception]) -> None:

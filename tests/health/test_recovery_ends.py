@@ -17,6 +17,8 @@ from grym_nb.testing import FakeClock
 from tests.health.ward import BROKEN, LOADS, PINGS, Needy, Net, Ward, pauses
 from tests.services.crowd import Gates, outcome, start, until
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 
 def test_after_the_budget_it_is_left_as_failed_which_is_said_once_with_what_to_do(
     ward: Ward, caplog: pytest.LogCaptureFixture

@@ -29,6 +29,8 @@ from tests.health.trials import (
 from tests.health.ward import BROKEN, Needy, Ward
 from tests.services.crowd import Gates, outcome, start, until
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 
 def test_a_step_has_helped_once_calls_go_well_and_else_the_next_one_is_taken(
     ward: Ward, caplog: pytest.LogCaptureFixture

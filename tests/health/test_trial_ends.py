@@ -12,6 +12,8 @@ from tests.health.trials import ON, call, seconds, silent, until_taken
 from tests.health.ward import BROKEN, PINGS, Ward
 from tests.services.crowd import Gates, until
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 
 @pytest.mark.parametrize("how", ["reload", "remove", "unload"])
 def test_what_somebody_else_does_ends_a_trial(ward: Ward, how: str) -> None:

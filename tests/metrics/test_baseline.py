@@ -136,6 +136,10 @@ def test_too_little_to_tell_is_told_as_such() -> None:
     before = baseline(1)
     assert set(verdicts(before, baseline(2, usual=1.0, values=1, over=5)).values()) == {"unsure"}
     assert set(verdicts(before, baseline(2, usual=1.0, over=2)).values()) == {"unsure"}
+    few = compare(before, baseline(2, usual=1.0, values=1, over=5))
+    assert {row.why for row in few.rows} == {"5 now, it takes 10"} and "unsure: 5 now" in few.table().text()
+    short = compare(before, baseline(2, usual=1.0, over=2))
+    assert {row.why for row in short.rows} == {"how much it varies is not known: take both over longer"}
     assert set(verdicts(before, baseline(2, usual=0.0)).values()) == {"better"}
     assert set(verdicts(baseline(1, usual=0.0), before).values()) == {"unsure"}
 

@@ -13,6 +13,8 @@ from grym_nb.hardening.returning import can_trim
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, memory, task
 from tests.services.crowd import until
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 torch = pytest.importorskip("torch")
 MB = 1_000_000
 MADE: list[Any] = []

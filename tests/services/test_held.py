@@ -28,6 +28,8 @@ from grym_nb.services.frame import current_frame
 from grym_nb.testing import FakeClock
 from tests.services.crowd import WAIT, Gates, outcome, start, until
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 
 def eager(function: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator that looks at the arguments before there is a generator."""

@@ -24,6 +24,8 @@ from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
 from tests.services.crowd import Gates, all_at_once, outcome, start
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 
 class Graph:
     """Services that need each other, and the order in which they came and went."""

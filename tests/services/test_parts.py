@@ -19,6 +19,8 @@ from grym_nb.services.frame import current_frame
 from grym_nb.services.parts import FITS_FOR
 from grym_nb.testing import FakeClock
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 torch = pytest.importorskip("torch")
 SHORT: dict[str, Callable[[], BaseException]] = {
     "torch": lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB"),
