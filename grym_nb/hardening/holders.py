@@ -29,7 +29,7 @@ from grym_nb.hardening.storages import (
     variables_of,
 )
 
-__all__ = ["Holder", "Root", "holders_of", "notebook_roots", "survey", "way"]
+__all__ = ["Holder", "Root", "holders_of", "notebook_roots", "raise_the_budget", "survey", "way"]
 
 _MOST_NAMES = 3
 _MOST_AT_A_ROOT = 50_000  # parts, in half a second: a variable may be a list of millions
@@ -118,6 +118,11 @@ def way(magic: str, plain: str) -> str:
     """Return what to type here: the magic where there is one, else what does the same in a script."""
     magics = getattr(getattr(_shell(), "magics_manager", None), "magics", {})
     return magic if "grym" in magics.get("line", ()) else plain
+
+
+def raise_the_budget() -> str:
+    """Return what to do where a budget is too small."""
+    return f"raise the budget ({way('%grym mem --budget', 'grym.current().resources.budget(...)')})"
 
 
 def _shell() -> Any:

@@ -18,6 +18,7 @@ from grym_nb.clock import Clock, monotonic
 from grym_nb.devices import Device
 from grym_nb.errors import ResourceExhausted
 from grym_nb.hardening.eviction import Candidate, Policy, choose, cost_rate
+from grym_nb.hardening.holders import raise_the_budget, way
 from grym_nb.hardening.reservations import TOTAL, Decision, Reservation, Shortage, Step, Tenant
 from grym_nb.hardening.storages import Storages, total
 from grym_nb.priority import CRITICAL
@@ -433,11 +434,12 @@ class Ledger:
             "" if mine.source in ("stated", "measured before") else f"; its size is known from {mine.source}"
         )
         of = "" if short.device == TOTAL else f" of {short.device}"
-        ways = [] if short.device not in self.budgets else ["raise the budget (%grym mem --budget)"]
+        ways = [] if short.device not in self.budgets else [raise_the_budget()]
         fits = can_change and (short.limit is None or short.asked <= short.limit)
         there = [one for one in self.others(short.device) if one.owner not in mine.beside]
         if fits and any(one.tenant is not None for one in there):
-            ways.insert(0, "unload one (%grym mem shows who holds what)")
+            shown = way("%grym mem", "grym.current().resources.memory()")
+            ways.insert(0, f"unload one ({shown} shows who holds what)")
         elif fits and there:
             ways.insert(0, "release what is reserved by hand")
         if known:

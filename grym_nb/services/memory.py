@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from grym_nb.errors import CallBlocked, CallTimeout, GrymError, ResourceExhausted
 from grym_nb.hardening.eviction import Candidate
+from grym_nb.hardening.holders import raise_the_budget
 from grym_nb.hardening.pressure import REFUSED_FROM
 from grym_nb.hardening.returning import give_back
 from grym_nb.hardening.storages import Storages, storages_of, total
@@ -356,13 +357,13 @@ def _of_nobody() -> Iterator[None]:
 class Room(Awaited):
     """What somebody waits for who has a reservation in line."""
 
+    takes_any = True  # of those it waits for: any that ends may be enough
+
     def __init__(self, ledger: Ledger, reservation: Reservation, short: Shortage) -> None:
         self.ledger = ledger
         self.reservation = reservation
         self.short = short
-
-    takes_any = True  # of those it waits for: any that ends may be enough
-    way_out = "raise the budget (%grym mem --budget), or let one of them go before it asks for the other"
+        self.way_out = f"{raise_the_budget()}, or let one of them go before it asks for the other"
 
     def behind(self) -> Sequence[Awaited] | None:
         """Return the calls, or the load before this one, that are in the way; None when none is."""
@@ -399,7 +400,7 @@ class Room(Awaited):
             raise CallBlocked(
                 f"{self.reservation.owner} would wait for ever: {mine[0].title} is open in this thread",
                 cause=str(self.short),
-                hint=f"{mine[0].how_to_end}; or raise the budget (%grym mem --budget)",
+                hint=f"{mine[0].how_to_end}; or {raise_the_budget()}",
                 service=self.reservation.owner,
             )
 

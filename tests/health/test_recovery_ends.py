@@ -9,6 +9,7 @@ import pytest
 
 from grym_nb.errors import GrymError, ServiceNotReady
 from grym_nb.events import RecoveryEnded, RecoveryGaveUp, StateChanged
+from grym_nb.hardening.holders import raise_the_budget
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.notebook.health import health
 from grym_nb.runtime import Runtime
@@ -332,7 +333,7 @@ def test_what_can_never_fit_is_tried_once(ward: Ward) -> None:
     assert "it can never fit: 1.0 GB is the budget" in ward.ended[0].reason
     [gave_up] = ward.gave_up
     assert gave_up.reason == f"another attempt would change nothing: {ward.ended[0].reason}"
-    assert gave_up.hint.startswith("raise the budget (%grym mem --budget), then grym.get('net').reload()")
+    assert gave_up.hint.startswith(f"{raise_the_budget()}, then grym.get('net').reload()")
     with pytest.raises(ServiceNotReady, match="it can never fit"):
         net.ask()
     ward.registry.ports.resources.budget({"cpu": "4GB"})

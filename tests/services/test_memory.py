@@ -30,6 +30,7 @@ from grym_nb.errors import (
     ServiceError,
 )
 from grym_nb.hardening.eviction import choose, cost_rate, lru
+from grym_nb.hardening.holders import raise_the_budget
 from grym_nb.hardening.ledger import Ledger
 from grym_nb.hardening.peaks import Measure
 from grym_nb.hardening.pressure import Pressure
@@ -210,7 +211,7 @@ def test_a_load_does_not_wait_for_the_room_of_what_it_needs_itself(house: House)
     user = house.registry.register("user", User, config={"kb": 80}, memory="80KB")
     error = outcome(start(user.ask))
     assert isinstance(error, ResourceExhausted) and "it needs need, which cannot go for it" in error.message
-    assert error.hint == "raise the budget (%grym mem --budget)", "what it needs cannot be unloaded for it"
+    assert error.hint == raise_the_budget(), "what it needs cannot be unloaded for it"
 
 
 def test_what_does_not_fit_with_what_it_needs_is_refused_before_any_of_it_is_loaded(house: House) -> None:
@@ -228,7 +229,7 @@ def test_what_does_not_fit_with_what_it_needs_is_refused_before_any_of_it_is_loa
     assert told.value.message == (
         "user needs 80.0 KB of cpu: with need, which it needs, 120 KB; it can never fit: 100 KB is the budget"
     )
-    assert told.value.hint == "raise the budget (%grym mem --budget)", "to unload the other would be in vain"
+    assert told.value.hint == raise_the_budget(), "to unload the other would be in vain"
     assert victim.state == "ready" and need.status().loads == 0
     assert user.state == "registered" and not told.value.can_change
     house.budget(130)
@@ -396,7 +397,7 @@ def test_one_in_use_never_goes(house: House, way: str) -> None:
     elif way == "a call of it":
         with pytest.raises(CallBlocked, match="would wait for ever") as blocked:
             one.ask(two.ask)
-        assert blocked.value.hint.startswith("raise the budget (%grym mem --budget), or")
+        assert blocked.value.hint.startswith("raise the budget (grym.current().resources.budget(...)), or")
         assert house.pool.decisions[-1].what == "refused" and two.state == "registered"
     elif way == "critical":
         one.ask()
