@@ -393,7 +393,7 @@ class Alerts:
             (other, at)
             for other in rule.inhibited_by
             for at in (tags, ())
-            if self._fires(other, at) and not self._waits_for(other, at, rule)
+            if self._fires(other, at) and self._stands(other, at, {(rule.name, tags)})
         ]
         service = dict(tags).get("service", "")
         needed: list[tuple[str, Tags]] = [
@@ -404,10 +404,18 @@ class Alerts:
         ]
         return causes + needed if not needed or not self._of_its_own(service) else causes
 
-    def _waits_for(self, other: str, at: Tags, rule: Rule) -> bool:
-        """Tell whether another is not told of only since it is inhibited by this rule: one of two is told."""
-        its, track = self._rules.get(other), self._tracks.get((other, at))
-        return its is not None and rule.name in its.inhibited_by and track is not None and not track.told
+    def _stands(self, name: str, tags: Tags, waiting: set[tuple[str, Tags]]) -> bool:
+        """Tell whether somebody is told of it, or of what inhibits it, without those that wait for it.
+
+        So of some that inhibit each other, however many lie between, one is told.
+        """
+        if self._tracks[name, tags].told or (rule := self._rules.get(name)) is None:
+            return True
+        waiting.add((name, tags))
+        above = [(other, at) for other in rule.inhibited_by for at in (tags, ()) if self._fires(other, at)]
+        return not above or any(
+            self._stands(other, at, waiting) for other, at in above if (other, at) not in waiting
+        )
 
     def _kept_quiet(self, rule: Rule, tags: Tags, now: float, causes: list[tuple[str, Tags]]) -> bool:
         """Tell whether nobody is told of it: it is silenced, or somebody hears of what it follows from."""

@@ -449,6 +449,29 @@ def test_of_two_that_inhibit_each_other_one_is_told(house: House) -> None:
     assert house.told == ["the kernel: high (warning): 30, above 10", "the kernel: high is over, after 3 s"]
 
 
+def test_of_three_that_inhibit_each_other_in_a_ring_one_is_told(house: House) -> None:
+    for name, other in (("one", "two"), ("two", "three"), ("three", "one")):
+        house.alerts.add(Rule(name, "level", above=10.0, inhibited_by=(other,)))
+    house.level(30.0, 3)
+    assert house.told == ["the kernel: one (warning): 30, above 10"]
+
+
+def test_what_inhibits_it_and_is_kept_quiet_by_a_third_keeps_it_quiet_too(house: House) -> None:
+    house.alerts.add(Rule("one", "level", above=20.0, inhibited_by=("two",)))
+    house.alerts.add(Rule("two", "level", above=10.0, inhibited_by=("one", "third")))
+    house.alerts.add(Rule("third", "level", above=5.0))
+    for value in (7.0, 15.0, 25.0):
+        house.level(value)
+    assert house.told == ["the kernel: third (warning): 7, above 5"]
+
+
+def test_one_of_the_kernel_is_not_inhibited_by_that_of_a_service_which_it_inhibits(house: House) -> None:
+    house.alerts.add(Rule("own", "level", above=10.0, by=("service",), inhibited_by=("all",)))
+    house.alerts.add(Rule("all", "level", above=10.0, inhibited_by=("own",)))
+    house.level(30.0, 3, service="asr")
+    assert house.told == ["the kernel: all (warning): 30, above 10"]
+
+
 def test_what_a_rule_tells_is_shown_whatever_it_is(house: House) -> None:
     house.alerts.add(Rule("high", "level", above=10.0, tells=lambda tags, figure: 5))  # type: ignore[arg-type, return-value]
     house.level(11.0)
