@@ -215,7 +215,7 @@ def _threads() -> Iterator[Root]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():
         if ident != threading.get_ident():
-            held = tuple(value for at in _stack(frame) for value in _locals(at))
+            held = tuple(value for value in _locals(frame) if not is_others(value))
             where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
             name = f"what runs in thread {names.get(ident, ident)}, in {where}"
             yield Root(name, held, None, "end what runs in that thread")
@@ -227,8 +227,12 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _locals(frame: FrameType) -> list[object]:
-    return [value for value in variables_of(frame).values() if not is_others(value)]
+def _locals(innermost: FrameType) -> Iterator[object]:
+    """Yield what all functions of another thread have in their variables."""
+    called: dict[str, object] = {}
+    for frame in _stack(innermost):
+        called = variables_of(frame, called)
+        yield from called.values()
 
 
 # -- from below ------------------------------------------------------------------------------------

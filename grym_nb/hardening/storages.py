@@ -6,7 +6,7 @@ import gc
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context
 from functools import partial
 from inspect import CO_OPTIMIZED
@@ -46,6 +46,7 @@ Storages: TypeAlias = dict[tuple[str, int], int]
 _MOST_PARTS = 1_000_000
 _PIECE = 256  # parts between two pauses: a millisecond or two
 _LISTED = 16 * _PIECE  # the same where they are only listed, and not looked into yet
+_NONE: Mapping[str, object] = MappingProxyType({})
 _ALONE = 3  # references to a frame's variables: the frame's, who looks at them, and who counts
 #: what stands in a class, whatever its metaclass makes of the question
 _MODULE, _MRO, _DICT = (type.__dict__[name] for name in ("__module__", "__mro__", "__dict__"))
@@ -106,10 +107,11 @@ def module_of(part: object) -> str:
     return found if type(found) is str else ""
 
 
-def variables_of(frame: FrameType | None) -> dict[str, object]:
+def variables_of(frame: FrameType | None, called: Mapping[str, object] = _NONE) -> dict[str, object]:
     """Return what a function that runs, waits or has failed has in its variables, by name.
 
-    Of a cell or a module nothing: its variables are the notebook's own. The frame is left as it was.
+    Of a cell or a module nothing: its variables are the notebook's own. The frame is left as it was. Of a
+    function in another thread `called` are the variables of the one that runs on top of it.
     """
     if frame is None or (space := frame.f_locals) is frame.f_globals:
         return {}
@@ -125,7 +127,8 @@ def variables_of(frame: FrameType | None) -> dict[str, object]:
     # Before Python 3.13 a frame keeps the copy that it was asked for, and so what the function lets go of
     # later. It stays where somebody has it from `locals()`, or a tracer writes it back into the variables.
     copied = sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED
-    if copied and sys.getrefcount(space) == _ALONE and not _is_traced(frame):
+    traced = _is_traced(frame) or _is_given(frame, called)
+    if copied and not traced and sys.getrefcount(space) == _ALONE:
         space.clear()
     return found
 
@@ -133,6 +136,15 @@ def variables_of(frame: FrameType | None) -> dict[str, object]:
 def _is_traced(frame: FrameType) -> bool:
     asked = (sys.gettrace, sys.getprofile, threading.gettrace, threading.getprofile)
     return frame.f_trace is not None or any(ask() is not None for ask in asked)
+
+
+def _is_given(frame: FrameType, called: Mapping[str, object]) -> bool:
+    """Tell whether a frame is among what the function on top of it has, as a tracer has it.
+
+    Another thread may have a tracer, or a profiler, of its own, and nobody else can ask for that.
+    """
+    given = [one for part in called.values() for one in (part if type(part) is tuple else (part,))]
+    return any(one is frame for one in given)
 
 
 def total(storages: Storages) -> dict[str, int]:

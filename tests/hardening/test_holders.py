@@ -20,6 +20,7 @@ from grym_nb.hardening.holders import Holder, Root, holders_of, notebook_roots, 
 from grym_nb.hardening.leftovers import Leftovers
 from grym_nb.hardening.remains import Remains
 from grym_nb.testing import FakeClock
+from tests.services.crowd import Gates, outcome, start
 
 SIZE = 2_000_000
 
@@ -168,6 +169,31 @@ def test_what_a_function_let_go_of_after_it_was_asked_is_held_no_more(
     assert holder(remains).name == f"the variable parts in {what_runs()}()"
     del parts
     assert not remains.alive()
+
+
+def test_a_thread_with_a_profiler_of_its_own_keeps_its_variables() -> None:
+    """What such a one is called with is written back into the function, without what is missing there."""
+    gates, answer = Gates(), list[object]()
+
+    def profiler(frame: types.FrameType, event: str, arg: object) -> None:
+        if event == "c_call" and frame.f_code is work.__code__:
+            gates.hold()
+
+    def work() -> None:
+        sys.setprofile(profiler)
+        try:
+            word = "kept"
+            answer.append(len(word))
+            answer.append(word)
+        finally:
+            sys.setprofile(None)
+
+    running = start(work)
+    gates.wait("in")
+    list(notebook_roots())
+    gates.tell("go")
+    outcome(running)
+    assert answer == [4, "kept"]
 
 
 def what_runs() -> str:
