@@ -213,12 +213,13 @@ def _functions() -> Iterator[Root]:
 def _threads() -> Iterator[Root]:
     """Yield what the functions that run now hold, by thread; not this one's."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():
-        if ident != threading.get_ident():
-            held = tuple(value for value in _locals(frame) if not is_others(value))
-            where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
-            name = f"what runs in thread {names.get(ident, ident)}, in {where}"
-            yield Root(name, held, None, "end what runs in that thread")
+    frames = sys._current_frames()
+    frames.pop(threading.get_ident(), None)  # a frame that has itself stays, with all that called it
+    for ident, frame in frames.items():
+        held = tuple(value for value in _locals(frame) if not is_others(value))
+        where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
+        name = f"what runs in thread {names.get(ident, ident)}, in {where}"
+        yield Root(name, held, None, "end what runs in that thread")
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

@@ -171,6 +171,17 @@ def test_what_a_function_let_go_of_after_it_was_asked_is_held_no_more(
     assert not remains.alive()
 
 
+def test_who_looks_for_holders_leaves_no_frame_of_its_own_behind() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        notebook_roots()
+        there = [one.f_code for one in gc.get_objects() if type(one) is types.FrameType]
+    finally:
+        gc.enable()
+    assert holders._threads.__code__ not in there
+
+
 def test_a_thread_with_a_profiler_of_its_own_keeps_its_variables() -> None:
     """What such a one is called with is written back into the function, without what is missing there."""
     gates, answer = Gates(), list[object]()
