@@ -275,7 +275,7 @@ def _attributes(part: Any) -> Iterator[object]:
             if type(member) is MemberDescriptorType:
                 try:
                     yield member.__get__(part)
-                except AttributeError:  # never set
+                except (AttributeError, TypeError):  # never set, or a slot of another class
                     continue
 
 

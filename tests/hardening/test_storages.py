@@ -36,6 +36,14 @@ class Private:
         self.__net = net
 
 
+class Borrows:
+    __slots__ = ("own",)
+    other = Slotted.__dict__["net"]
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+
 class Plain:
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
@@ -188,6 +196,10 @@ def test_classes_that_answer_strangely_stop_nobody_and_hide_nothing() -> None:
     object.__setattr__(unasked, "net", np.zeros(500))
     model = Plain(a=unasked, b=Nowhere(np.zeros(500)), c=Hidden(), net=np.zeros(500))
     assert held(model) == 3 * 4000
+
+
+def test_a_slot_of_another_class_that_a_class_has_stops_nobody() -> None:
+    assert held(Borrows(np.zeros(500))) == 4000
 
 
 def test_a_million_words_hide_nothing() -> None:
