@@ -129,7 +129,9 @@ def variables_of(frame: FrameType | None, called: Mapping[str, object] = _NONE) 
     copied = sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED
     traced = _is_traced(frame) or _is_given(frame, called)
     if copied and not traced and sys.getrefcount(space) == _ALONE:
-        space.clear()
+        code = frame.f_code
+        for name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars):
+            space.pop(name, None)  # and not what `exec` has put there, which is nowhere else
     return found
 
 

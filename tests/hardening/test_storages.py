@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shelve
+import sys
 import weakref
 from collections import deque
 from functools import partial
@@ -221,6 +222,22 @@ def test_a_generator_that_was_looked_into_holds_only_what_it_has(monkeypatch: py
     assert held(running) == 4000
     next(running)
     assert first() is None
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="a function keeps nothing of `exec` there")
+def test_what_a_function_has_from_exec_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storages, "_is_traced", lambda frame: False)  # by the coverage of this suite
+
+    def made() -> Any:
+        net = np.zeros(500)
+        exec("scale = 2")
+        yield net
+        yield eval("scale")
+
+    running = made()
+    next(running)
+    assert held(running) == 4000
+    assert next(running) == 2
 
 
 def test_what_a_function_has_from_locals_is_left_as_it_is() -> None:
