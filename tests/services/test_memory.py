@@ -29,6 +29,7 @@ from grym_nb.errors import (
     ResourceExhausted,
     ServiceError,
 )
+from grym_nb.hardening import storages
 from grym_nb.hardening.eviction import choose, cost_rate, lru
 from grym_nb.hardening.holders import raise_the_budget
 from grym_nb.hardening.ledger import Ledger
@@ -501,6 +502,7 @@ def test_a_failed_load_leaves_no_large_thing_in_the_frames_that_are_kept(house: 
 def test_what_a_failed_load_has_made_is_gone_when_its_memory_is_given_back(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(storages, "_is_traced", lambda frame: False)  # by the coverage of this suite
     made: list[weakref.ref[Any]] = []
     left: list[Any] = []
 
