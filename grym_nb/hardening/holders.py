@@ -14,16 +14,19 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextvars import Context
 from dataclasses import dataclass, replace
+from itertools import compress
+from operator import not_
 from types import FrameType, ModuleType
 from typing import Any
 
 from grym_nb.hardening.remains import Remains
 from grym_nb.hardening.storages import (
     Storages,
-    is_array,
     is_others,
-    is_tensor,
+    module_named,
     module_of,
+    of_arrays,
+    of_tensors,
     owner_of,
     storages_of,
     variables_of,
@@ -244,8 +247,8 @@ def _upwards(wanted: Storages, remains: Remains) -> list[Holder]:
     if not wanted:
         return []
     there = gc.get_objects()
-    tracked = [one for one in there if is_tensor(one)]
-    tasks = [one for one in there if module_of(one) == "_asyncio"]
+    tracked = _of_types(there, of_tensors)
+    tasks = _of_types(there, lambda kind: module_named(kind) == "_asyncio")
     arrays = _with_views(remains.arrays(), there)
     del there
     holding = [one for one in (*tracked, *arrays) if storages_of(one).keys() & wanted.keys()]
@@ -278,22 +281,40 @@ def _with_views(arrays: list[Any], there: list[Any]) -> list[Any]:
     It knows of no array that looks at another, and of no dict or tuple that has nothing but such.
     """
     own = {id(array) for array in arrays}
+    if not own:
+        return arrays
     found = {id(array): array for array in arrays}
-
-    def looks(part: object) -> bool:
-        return is_array(part) and id(owner_of(part)) in own
-
     # Not of modules: what they have is in a dict beside them, and asyncio's hands out objects that are dead,
     # for which Python 3.12 hangs in the next look.
-    asked = [one for one in there if not issubclass(type(one), ModuleType)] if own else []
-    for at in range(0, len(asked), _PIECE):
-        for part in gc.get_referents(*asked[at : at + _PIECE]):
-            if type(part) is dict or type(part) is tuple:
-                if not gc.is_tracked(part) and any(map(looks, gc.get_referents(part))):
-                    found[id(part)] = part
-            elif looks(part):
-                found[id(part)] = part
+    asked = _of_types(there, lambda kind: not issubclass(kind, ModuleType))
+    for parts in _referents(asked):
+        plain = _of_types(parts, lambda kind: kind is dict or kind is tuple)
+        unknown = [*compress(plain, map(not_, map(gc.is_tracked, plain)))]
+        for part in (*_looking_at(own, parts), *_holding(own, unknown)):
+            found[id(part)] = part
     return [*found.values()]
+
+
+def _looking_at(own: set[int], parts: list[Any]) -> list[Any]:
+    return [one for one in _of_types(parts, of_arrays) if id(owner_of(one)) in own]
+
+
+def _holding(own: set[int], parts: list[Any]) -> list[Any]:
+    if not _looking_at(own, gc.get_referents(*parts)):
+        return []
+    return [one for one in parts if _looking_at(own, gc.get_referents(one))]
+
+
+def _referents(objects: list[Any]) -> Iterator[list[Any]]:
+    for at in range(0, len(objects), _PIECE):
+        yield gc.get_referents(*objects[at : at + _PIECE])
+
+
+def _of_types(objects: list[Any], fits: Callable[[type], bool]) -> list[Any]:
+    """Return those of a type that fits: of millions of objects each type is asked about once."""
+    ids = [*map(id, map(type, objects))]  # a stranger's metaclass may not let it be in a set
+    kinds = {key for key, kind in dict(zip(ids, map(type, objects), strict=True)).items() if fits(kind)}
+    return [*compress(objects, map(kinds.__contains__, ids))]
 
 
 def _refers(task: object, here: set[int]) -> bool:

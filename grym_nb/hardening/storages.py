@@ -31,7 +31,10 @@ __all__ = [
     "is_array",
     "is_others",
     "is_tensor",
+    "module_named",
     "module_of",
+    "of_arrays",
+    "of_tensors",
     "owner_of",
     "storages_of",
     "tensor_of",
@@ -100,8 +103,13 @@ def is_others(part: object) -> bool:
 
 def module_of(part: object) -> str:
     """Return the module of an object's class, without asking that: its metaclass may raise."""
+    return module_named(type(part))
+
+
+def module_named(kind: type) -> str:
+    """Return the name of the module in which a class was made; nothing where it has none."""
     try:
-        found = _MODULE.__get__(type(part))
+        found = _MODULE.__get__(kind)
     except AttributeError:  # deleted
         return ""
     return found if type(found) is str else ""
@@ -286,14 +294,24 @@ def _attributes(part: Any) -> Iterator[object]:
 
 def is_tensor(part: object) -> bool:
     """Tell whether an object is torch's tensor, or of a class made from that."""
+    return of_tensors(type(part))
+
+
+def of_tensors(kind: type) -> bool:
+    """Tell whether a class is that of torch's tensors, or made from it."""
     torch: Any = sys.modules.get("torch")
-    return torch is not None and _is(part, getattr(torch, "Tensor", ()))
+    return torch is not None and issubclass(kind, getattr(torch, "Tensor", ()))
 
 
 def is_array(part: object) -> bool:
     """Tell whether an object is NumPy's array, or of a class made from that."""
+    return of_arrays(type(part))
+
+
+def of_arrays(kind: type) -> bool:
+    """Tell whether a class is that of NumPy's arrays, or made from it."""
     numpy: Any = sys.modules.get("numpy")
-    return numpy is not None and _is(part, getattr(numpy, "ndarray", ()))
+    return numpy is not None and issubclass(kind, getattr(numpy, "ndarray", ()))
 
 
 def _of_tensor(tensor: Any) -> Storages:

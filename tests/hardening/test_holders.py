@@ -22,6 +22,8 @@ from grym_nb.hardening.remains import Remains
 from grym_nb.testing import FakeClock
 from tests.services.crowd import Gates, outcome, start
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 SIZE = 2_000_000
 
 
