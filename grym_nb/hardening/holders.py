@@ -220,8 +220,7 @@ def _threads() -> Iterator[Root]:
     frames.pop(threading.get_ident(), None)  # a frame that has itself stays, with all that called it
     for ident, frame in frames.items():
         held = tuple(value for value in _locals(frame) if not is_others(value))
-        where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
-        name = f"what runs in thread {names.get(ident, ident)}, in {where}"
+        name = f"what runs in thread {names.get(ident, ident)}, in {frame.f_code.co_qualname}"
         yield Root(name, held, None, "end what runs in that thread")
 
 
@@ -335,9 +334,8 @@ def _name_of(one: object, here: set[int], before: set[int], seen: set[int]) -> R
 
 
 def _of_module(space: dict[str, Any], here: set[int], seen: set[int]) -> Root:
-    found: dict[
-        int, tuple[str, Any]
-    ] = {}  # one name for each object: none that is private, if it has another
+    # One name for each object: none that is private, if it has another.
+    found: dict[int, tuple[str, Any]] = {}
     for name, value in list(space.items()):
         if id(value) in here and found.get(id(value), ("_",))[0].startswith("_"):
             found[id(value)] = name, value

@@ -28,9 +28,7 @@ from typing import Any, TypeAlias
 __all__ = [
     "Storages",
     "arrays_in",
-    "is_array",
     "is_others",
-    "is_tensor",
     "module_named",
     "module_of",
     "of_arrays",
@@ -76,9 +74,9 @@ def storages_of(
     """
     found: Storages = {}
     for part in _parts(roots, pause, most):
-        if is_tensor(part):
+        if _is_tensor(part):
             found |= _of_tensor(part)
-        elif is_array(part):
+        elif _is_array(part):
             if (owner := owner_of(part)) is not None:
                 found["cpu", owner.__array_interface__["data"][0]] = owner.nbytes
             elif (tensor := tensor_of(part)) is not None:
@@ -88,12 +86,12 @@ def storages_of(
 
 def tensors_in(*roots: object) -> list[Any]:
     """Return the tensors that can be reached from these objects, each once."""
-    return [part for part in _parts(roots) if is_tensor(part)]
+    return [part for part in _parts(roots) if _is_tensor(part)]
 
 
 def arrays_in(*roots: object) -> list[Any]:
     """Return the NumPy arrays that can be reached from these objects, each once."""
-    return [part for part in _parts(roots) if is_array(part)]
+    return [part for part in _parts(roots) if _is_array(part)]
 
 
 def is_others(part: object) -> bool:
@@ -235,7 +233,7 @@ def _within(part: Any) -> Iterator[object]:
                 yield from _of_error(one)  # asyncio's own, too
             elif not _is(one, Context):
                 yield one
-    if is_tensor(part):
+    if _is_tensor(part):
         yield from _of_wrapper(part)
     yield from _attributes(part)
 
@@ -292,8 +290,7 @@ def _attributes(part: Any) -> Iterator[object]:
 # -- tensors and arrays ----------------------------------------------------------------------------
 
 
-def is_tensor(part: object) -> bool:
-    """Tell whether an object is torch's tensor, or of a class made from that."""
+def _is_tensor(part: object) -> bool:
     return of_tensors(type(part))
 
 
@@ -303,8 +300,7 @@ def of_tensors(kind: type) -> bool:
     return torch is not None and issubclass(kind, getattr(torch, "Tensor", ()))
 
 
-def is_array(part: object) -> bool:
-    """Tell whether an object is NumPy's array, or of a class made from that."""
+def _is_array(part: object) -> bool:
     return of_arrays(type(part))
 
 
@@ -359,4 +355,4 @@ def tensor_of(array: Any) -> Any:
     numpy: Any = sys.modules["numpy"]
     while isinstance(array, numpy.ndarray):
         array = array.base
-    return array if is_tensor(array) else None
+    return array if _is_tensor(array) else None
