@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPORTS", "alone", "lasting", "metrics", "window_of"]
 
-_SINCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.IGNORECASE)
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SINCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
+_UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86_400.0}  # the start of one is enough
 _LATELY = "5m"
 _OF_A_TIME = ("json", "csv")
 _POINTS = 40  # of a small picture
@@ -66,9 +66,11 @@ def alone(command: str, typed: Mapping[str, bool], *options: str) -> None:
 
 
 def window_of(words: str) -> float:
-    """Return the seconds of a time as it is typed: ``90``, ``5m``, ``2h``."""
+    """Return the seconds of a time as it is typed: ``90``, ``5m``, ``10min``, ``"2 hours"``."""
     match = _SINCE.fullmatch(words.strip())
-    found = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
+    typed = match[2].lower() if match else ""
+    unit = next((seconds for name, seconds in _UNITS.items() if name.startswith(typed)), 0.0)
+    found = float(match[1]) * unit if match else 0.0
     if not 1.0 <= found <= 86_400.0:
         raise CommandError(
             f"--since {words}: a time from 1 s to a day was expected", hint="such as 90, 5m or 2h"

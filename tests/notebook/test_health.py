@@ -95,11 +95,14 @@ def test_figures_of_the_calls_as_a_table_and_to_files(kernel: Kernel, tmp_path: 
     assert "# TYPE grym_service_call_seconds" in shown(kernel, "%grym metrics top --export prometheus")
     told = json.loads(shown(kernel, "%grym metrics top --since 5m --export json"))
     assert [row["value"]["count"] for row in told if row["name"] == "service.call.seconds"] == [20]
+    for time in ("600", "10min", '"10 Minutes"'):
+        assert "the last 10 min\n" in shown(kernel, f"%grym metrics --since {time}")
     totals = kernel.run("%grym metrics --since 5m --export prometheus").error
     assert totals is not None and "json or csv" in "".join(totals.traceback)
     for wrong in (
         "--since 2w",
         "--since 0",
+        "--since 5months",
         "--export xml f",
         "nobody --export json",
         f"--export csv {tmp_path / 'no' / 'f'}",
