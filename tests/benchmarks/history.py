@@ -19,7 +19,7 @@ _NONE = "no peer keeps one in the process"
 _SERIES = 600
 _ACTIVE = 20  # of them, in a second
 _SERVICES = 100
-_MEASURED, _FEW = 10, 2  # of them: each takes as much as the others
+_MEASURED, _FEW = 10, 1  # of them: each takes as much as the others
 _HISTOGRAMS, _COUNTERS, _GAUGES = 3, 3, 2
 
 
