@@ -1,0 +1,292 @@
+"""Which statements of changed modules run again, and which are carried over as they are.
+
+A name is what the statements make of it that bind it or change it in place, in their order. Where those are
+other ones than before, all of them run again, and so does all that uses the name: a function that was carried
+over would go on to see what was. Nothing is imported or run here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from grym_nb.services.reload.statements import GIVEN, Asked, Chain, Import, Statement, statements_of
+
+__all__ = ["Code", "Plan", "plan"]
+
+Name = tuple[str, str]  # a module, and what it calls something
+
+_ALL = "*"  # of a module's names: any
+_MAKING = ("__new__", "__init__", "__post_init__")
+
+
+class Code:
+    """A module's text, read."""
+
+    def __init__(self, name: str, text: str, *, package: bool = False, path: str = "<text>") -> None:
+        self.name = name
+        self.text = text
+        self.path = path
+        self.package = package
+        self.statements = statements_of(text, name, package=package, path=path)
+
+    @cached_property
+    def binders(self) -> dict[str, list[Statement]]:
+        """The statements that bind each name, in their order."""
+        found: dict[str, list[Statement]] = {}
+        for one in self.statements:
+            for name in one.binds:
+                found.setdefault(name, []).append(one)
+        return found
+
+    @cached_property
+    def imported(self) -> dict[str, list[Import]]:
+        """What is known under each name by imports alone, by its first part."""
+        found: dict[str, list[Import]] = {}
+        for one in self.statements:
+            for what in one.imports:
+                first = what.name.partition(".")[0]
+                if all(other.imports for other in self.binders.get(first, ())):
+                    found.setdefault(first, []).append(what)
+        return found
+
+    @cached_property
+    def public(self) -> frozenset[str]:
+        """What ``from module import *`` binds, as far as the text tells: more than that, if it has `__all__`."""
+        names = set(self.binders)
+        return frozenset(names if "__all__" in names else {name for name in names if name[:1] != "_"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What each module's new code takes: statements by their place that `run`, names that are `gone`."""
+
+    run: Mapping[str, frozenset[int]]
+    gone: Mapping[str, frozenset[str]]
+
+
+def plan(before: Mapping[str, Code], after: Mapping[str, Code]) -> Plan:
+    """Return what has to run again so that `after` is in force where `before` was."""
+    old, new = _World(before), _World(after)
+    spread = _Spread(new)
+    for module in after:
+        was, now = old.makings(module), new.makings(module)
+        for name in was.keys() | now.keys():
+            if was.get(name) != now.get(name):
+                spread.name((module, name))
+        known = Counter(one.text for one in before[module].statements) if module in before else Counter()
+        for at, one in enumerate(after[module].statements):
+            if known[one.text]:
+                known[one.text] -= 1
+            else:
+                spread.statement(module, at)
+    spread.go_on()
+    gone = {
+        module: frozenset(before[module].binders.keys() - after[module].binders.keys())
+        for module in after
+        if module in before
+    }
+    return Plan({module: frozenset(places) for module, places in spread.run.items()}, gone)
+
+
+class _World:
+    """The modules as one: what a chain of names stands for, and what a statement changes, in any of them."""
+
+    def __init__(self, codes: Mapping[str, Code]) -> None:
+        self.codes = codes
+
+    def changes(self, module: str, one: Statement) -> set[Name]:
+        """Return what a statement changes in place as it runs, by itself and by what it calls."""
+        found = {name for chain in one.now.changes for name, _ in self._own(module, chain)}
+        for asked in one.now.calls:
+            found |= self._changed_by(module, asked, set())
+        return found
+
+    def makings(self, module: str) -> dict[str, list[str]]:
+        """Return the texts of what makes each name, in their order; of what others make here, too.
+
+        Where several make a name, it matters what was asked of it in between.
+        """
+        found: dict[str, list[str]] = {}
+        for name, makers in self._makers[module].items():
+            if len(makers) > 1:
+                users = {id(one): one for _, one in self._users.get((module, name), ())}
+                own = self.codes[module].statements
+                makers = [one for one in own if one in makers or id(one) in users] + [
+                    one for one in makers if one not in own
+                ]
+            found[name] = [one.text for one in makers]
+        return found
+
+    @cached_property
+    def _makers(self) -> dict[str, dict[str, list[Statement]]]:
+        found: dict[str, dict[str, list[Statement]]] = {module: {} for module in self.codes}
+        for module, code in self.codes.items():
+            for one in code.statements:
+                for where, name in self.made(module, one):
+                    makers = found[where].setdefault(name, [])
+                    if one not in makers:
+                        makers.append(one)
+        return found
+
+    def made(self, module: str, one: Statement) -> set[Name]:
+        """Return what a statement makes: what it binds, and what it changes."""
+        return {(module, name) for name in self._bound(one)} | self.changes(module, one)
+
+    def _bound(self, one: Statement) -> Iterator[str]:
+        yield from one.binds
+        for what in one.imports:
+            if what.attribute == _ALL and what.module in self.codes:
+                yield from self.codes[what.module].public
+
+    @cached_property
+    def _users(self) -> dict[Name, list[tuple[str, Statement]]]:
+        found: dict[Name, list[tuple[str, Statement]]] = {}
+        for module, code in self.codes.items():
+            for one in code.statements:
+                for name in self.used(module, one):
+                    found.setdefault(name, []).append((module, one))
+        return found
+
+    def users(self, name: Name) -> Iterable[tuple[str, Statement]]:
+        """Return the statements that use a name, also those that use all of its module."""
+        return (*self._users.get(name, ()), *self._users.get((name[0], _ALL), ()))
+
+    def makers(self, name: Name) -> Iterator[tuple[str, Statement]]:
+        """Return the statements that make a name, in any module."""
+        for module, code in self.codes.items():
+            for one in code.statements:
+                if name in self.made(module, one):
+                    yield module, one
+
+    def used(self, module: str, one: Statement) -> set[Name]:
+        """Return what a statement uses, of any module that is followed."""
+        found = {(module, chain[0]) for chain in one.uses}
+        for chain in one.uses:
+            if meant := self._meant(module, chain):
+                found.discard((module, chain[0]))
+                found |= {name for name, _ in meant}
+        for what in (*one.imports, *one.within):
+            found |= self._imports(what, within=what in one.within)
+        return found
+
+    def _imports(self, what: Import, *, within: bool) -> set[Name]:
+        if what.module not in self.codes and what.attribute is None:
+            return set()
+        if what.attribute is None:
+            return {(what.module, _ALL)} if within else set()  # at the top each use of it tells more
+        if f"{what.module}.{what.attribute}" in self.codes:
+            return {(f"{what.module}.{what.attribute}", _ALL)} if within else set()
+        return {(what.module, what.attribute)} if what.module in self.codes else set()
+
+    def _meant(self, module: str, chain: Chain) -> list[tuple[Name, Chain]]:
+        """Return the names for which a chain stands in a module, each with what is asked of it.
+
+        Nothing, where it is something of a module that is not followed.
+        """
+        imports = self.codes[module].imported.get(chain[0])
+        if imports is None:
+            return [((module, chain[0]), chain[1:])]
+        found: list[tuple[Name, Chain]] = []
+        for what in imports:
+            whole, rest = what.module, chain[1:]
+            if what.attribute is not None:
+                whole = f"{what.module}.{what.attribute}"
+                if whole not in self.codes:
+                    if what.module in self.codes:
+                        found.append(((module, chain[0]), rest))
+                    continue
+            elif "." in what.name:  # ``import a.b``: the chain begins with its parts
+                whole, rest = chain[0], chain[1:]
+            while rest and f"{whole}.{rest[0]}" in self.codes:
+                whole, rest = f"{whole}.{rest[0]}", rest[1:]
+            if whole in self.codes:
+                found.append(((whole, rest[0] if rest else _ALL), rest[1:]))
+        return found
+
+    def _own(self, module: str, chain: Chain) -> list[tuple[Name, Chain]]:
+        """Return the same where something is made there, not only known: what is elsewhere stays as it is."""
+        return [
+            (name, rest) for name, rest in self._meant(module, chain) if name[1] in self.codes[name[0]].binders
+        ]
+
+    def _changed_by(self, module: str, asked: Asked, seen: set[tuple[str, Asked]]) -> set[Name]:
+        """Return what a call changes, as far as the functions are followed."""
+        if (module, asked) in seen:
+            return set()
+        seen.add((module, asked))
+        found: set[Name] = set()
+        for (where, name), rest in self._definitions(module, asked.what):
+            for one in self.codes[where].binders.get(name, ()):
+                if not one.by:
+                    continue
+                found |= {(where, other) for other in one.rebinds}
+                for method in rest[:1] or ("", *_MAKING):
+                    deeds = one.by.get(method)
+                    if deeds is None:
+                        continue
+                    for chain in deeds.changes:
+                        if chain == GIVEN:
+                            found |= {
+                                own for given in asked.given for own, _ in self._own(module, given)
+                            }
+                        else:
+                            found |= {own for own, _ in self._own(where, chain)}
+                    for called in deeds.calls:
+                        found |= self._changed_by(where, called, seen)
+        return found
+
+    def _definitions(self, module: str, chain: Chain) -> Iterator[tuple[Name, Chain]]:
+        """Return where that is defined for which a chain stands: an import of a function is followed to it."""
+        for (where, name), rest in self._meant(module, chain):
+            imports = self.codes[where].imported.get(name, ())
+            followed = [one for one in imports if one.module in self.codes and one.attribute is not None]
+            if not followed:
+                yield (where, name), rest
+            for what in followed:
+                yield from self._definitions(what.module, (what.attribute or "", *rest))
+
+
+class _Spread:
+    """What runs again because something else does."""
+
+    def __init__(self, world: _World) -> None:
+        self._world = world
+        self._todo: list[Name] = []
+        self._names: set[Name] = set()
+        self._places = {id(one): at for code in world.codes.values() for at, one in enumerate(code.statements)}
+        self.run: dict[str, set[int]] = {}
+
+    def name(self, name: Name) -> None:
+        """Take a name for another one than before."""
+        if name not in self._names:
+            self._names.add(name)
+            self._todo.append(name)
+
+    def statement(self, module: str, at: int) -> None:
+        """Have a statement run again."""
+        places = self.run.setdefault(module, set())
+        if at in places:
+            return
+        places.add(at)
+        one = self._world.codes[module].statements[at]
+        for name in self._world.made(module, one):
+            self.name(name)
+        self._beside(module, one)
+
+    def _beside(self, module: str, one: Statement) -> None:
+        """Functions that share a name which one of them binds as it runs see it in one place, or in none."""
+        code = self._world.codes[module]
+        shared = {name for other in code.statements for name in other.rebinds} & one.later
+        for at, other in enumerate(code.statements):
+            if other.later & shared:
+                self.statement(module, at)
+
+    def go_on(self) -> None:
+        """Spread what is changed to all that it is made of, and that uses it."""
+        while self._todo:
+            name = self._todo.pop()
+            for module, one in (*self._world.makers(name), *self._world.users(name)):
+                self.statement(module, self._places[id(one)])
