@@ -6,6 +6,7 @@ over would go on to see what was. Nothing is imported or run here.
 """
 
 from __future__ import annotations
+import __future__
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -51,6 +52,17 @@ class Code:
                 if all(other.imports for other in self.binders.get(first, ())):
                     found.setdefault(first, []).append(what)
         return found
+
+    @cached_property
+    def flags(self) -> int:
+        """What the compiler is told for all of it by ``from __future__ import ...``."""
+        asked = [what for one in self.statements for what in one.imports if what.module == "__future__"]
+        return sum(getattr(__future__, what.attribute or "").compiler_flag for what in asked)
+
+    @cached_property
+    def rebound(self) -> frozenset[str]:
+        """The names that its functions bind as they run."""
+        return frozenset(name for one in self.statements for name in one.rebinds)
 
     @cached_property
     def public(self) -> frozenset[str]:
@@ -209,7 +221,9 @@ class _World:
     def _own(self, module: str, chain: Chain) -> list[tuple[Name, Chain]]:
         """Return the same where something is made there, not only known: what is elsewhere stays as it is."""
         return [
-            (name, rest) for name, rest in self._meant(module, chain) if name[1] in self.codes[name[0]].binders
+            (name, rest)
+            for name, rest in self._meant(module, chain)
+            if name[1] in self.codes[name[0]].binders
         ]
 
     def _changed_by(self, module: str, asked: Asked, seen: set[tuple[str, Asked]]) -> set[Name]:
@@ -229,9 +243,7 @@ class _World:
                         continue
                     for chain in deeds.changes:
                         if chain == GIVEN:
-                            found |= {
-                                own for given in asked.given for own, _ in self._own(module, given)
-                            }
+                            found |= {own for given in asked.given for own, _ in self._own(module, given)}
                         else:
                             found |= {own for own, _ in self._own(where, chain)}
                     for called in deeds.calls:
@@ -256,7 +268,9 @@ class _Spread:
         self._world = world
         self._todo: list[Name] = []
         self._names: set[Name] = set()
-        self._places = {id(one): at for code in world.codes.values() for at, one in enumerate(code.statements)}
+        self._places = {
+            id(one): at for code in world.codes.values() for at, one in enumerate(code.statements)
+        }
         self.run: dict[str, set[int]] = {}
 
     def name(self, name: Name) -> None:
@@ -274,15 +288,24 @@ class _Spread:
         one = self._world.codes[module].statements[at]
         for name in self._world.made(module, one):
             self.name(name)
-        self._beside(module, one)
+        for where, other in self._beside.get(module, ()):
+            self.statement(where, self._places[id(other)])
 
-    def _beside(self, module: str, one: Statement) -> None:
-        """Functions that share a name which one of them binds as it runs see it in one place, or in none."""
-        code = self._world.codes[module]
-        shared = {name for other in code.statements for name in other.rebinds} & one.later
-        for at, other in enumerate(code.statements):
-            if other.later & shared:
-                self.statement(module, at)
+    @cached_property
+    def _beside(self) -> dict[str, list[tuple[str, Statement]]]:
+        """What runs again wherever a module's code does: functions that see what others bind as they run.
+
+        A `global` is bound in the globals of the function that does it, and these are others then.
+        """
+        found: dict[str, list[tuple[str, Statement]]] = {}
+        for module, code in self._world.codes.items():
+            rebound = {(module, name) for one in code.statements for name in one.rebinds}
+            users = {id(one): (where, one) for name in rebound for where, one in self._world.users(name)}
+            binding = [(module, one) for one in code.statements if one.rebinds]
+            lazy = [(where, one) for where, one in users.values() if one.later]
+            if binding:
+                found[module] = binding + [one for one in lazy if one not in binding]
+        return found
 
     def go_on(self) -> None:
         """Spread what is changed to all that it is made of, and that uses it."""

@@ -165,7 +165,11 @@ def test_functions_that_share_what_one_of_them_binds_see_it_in_one_place() -> No
     """
     assert edited(text, text.replace("+= 1", "+= 2")) == ["def bump():", "def show():"]
     assert edited(text, text.replace("return COUNT", "return -COUNT")) == ["def bump():", "def show():"]
-    assert edited(text, text.replace("return 1", "return 2")) == ["def other():"]
+    assert edited(text, text.replace("return 1", "return 2")) == [
+        "def bump():",
+        "def show():",
+        "def other():",
+    ]
     assert edited(text, text.replace("COUNT = 0", "COUNT = 5"))[0] == "COUNT = 5"
 
 
@@ -240,14 +244,19 @@ def test_helpers_that_import_one_another_are_followed() -> None:
 
 def test_a_helper_that_registers_here_has_all_made_anew() -> None:
     helper = "R = {}\ndef register(f):\n    R[f.__name__] = f\n    return f\nUNTOUCHED = [1]"
-    service = "from helpers import R, register\n@register\ndef one(): return 1\n@register\ndef two(): return 2\n"
+    service = (
+        "from helpers import R, register\n@register\ndef one(): return 1\n@register\ndef two(): return 2\n"
+    )
     before, after = (
         modules(m=service, helpers=helper),
         modules(m=service.replace("return 1", "return 3"), helpers=helper),
     )
     found = plan(before, after)
     assert first_lines(found, after["helpers"]) == ["R = {}", "def register(f):"]
-    assert len(first_lines(found, after["m"])) == 4 and found.gone == {"m": frozenset(), "helpers": frozenset()}
+    assert len(first_lines(found, after["m"])) == 4 and found.gone == {
+        "m": frozenset(),
+        "helpers": frozenset(),
+    }
 
 
 def test_all_that_a_helper_has_is_followed() -> None:
@@ -265,9 +274,14 @@ def test_all_that_a_helper_has_is_followed() -> None:
 def test_packages_are_followed_by_their_parts() -> None:
     before = {
         "p": Code("p", "from .util import scale\n", package=True),
-        "p.util": Code("p.util", "from . import deep\ndef scale(x): return deep.times(x)\ndef rest(): pass\n"),
+        "p.util": Code(
+            "p.util", "from . import deep\ndef scale(x): return deep.times(x)\ndef rest(): pass\n"
+        ),
         "p.deep": Code("p.deep", "def times(x): return x\nN = 1\n"),
-        "m": Code("m", "import p.util\nimport p.deep as d\ndef one(x): return p.util.scale(x)\ndef two(): return d.N\n"),
+        "m": Code(
+            "m",
+            "import p.util\nimport p.deep as d\ndef one(x): return p.util.scale(x)\ndef two(): return d.N\n",
+        ),
     }
     after = {**before, "p.deep": Code("p.deep", "def times(x): return 2 * x\nN = 1\n")}
     found = plan(before, after)

@@ -1,0 +1,145 @@
+"""New code beside the old: what an edit changes runs in modules of its own, all else is carried over."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import resolve_name
+from types import ModuleType
+from typing import Any
+
+from grym_nb.services.reload.plan import Code, Plan, plan
+from grym_nb.services.reload.versions import Followed, Version, Versions, builtins_of, remember
+
+__all__ = ["Built", "Ran", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A statement that ran again: in which module and line, what it binds, and what it took."""
+
+    module: str
+    line: int
+    binds: frozenset[str]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Built:
+    """A version that is ready to be published, and what it took."""
+
+    version: Version
+    plan: Plan
+    ran: list[Ran] = field(default_factory=list)
+    carried: int = 0  # statements that did not run
+    fresh: frozenset[str] = frozenset()  # the modules that are other ones
+    #: values that were carried over, and that functions bind as they run
+    rebound: dict[str, frozenset[str]] = field(default_factory=dict)
+
+
+def build(versions: Versions, codes: Mapping[str, Code]) -> Built:
+    """Build the next version, in which the modules have the texts given; raises what their code raises.
+
+    Whatever comes of it: nobody sees it before it is published.
+    """
+    versions.part()
+    before = versions.newest
+    after = {**before.codes, **codes}
+    found = plan(before.codes, after)
+    return _Builder(versions, before, after, found).build()
+
+
+class _Builder:
+    def __init__(self, versions: Versions, before: Version, after: Mapping[str, Code], found: Plan) -> None:
+        self._versions = versions
+        self._before = before
+        self._after = after
+        self._plan = found
+        fresh = {name for name in after if found.run.get(name) or found.gone.get(name)}
+        for name in tuple(fresh):  # a package has its modules as attributes
+            while (name := name.rpartition(".")[0]) in before.modules:
+                fresh.add(name)
+        self._views = {name: ModuleType(name) for name in after if name in fresh}
+        version = Version(before.number + 1, after, {**before.modules, **self._views})
+        self._built = Built(version, found, fresh=frozenset(fresh))
+        self._begun: set[str] = set()  # the modules whose statements run, or have run
+
+    def build(self) -> Built:
+        """Make the new modules, and run in them what has to run again."""
+        self._built.carried = sum(
+            len(code.statements) - len(self._plan.run.get(name, ())) for name, code in self._after.items()
+        )
+        alias = {id(self._before.modules[name]): view for name, view in self._views.items()}
+        alias |= {id(sys.modules.get(name)): view for name, view in self._views.items()}
+        names = builtins_of(_importing(self._built.version, lambda name: first(name)))
+        for name, view in self._views.items():
+            self._carry(name, vars(view), alias)
+            vars(view)["__builtins__"] = names
+            self._versions.added(view)
+        first: Callable[[str], None] = self._first
+        with self._versions.within(self._built.version):
+            for name in self._views:
+                self._run(name)
+        first = _nothing  # this goes, what was built stays
+        return self._built
+
+    def _carry(self, name: str, into: dict[str, Any], alias: Mapping[int, ModuleType]) -> None:
+        code, places = self._after[name], self._plan.run.get(name, frozenset())
+        made = {bound for at in places for bound in code.statements[at].binds}
+        made |= self._plan.gone.get(name, frozenset())
+        self._built.rebound[name] = code.rebound - made
+        for key, value in vars(self._before.modules[name]).items():
+            if key not in made:
+                into[key] = alias.get(id(value), value)
+
+    def _run(self, name: str) -> None:
+        """Run what has to run in a module, once: also when one that runs before it imports it."""
+        if name in self._begun:
+            return
+        self._begun.add(name)
+        code, variables = self._after[name], vars(self._views[name])
+        file = f"{code.path} (version {self._built.version.number + 1})"
+        remember(file, code.text)
+        for at in sorted(self._plan.run.get(name, ())):
+            node = code.statements[at].node
+            began = time.perf_counter()
+            tree = ast.fix_missing_locations(ast.Module([node], []))
+            exec(compile(tree, file, "exec", flags=code.flags, dont_inherit=True), variables)
+            took = time.perf_counter() - began
+            self._built.ran.append(Ran(name, node.lineno, code.statements[at].binds, took))
+
+    def _first(self, name: str) -> None:
+        """Run a module that is imported, if it has yet to run."""
+        if name in self._views:
+            self._run(name)
+
+
+def _nothing(name: str) -> None:
+    """All has run."""
+
+
+def _importing(version: Version, first: Callable[[str], None]) -> Callable[..., Any]:
+    """Return how code of a version imports: what is followed is of that version as well.
+
+    Also long after it was built, where a function imports as it runs.
+    """
+
+    def of_version(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        package = (globals or {}).get("__package__") or ""
+        whole = resolve_name("." * level + name, package) if level else name
+        first(whole)
+        for one in fromlist or ():
+            first(f"{whole}.{one}")
+        got = __import__(name, globals, locals, fromlist or (), level)
+        return version.modules.get(got.__name__, got) if isinstance(got, Followed) else got
+
+    return of_version

@@ -1,0 +1,199 @@
+"""New code beside the old: what is made anew, what is carried over, and who sees which of it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from grym_nb.services.reload.build import Built, build
+from grym_nb.services.reload.plan import Code
+from grym_nb.services.reload.versions import Versions
+
+
+class Files:
+    """Modules in a folder that are imported, followed and edited."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.versions = Versions()
+        self.texts: dict[str, str] = {}
+
+    def write(self, **texts: str) -> None:
+        for name, text in texts.items():
+            self.texts[name] = dedent(text)
+            (self.folder / f"{name}.py").write_text(self.texts[name])
+
+    def start(self, **texts: str) -> ModuleType:
+        """Import modules, and follow them; returns the last of them."""
+        self.write(**texts)
+        importlib.invalidate_caches()
+        found = [importlib.import_module(name) for name in texts]
+        self.versions.follow({name: self.code(name) for name in texts})
+        return found[-1]
+
+    def code(self, name: str) -> Code:
+        return Code(name, self.texts[name], path=str(self.folder / f"{name}.py"))
+
+    def edit(self, name: str, was: str, now: str, *, publish: bool = True) -> Built:
+        assert was in self.texts[name]
+        self.write(**{name: self.texts[name].replace(was, now)})
+        built = build(self.versions, {name: self.code(name)})
+        if publish:
+            self.versions.publish(built.version, built.rebound)
+        return built
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield Files(tmp_path)
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+SERVICE = """
+    import helper
+    from helper import scale
+    LOADED = [object()]
+    class Other:
+        pass
+    class Model:
+        def run(self, x):
+            return scale(x) + helper.offset()
+        def note(self, x):
+            import helper
+            return helper.scale(x)
+    def plain():
+        return LOADED
+"""
+HELPER = """
+    OFFSET = 1
+    def scale(x):
+        return x * 2
+    def offset():
+        return OFFSET
+    def other():
+        return "other"
+"""
+
+
+def test_old_code_keeps_its_helpers_and_new_code_has_new_ones(files: Files) -> None:
+    module = files.start(helper=HELPER, service=SERVICE)
+    old, loaded, other, plain = module.Model, module.LOADED, module.Other, module.plain
+    assert old().run(1) == 3
+    built = files.edit("helper", "x * 2", "x * 10")
+    assert [(one.module, *one.binds) for one in built.ran] == [
+        ("helper", "scale"),
+        ("service", "scale"),
+        ("service", "Model"),
+    ]
+    assert module.Model is not old and module.Model().run(1) == 11 and module.Model().note(1) == 10
+    assert old().run(1) == 3
+    assert (module.LOADED, module.Other, module.plain) == (loaded, other, plain)
+    assert sys.modules["helper"].scale(1) == 10 and sys.modules["helper"].offset() == 1
+    files.edit("helper", "return OFFSET", "return OFFSET + 100")
+    assert module.Model().run(1) == 111 and old().run(1) == 3
+
+
+def test_nobody_sees_what_is_not_published(files: Files) -> None:
+    module = files.start(helper=HELPER, service=SERVICE)
+    old = module.Model
+    with pytest.raises(ZeroDivisionError):
+        files.edit("helper", "OFFSET = 1", "OFFSET = 1 // 0")
+    assert module.Model is old and module.Model().run(1) == 3 and sys.modules["helper"].OFFSET == 1
+    built = files.edit("helper", "OFFSET = 1 // 0", "OFFSET = 5", publish=False)
+    assert module.Model is old and module.Model().run(1) == 3
+    assert built.version.modules["service"].Model().run(1) == 7
+    files.versions.publish(built.version, built.rebound)
+    assert module.Model().run(1) == 7
+
+
+def test_each_version_shows_its_own_text(files: Files) -> None:
+    module = files.start(helper=HELPER, service=SERVICE)
+    first = module.Model
+    files.edit("service", "return scale(x) + helper.offset()", "raise ValueError('new')")
+    second = module.Model
+    files.edit("service", "raise ValueError('new')", "\n        raise ValueError('newer')")
+    assert "scale(x) + helper" in inspect.getsource(first.run)
+    assert "raise ValueError('new')" in inspect.getsource(second.run)
+    for made, line in ((second, "raise ValueError('new')"), (module.Model, "raise ValueError('newer')")):
+        with pytest.raises(ValueError, match="new") as error:
+            made().run(1)
+        assert traceback.extract_tb(error.value.__traceback__)[-1].line == line
+
+
+def test_what_is_set_from_outside_is_seen_by_all_that_shared_it(files: Files) -> None:
+    module = files.start(helper=HELPER, service=SERVICE)
+    files.edit("helper", '"other"', '"another"')
+    helper = importlib.import_module("helper")
+    helper.OFFSET = 50  # read by a function of the first version, which was carried over
+    assert helper.offset() == 50 and module.Model().run(1) == 52
+    helper.added = 1
+    assert helper.added == 1 and "added" in dir(helper)
+    del helper.added
+    with pytest.raises(AttributeError, match="added"):
+        helper.added  # noqa: B018
+    with pytest.raises(AttributeError, match="added"):
+        del helper.added
+
+
+def test_a_count_goes_on(files: Files) -> None:
+    module = files.start(
+        counter="""
+        COUNT = 0
+        def bump():
+            global COUNT
+            COUNT += 1
+            return COUNT
+        def show():
+            return COUNT
+        def other():
+            return 1
+        """
+    )
+    assert module.bump() == 1
+    files.edit("counter", "return 1", "return 2")
+    assert (module.bump(), module.show(), module.COUNT) == (2, 2, 2)
+    built = files.edit("counter", "+= 1", "+= 10", publish=False)
+    assert module.bump() == 3, "by the code that still serves"
+    files.versions.publish(built.version, built.rebound)
+    assert (module.bump(), module.show(), module.COUNT) == (13, 13, 13)
+
+
+def test_modules_that_import_one_another(files: Files) -> None:
+    files.start(
+        even="import odd\ndef even(n): return n == 0 or odd.odd(n - 1)\n",
+        odd="import even\ndef odd(n): return n != 0 and even.even(n - 1)\n",
+    )
+    files.edit("even", "n == 0", "n < 1")
+    assert sys.modules["odd"].odd(7) and sys.modules["even"].even(-3)
+
+
+def test_future_flags_hold_for_each_statement(files: Files) -> None:
+    module: Any = files.start(future="from __future__ import annotations\ndef f(x: Missing): return 1\n")
+    files.edit("future", "return 1", "return 2")
+    assert module.f(0) == 2 and module.f.__annotations__ == {"x": "Missing"}
+
+
+def test_two_hundred_edits_leave_nothing_behind(files: Files) -> None:
+    import gc
+    import weakref
+
+    module = files.start(helper=HELPER, service=SERVICE)
+    made = []
+    for at in range(200):
+        files.edit("helper", f"x * {at or 2}", f"x * {at + 1}")
+        made.append(weakref.ref(module.Model))
+        assert module.Model().run(1) == at + 2
+    gc.collect()
+    assert sum(one() is not None for one in made) <= 2
