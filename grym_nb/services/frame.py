@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from grym_nb.hardening import Lease
     from grym_nb.services.call import Call
     from grym_nb.services.held import Stream
-    from grym_nb.services.instance import Instance
+    from grym_nb.services.instance import Instance, Serving
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.parts import Parts
     from grym_nb.services.places import Place
@@ -141,6 +141,7 @@ class Frame(Awaited):
     ended = False
     at_work = False  # it computes, or has its answer: what is cancelled from here on ends as it would
     turns: list[int] | None = None  # of the breaker: one, until it is told how the call went
+    serving: Serving | None = None  # the code that answers it, from where it began to the end
     parts: Parts | None = None  # of its batch, where that has to be computed so
     at_a_time = 0  # how many items of it were, where not all
     fell_back = ""  # the code of the error for which something else answered

@@ -252,6 +252,7 @@ def _engine(frame: Frame) -> Any:
             frame.check()
         if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
             frame.kwargs["context"] = ports.context(frame)
+        frame.serving = frame.instance.serving  # type: ignore[union-attr]
         large = spec.batch or frame.instance.learns  # type: ignore[union-attr]
         value = compute(frame) if large else run(frame)
     except BaseException as raised:

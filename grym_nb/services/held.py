@@ -136,7 +136,8 @@ class Stream(Iterator[Any]):
         error: BaseException | None = None
         token = CURRENT.set(frame)
         try:
-            made = getattr(frame.instance.model, frame.spec.method)(*frame.args, **frame.kwargs)
+            frame.serving = frame.instance.serving
+            made = getattr(frame.serving.model, frame.spec.method)(*frame.args, **frame.kwargs)
             # `iter`: a decorator may have collected what the generator yields.
             self._made: Any = iterate(frame, made) if isinstance(made, AsyncGeneratorType) else iter(made)
         except BaseException as raised:
@@ -303,7 +304,8 @@ class Use(Generic[T]):
             CURRENT.set(frame)
             assert frame.instance is not None
             frame.instance.handed_out = True
-            return frame.instance.model
+            frame.serving = frame.instance.serving
+            return frame.serving.model
         except BaseException:
             frame.ended = True
             frame.record.let_go(frame)

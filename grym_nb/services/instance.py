@@ -13,13 +13,28 @@ if TYPE_CHECKING:
     from grym_nb.hardening.leases import Place
     from grym_nb.hardening.reservations import Reservation
     from grym_nb.services.frame import Frame
+    from grym_nb.services.model import TaskSpec
     from grym_nb.services.parts import Fit
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.tiers import Parked
 
-__all__ = ["Attempt", "Footprint", "Instance", "Sizes"]
+__all__ = ["Attempt", "Footprint", "Instance", "Serving", "Sizes"]
 
 _APART = 30.0  # seconds: of looks that follow one another closely, the next ones say nothing new
+
+
+class Serving:
+    """The model as the code of a version has it; a reload in place puts another one there, of the same weights.
+
+    A call keeps the one with which it began.
+    """
+
+    __slots__ = ("model", "tasks", "version")
+
+    def __init__(self, model: Any, version: str) -> None:
+        self.model = model
+        self.version = version
+        self.tasks = tasks_of(type(model))
 
 
 class Instance:
@@ -35,23 +50,21 @@ class Instance:
             "loaded_at",
             "located",
             "looked_at",
-            "model",
             "read",
             "reservation",
             "retired",
+            "serving",
             "sizes",
         ),
-        *("took", "tasks", "users", "version", "wanted"),
+        *("took", "users", "wanted"),
     )
 
     def __init__(self, model: Any, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
-        self.model = model
+        self.serving = Serving(model, version)
         self.epoch = 0  # of the lane, when it began to serve
-        self.version = version
         self.loaded_at = loaded_at
         self.took = 0.0  # seconds that its making, or its waking, took; without waits
         self.read = read  # the attributes that `load` read; None: it may have read any
-        self.tasks = tasks_of(type(model))
         self.device: Place | None = None  # on which its calls take turns
         self.located: CallPolicy | None = None  # the policy by which that was found
         self.users = 0
@@ -63,6 +76,25 @@ class Instance:
         self.sizes = Sizes()
         self.learns = False  # what its calls take is worth to know
         self.wanted = False  # somebody waits for it to be idle
+
+    @property
+    def model(self) -> Any:
+        """What answers calls that begin now; None once it is let go of."""
+        return self.serving.model
+
+    @model.setter
+    def model(self, model: None) -> None:
+        self.serving.model = model
+
+    @property
+    def version(self) -> str:
+        """The version of the code that answers now."""
+        return self.serving.version
+
+    @property
+    def tasks(self) -> dict[str, TaskSpec]:
+        """What it can do."""
+        return self.serving.tasks
 
 
 class Sizes:

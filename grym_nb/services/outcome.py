@@ -30,6 +30,12 @@ _BYTES_A_SECOND = 1e7  # a hundredth of what is hashed in one
 _AUTHORS = (Exception, SystemExit, GeneratorExit)
 
 
+def version_of(frame: Frame) -> str:
+    """Return the version of the code that answers a call, or of that which would."""
+    serving = frame.serving
+    return frame.record.version if serving is None else serving.version
+
+
 def typed(frame: Frame, error: BaseException) -> BaseException:
     """Return the typed error for what the author's code raised, and keep its story."""
     record = frame.record
@@ -42,7 +48,7 @@ def typed(frame: Frame, error: BaseException) -> BaseException:
         return frame.cancellation()
     if not isinstance(error, _AUTHORS):
         return error
-    version = frame.instance.version if frame.instance is not None else record.version
+    version = version_of(frame)
     failure = describe(
         error,
         service=record.name,
@@ -117,7 +123,7 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
     started, ended = frame.started, record.ports.clock()
     waits = frame.waited_by(ended)
     waited = sum(waits.values())
-    version = instance.version if instance is not None else record.version
+    version = version_of(frame)
     config_version, config = record.config_version, record.spec.full_config
     checkpoint = _checkpoint(instance.model) if instance is not None else None
     parameters = _parameters(frame) if frame.kwargs or len(frame.args) > 1 else {}
@@ -271,7 +277,7 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     if now - record.last_used > SPELL_SECONDS:
         record.footprint.heat.spell(now)
     record.last_used = now
-    version = instance.version if instance is not None else record.version
+    version = version_of(frame)
     given = _given(frame, took) if took >= _LONG and outcome == "ok" else 0
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text, given))
     if ports.events.wants_calls:

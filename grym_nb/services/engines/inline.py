@@ -19,9 +19,9 @@ _UNFINISHED = frozenset((CoroutineType, GeneratorType, AsyncGeneratorType))
 
 def run(frame: Frame) -> Any:
     """Return what the frame's task returns; a generator is run to its end and gives a list."""
-    instance, spec = frame.instance, frame.spec
-    assert instance is not None and spec is not None
-    method = getattr(instance.model, spec.method)
+    serving, spec = frame.serving, frame.spec
+    assert serving is not None and spec is not None
+    method = getattr(serving.model, spec.method)
     # Unpacking an empty dict costs as much as the rest of this function.
     value = method(*frame.args, **frame.kwargs) if frame.kwargs else method(*frame.args)
     if type(value) in _UNFINISHED:
