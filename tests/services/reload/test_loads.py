@@ -1,0 +1,78 @@
+"""Whether other code would load other weights."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from grym_nb.services.reload.loads import changed_in_load
+
+TEXT = """
+    import math
+    import helper
+    WIDTH = 3
+    UNRELATED = 4
+    class Net:
+        def __init__(self, width):
+            self.width = width
+            self.rows = build(width)
+    def build(width):
+        return [math.sqrt(at) for at in range(width)]
+    def cell():
+        return lambda: Net(WIDTH)
+    class Model:
+        def load(self):
+            self.net = self.made()
+            self.more = helper.more()
+        def made(self):
+            return cell()()
+        def run(self, x):
+            return x * UNRELATED
+"""
+HELPER = "LARGE = [0] * 100\ndef more(): return LARGE\ndef other(): return 1\n"
+
+
+def made(text: str, helper: ModuleType) -> Any:
+    space: dict[str, Any] = {"__name__": "mine", "helper": helper}
+    exec(dedent(text).replace("import helper", ""), space)
+    return space["Model"]
+
+
+def helping(text: str) -> ModuleType:
+    helper = ModuleType("helper")
+    exec(text, vars(helper))
+    return helper
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        ("return x * UNRELATED", "return x + UNRELATED", ()),
+        ("UNRELATED = 4", "UNRELATED = 5", ()),
+        ("WIDTH = 3", "WIDTH = 4", ("mine.WIDTH",)),
+        ("math.sqrt(at)", "math.exp(at)", ("mine.build",)),
+        ("self.width = width", "self.width = width + 1", ("mine.Net",)),
+        ("return cell()()", "return cell()", ("Model.made",)),
+        ("self.more = helper.more()", "self.more = None", ("load", "helper.more", "helper.LARGE")),
+        ("# nothing", "# nothing", ()),
+    ],
+)
+def test_what_a_load_leads_to(was: str, now: str, told: tuple[str, ...]) -> None:
+    helper = helping(HELPER)
+    assert was in TEXT or told == ()
+    assert set(changed_in_load(made(TEXT, helper), made(TEXT.replace(was, now), helper))) == set(told)
+
+
+def test_a_helper_counts_by_what_is_used_of_it() -> None:
+    helper = helping(HELPER)
+    other, more = helping(HELPER), helping(HELPER)
+    other.LARGE, other.more = helper.LARGE, helper.more
+    assert changed_in_load(made(TEXT, helper), made(TEXT, other)) == ()
+    assert changed_in_load(made(TEXT, helper), made(TEXT, more)) == ("helper.LARGE",)
+
+
+def test_a_class_without_a_load_loads_nothing() -> None:
+    assert changed_in_load(type("A", (), {}), type("A", (), {})) == ()
