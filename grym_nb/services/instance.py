@@ -24,7 +24,7 @@ _APART = 30.0  # seconds: of looks that follow one another closely, the next one
 
 
 class Serving:
-    """The model as the code of a version has it; a reload in place puts another one there, of the same weights.
+    """The model as the code of a version has it; other code puts another one there, of the same weights.
 
     A call keeps the one with which it began.
     """
@@ -42,6 +42,7 @@ class Instance:
 
     __slots__ = (
         *(
+            "before",
             "device",
             "epoch",
             "grown",
@@ -61,6 +62,7 @@ class Instance:
 
     def __init__(self, model: Any, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
         self.serving = Serving(model, version)
+        self.before: list[Serving] = []  # what served before it, and may be in use still
         self.epoch = 0  # of the lane, when it began to serve
         self.loaded_at = loaded_at
         self.took = 0.0  # seconds that its making, or its waking, took; without waits
@@ -82,9 +84,13 @@ class Instance:
         """What answers calls that begin now; None once it is let go of."""
         return self.serving.model
 
-    @model.setter
-    def model(self, model: None) -> None:
-        self.serving.model = model
+    def let_go(self) -> Any:
+        """Forget the model in all versions; returns it, to be released."""
+        model = self.serving.model
+        for one in (self.serving, *self.before):
+            one.model = None
+        self.before = []
+        return model
 
     @property
     def version(self) -> str:

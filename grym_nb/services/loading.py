@@ -156,7 +156,7 @@ def _measured(record: ServiceRecord, made: Instance, reservation: Reservation) -
         measure(record, made, reservation)
     except Exception:
         clean_up(record.name, made.model)
-        made.model = None  # the error's frames have what was made of it
+        made.let_go()  # the error's frames have what was made of it
         raise
 
 

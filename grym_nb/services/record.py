@@ -32,6 +32,7 @@ from grym_nb.services.loading import end_load, load
 from grym_nb.services.mending import refuse_load_within, wake_if_idle
 from grym_nb.services.model import TaskSpec
 from grym_nb.services.progress import Wait, wait_a_while
+from grym_nb.services.reload.swap import renew
 from grym_nb.services.retire import Drain, Retirement, configure, release, retire
 from grym_nb.services.turns import give, resumed
 from grym_nb.services.waits import Gate, aside
@@ -365,10 +366,11 @@ class ServiceRecord:
             raise trouble
 
     def respec(self, spec: ServiceSpec, what: tuple[str, ...]) -> None:
-        """Put a changed spec in place: options at once, code and needs by unloading what is loaded."""
+        """Put a changed spec in place: options at once, code beside its weights, needs by unloading what is loaded."""
         if {"code", "needs", "engine"} & set(what):
             self.refuse_from_within("redefine")
-            retire(self, Retirement("changed " + ", ".join(what), spec=spec))
+            if {"needs", "engine"} & set(what) or not renew(self, spec):
+                retire(self, Retirement("changed " + ", ".join(what), spec=spec))
         elif "config" in what:
             self.configure(spec)
         else:

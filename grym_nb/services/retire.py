@@ -238,7 +238,7 @@ def release(record: ServiceRecord, instance: Instance) -> ServiceError | None:
     """Run the instance's unload hook and let go of it; return what the hook raised, told."""
     remains, hook = None, None
     try:
-        model, instance.model = instance.model, None
+        model = instance.let_go()
         if instance.reservation is not None and instance.reservation.size >= _WORTH_GIVING_BACK:
             others = record.ports.resources.ledger.of_others(instance.reservation)
             remains = Remains(record.name, model, apart=others)
