@@ -366,7 +366,7 @@ class ServiceRecord:
             raise trouble
 
     def respec(self, spec: ServiceSpec, what: tuple[str, ...]) -> None:
-        """Put a changed spec in place: options at once, code beside its weights, needs by unloading what is loaded."""
+        """Put a changed spec in place: options at once, code beside its weights, needs by an unload."""
         if {"code", "needs", "engine"} & set(what):
             self.refuse_from_within("redefine")
             if {"needs", "engine"} & set(what) or not renew(self, spec):

@@ -51,7 +51,7 @@ def _functions(value: Any) -> Iterator[FunctionType]:
     """Yield the functions that something is made of, of a module that may change."""
     if isinstance(value, (staticmethod, classmethod, MethodType)):
         value = value.__func__
-    elif isinstance(value, cached_property) or isinstance(value, partial):
+    elif isinstance(value, (cached_property, partial)):
         value = value.func
     if isinstance(value, property):
         yield from (one for one in (value.fget, value.fset) if isinstance(one, FunctionType))
@@ -60,14 +60,12 @@ def _functions(value: Any) -> Iterator[FunctionType]:
             for one in tuple(vars(value).values()):
                 if not isinstance(one, type):
                     yield from _functions(one)
-    elif isinstance(value, FunctionType) or isinstance(
-        wrapped := getattr(value, "__wrapped__", None), FunctionType
-    ):
-        function = value if isinstance(value, FunctionType) else wrapped
-        if not is_settled(function.__module__ or ""):
-            yield function
-            if function is value and isinstance(inner := getattr(value, "__wrapped__", None), FunctionType):
-                yield from _functions(inner)
+    else:
+        inner = getattr(value, "__wrapped__", None)  # of a decorator's
+        if isinstance(value, FunctionType) and not is_settled(value.__module__ or ""):
+            yield value
+        if isinstance(inner, FunctionType):
+            yield from _functions(inner)
 
 
 def _reached(cls: type, function: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -66,7 +66,7 @@ class Code:
 
     @cached_property
     def public(self) -> frozenset[str]:
-        """What ``from module import *`` binds, as far as the text tells: more than that, if it has `__all__`."""
+        """What ``from module import *`` binds, as far as the text tells: at least that, if it has `__all__`."""
         names = set(self.binders)
         return frozenset(names if "__all__" in names else {name for name in names if name[:1] != "_"})
 
@@ -251,7 +251,7 @@ class _World:
         return found
 
     def _definitions(self, module: str, chain: Chain) -> Iterator[tuple[Name, Chain]]:
-        """Return where that is defined for which a chain stands: an import of a function is followed to it."""
+        """Return where that is defined for which a chain stands: imports of functions are followed."""
         for (where, name), rest in self._meant(module, chain):
             imports = self.codes[where].imported.get(name, ())
             followed = [one for one in imports if one.module in self.codes and one.attribute is not None]

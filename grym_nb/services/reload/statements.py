@@ -105,7 +105,7 @@ def _statement(node: ast.stmt, lines: Sequence[str], home: str, shared: set[int]
 
 
 def _singly(node: ast.stmt) -> list[ast.stmt]:
-    """Return an import as one for each thing that is imported: another one beside it changes nothing of it."""
+    """Return an import as one for each thing that is imported: another beside it changes nothing of it."""
     if not isinstance(node, (ast.Import, ast.ImportFrom)):
         return [node]
     found: list[ast.stmt] = []

@@ -1,8 +1,8 @@
-"""New code in the place of the old, with the weights as they are; no call loses the code with which it began.
+"""New code in the place of the old, with the weights as they are; calls keep the code with which they began.
 
-What serves is a pair: a model, and the version of its code. The new model is an instance of the new class that
-shares the attributes of the old one, so nothing is copied and nothing is lost, and calls that begin from now on
-get that one. Those under way keep theirs.
+What serves is a model with the version of its code. The new one is an instance of the new class that shares
+the attributes of the old: nothing is copied, nothing is lost, and calls that begin from now on get that one.
+Those under way keep theirs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Change:
 
 
 def renew(record: ServiceRecord, spec: ServiceSpec) -> bool:
-    """Put other code in force for the model that is there; False where that has to be loaded anew, or is not."""
+    """Put other code in force for the model that is there; False where there is none, or it is to be loaded."""
     while True:
         base, instance = record.spec, record.instance
         if instance is None or record.lifecycle.state != "ready":
@@ -76,7 +76,7 @@ def change_of(record: ServiceRecord, spec: ServiceSpec) -> Change:
 
 
 def swap(record: ServiceRecord, spec: ServiceSpec, base: ServiceSpec, change: Change) -> bool:
-    """Have calls that begin from now on answered by other code; False where another spec or model came between.
+    """Have calls that begin from now on answered by other code; False where something else came between.
 
     Held for as long as it takes to put one pointer in the place of another.
     """
@@ -113,7 +113,7 @@ def _slotted(made: type) -> bool:
 
 
 def bound_in(state: dict[str, Any], model: Any) -> Iterator[tuple[str, MethodType]]:
-    """Yield the methods of a model that its own attributes have, by where: they would go on with the old code."""
+    """Yield the methods of a model that its own attributes have, by where: they would go on as before."""
     for name, value in state.items():
         if isinstance(value, MethodType) and value.__self__ is model:
             yield name, value

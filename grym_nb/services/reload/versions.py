@@ -1,4 +1,4 @@
-"""Modules in versions: each version is a module of its own; the one that everybody has forwards to the newest.
+"""Modules in versions: each is a module of its own, and the one that everybody has forwards to the newest.
 
 The globals of a function are for ever those in which it was made. So new code is made in new ones, beside the
 old: calls in flight see the old code with the old helpers, to their end.
@@ -82,7 +82,7 @@ class Versions:
             self.newest = version
 
     def part(self) -> None:
-        """Part the modules that were imported from what everybody has: what ran so far keeps them as they are.
+        """Part what was imported from what everybody has: what ran so far keeps the modules as they are.
 
         Done before the first other version is made.
         """
