@@ -31,7 +31,7 @@ def version(said: str, *, load: str = "", gain: float | None = None) -> type[Mod
 
         @task("wait")
         def wait(self, gates: Gates) -> str:
-            gates.wait("in")
+            gates["in"].set()
             gates["go"].wait()
             return self.helper()
 
