@@ -201,6 +201,14 @@ class LoadFailed(ServiceError):
     advice = "%grym why shows your frames; the next call tries again"
 
 
+class ReloadFailed(ServiceError):
+    """New code that cannot serve; the code before does. `report` tells what was done."""
+
+    code = "service.reload_failed"
+    can_change = True
+    report: Any = None
+
+
 class TaskNotFound(ServiceError, AttributeError):
     """The service has no such task."""
 

@@ -27,6 +27,7 @@ __all__ = [
     "ServiceChanged",
     "ServiceEvent",
     "ServiceRegistered",
+    "ServiceReloaded",
     "ServiceRemoved",
     "StateChanged",
     "SystemHealthChanged",
@@ -65,6 +66,15 @@ class ServiceChanged(ServiceEvent):
 
     version: str
     what: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReloaded(ServiceEvent):
+    """A service was to get other code: `how` it went ("in place", "loaded", "refused", ...), and why."""
+
+    version: str
+    how: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

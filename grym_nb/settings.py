@@ -90,6 +90,9 @@ class Settings:
     )
     metrics_path: str | None = _folder("the folder in which metrics outlive the kernel; None: only in memory")
     metrics_bytes: int = _number(50_000_000, "how many bytes of it are kept", least=100_000)
+    versions_kept: int = _number(
+        5, "how many versions of a service's code are kept beside one another", least=1
+    )
     progress_after_seconds: float = _seconds(2.0, "how long a call runs before its progress is shown")
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.services.guards import breaker_of
-from grym_nb.services.status import ServiceMetrics, ServiceStatus, metrics_of, status_of
+from grym_nb.services.status import Ping, ServiceMetrics, ServiceStatus, metrics_of, ping, status_of
 
 if TYPE_CHECKING:
     from grym_nb.hardening import CircuitBreaker
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.reload.report import Reload
 
 __all__ = ["Facts"]
 
@@ -66,6 +67,15 @@ class Facts:
     def story(self) -> tuple[Any, ...]:
         """The moves it made from state to state, with times and reasons."""
         return tuple(self._record.lifecycle.story)
+
+    @property
+    def reloads(self) -> tuple[Reload, ...]:
+        """What came of its last reloads, oldest first."""
+        return tuple(self._record.reloads)
+
+    def ping(self) -> Ping:
+        """Ask the service how it is; never loads, and leaves no trace in figures or idle time."""
+        return ping(self._record)
 
     def status(self) -> ServiceStatus:
         """Return a snapshot of state, health and figures; never loads anything."""

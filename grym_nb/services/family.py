@@ -9,12 +9,15 @@ if TYPE_CHECKING:
 
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.reload.sources import Codebase
 
 __all__ = ["Family"]
 
 
 class Family(Protocol):
     """What a record asks of its registry about the services it needs."""
+
+    codebase: Codebase  # the files that its services are made from
 
     def before(self, record: ServiceRecord) -> list[ServiceRecord]:
         """Return everything `record` needs, directly or not, in the order in which to load it."""

@@ -49,6 +49,7 @@ class Options:
     timeout: float | None = None
     priority: int = 1
     retries: int | None = None
+    version: int | None = None  # the number of the one that is to answer, where not the newest
 
     @classmethod
     def of(

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -45,9 +46,11 @@ from grym_nb.services.facts import Facts
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Options
 from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream, Use
+from grym_nb.services.older import Older, numbered, task_of
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
 from grym_nb.services.parts import compute, once_more, short_of
-from grym_nb.services.status import Ping, ping
+from grym_nb.services.reload.probation import passed, serving_of
+from grym_nb.services.reload.reloading import answer_before, reload, rollback
 from grym_nb.services.turns import give, resumed, take
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.registry import ServiceRegistry
+    from grym_nb.services.reload.report import Reload
 
 __all__ = ["BoundTask", "ServiceHandle"]
 
@@ -252,13 +256,21 @@ def _engine(frame: Frame) -> Any:
             frame.check()
         if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
             frame.kwargs["context"] = ports.context(frame)
-        frame.serving = frame.instance.serving  # type: ignore[union-attr]
+        serving = frame.instance.serving  # type: ignore[union-attr]
+        if frame.parent is not None or frame.options is not PLAIN or spec.method not in serving.tasks:
+            serving = serving_of(frame)
+        frame.serving = serving
         large = spec.batch or frame.instance.learns  # type: ignore[union-attr]
         value = compute(frame) if large else run(frame)
     except BaseException as raised:
         short = short_of(frame, raised)
-        error = None if short is not None else typed(frame, raised)
+        error = None
+        if short is None:
+            answered, value = answer_before(frame, raised)
+            error = None if answered else typed(frame, raised)
     else:
+        if serving.probation is not None:
+            passed(frame, serving)
         if breaker is not None:
             breaker.told(frame, ports.clock() - began, None)
         return value
@@ -288,18 +300,23 @@ class BoundTask:
         self.options = options
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return _call(self._record, self._record.task(self.name), args, kwargs, self.options)
+        return _call(self._record, self._spec(), args, kwargs, self.options)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Call:
         """Return at once with a `Call`: a future that can also be awaited."""
-        return _submit(_begin(self._record, self._record.task(self.name), args, kwargs, self.options))
+        return _submit(_begin(self._record, self._spec(), args, kwargs, self.options))
+
+    def _spec(self) -> TaskSpec:
+        version = self.options.version
+        return self._record.task(self.name) if version is None else task_of(self._record, version, self.name)
 
     @says_what_it_takes
     def with_(
         self, *, timeout: float | None = None, priority: str | int = "normal", retries: int | None = None
     ) -> Self:
         """Return this task with options for the calls made through it."""
-        return type(self)(self._record, self.name, Options.of(timeout, priority, retries))
+        options = replace(Options.of(timeout, priority, retries), version=self.options.version)
+        return type(self)(self._record, self.name, options)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked by Python and its tools
@@ -414,11 +431,23 @@ class ServiceHandle(Facts):
         return self
 
     @says_what_it_takes
-    def reload(self) -> Self:
-        """Unload and load again, with the code and config in force."""
-        self._record.refuse_from_within("reload")
-        self._record.unload(reason="reload")
-        return self.load()
+    def reload(self, *, force: bool = False) -> Reload:
+        """Put in force what was edited, with the weights as they are; returns what came of it.
+
+        New code is tried before it serves, and taken back when its first calls fail; with `force` neither. A
+        service that has failed is loaded. To load the weights anew: `unload()`, and `load()`.
+        """
+        return reload(self._registry, self._record, force=force)
+
+    @says_what_it_takes
+    def rollback(self) -> Reload:
+        """Have the code of before serve again."""
+        return rollback(self._record)
+
+    @says_what_it_takes
+    def at(self, version: str | int) -> Older:
+        """Return another version's tasks, beside those of the one that serves and on the same weights."""
+        return Older(self._record, numbered(self._record, version), BoundTask)
 
     @says_what_it_takes
     def configure(self, **changes: Any) -> str:
@@ -429,10 +458,6 @@ class ServiceHandle(Facts):
         It holds until the next registration: to run the cell with `register` again puts the config back.
         """
         return self._registry.reconfigure(self._record, changes)
-
-    def ping(self) -> Ping:
-        """Ask the service how it is; never loads, and leaves no trace in figures or idle time."""
-        return ping(self._record)
 
     # -- inside ------------------------------------------------------------------------------------
 

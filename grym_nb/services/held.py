@@ -17,6 +17,7 @@ from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines.inline import iterate
 from grym_nb.services.frame import CURRENT, Frame, current_frame
 from grym_nb.services.outcome import typed, unpinned
+from grym_nb.services.reload.probation import serving_of
 from grym_nb.services.turns import on_device, resume, resumed
 from grym_nb.services.waits import aside
 
@@ -136,7 +137,7 @@ class Stream(Iterator[Any]):
         error: BaseException | None = None
         token = CURRENT.set(frame)
         try:
-            frame.serving = frame.instance.serving
+            frame.serving = serving_of(frame)
             made = getattr(frame.serving.model, frame.spec.method)(*frame.args, **frame.kwargs)
             # `iter`: a decorator may have collected what the generator yields.
             self._made: Any = iterate(frame, made) if isinstance(made, AsyncGeneratorType) else iter(made)

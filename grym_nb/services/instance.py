@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.parts import Fit
     from grym_nb.services.policy import CallPolicy
+    from grym_nb.services.reload.probation import Probation
+    from grym_nb.services.spec import ServiceSpec
     from grym_nb.services.tiers import Parked
 
 __all__ = ["Attempt", "Footprint", "Instance", "Serving", "Sizes"]
@@ -29,12 +31,18 @@ class Serving:
     A call keeps the one with which it began.
     """
 
-    __slots__ = ("model", "tasks", "version")
+    __slots__ = ("apart", "before", "model", "number", "probation", "spec", "tasks", "version")
 
-    def __init__(self, model: Any, version: str) -> None:
+    def __init__(self, model: Any, version: str, number: int, spec: ServiceSpec) -> None:
         self.model = model
         self.version = version
+        self.number = number
+        self.spec = spec
         self.tasks = tasks_of(type(model))
+        self.before: Serving | None = None  # what this one took the place of
+        self.probation: Probation | None = None  # its first calls: what fails is tried on the one before
+        #: None where it shares all attributes with the one before, else those that it has to itself
+        self.apart: frozenset[str] | None = None
 
 
 class Instance:
@@ -42,7 +50,6 @@ class Instance:
 
     __slots__ = (
         *(
-            "before",
             "device",
             "epoch",
             "grown",
@@ -57,12 +64,12 @@ class Instance:
             "serving",
             "sizes",
         ),
-        *("took", "users", "wanted"),
+        *("took", "users", "versions", "wanted"),
     )
 
-    def __init__(self, model: Any, version: str, loaded_at: float, read: frozenset[str] | None) -> None:
-        self.serving = Serving(model, version)
-        self.before: list[Serving] = []  # what served before it, and may be in use still
+    def __init__(self, serving: Serving, loaded_at: float, read: frozenset[str] | None) -> None:
+        self.serving = serving
+        self.versions = [serving]  # what can serve: with the weights that are there
         self.epoch = 0  # of the lane, when it began to serve
         self.loaded_at = loaded_at
         self.took = 0.0  # seconds that its making, or its waking, took; without waits
@@ -87,10 +94,19 @@ class Instance:
     def let_go(self) -> Any:
         """Forget the model in all versions; returns it, to be released."""
         model = self.serving.model
-        for one in (self.serving, *self.before):
-            one.model = None
-        self.before = []
+        for one in self.versions:
+            one.model = one.before = None
+        self.versions = []
         return model
+
+    def trim(self, kept: int) -> list[Serving]:
+        """Forget all but the last versions, and the one that serves; returns those that are gone."""
+        gone = [one for one in self.versions[:-kept] if one is not self.serving]
+        self.versions = [one for one in self.versions if one not in gone]
+        for one in self.versions:
+            if one.before in gone:
+                one.before = None
+        return gone
 
     @property
     def version(self) -> str:

@@ -19,13 +19,14 @@ from grym_nb.errors import (
 from grym_nb.hardening.storages import storages_of
 from grym_nb.services.expectation import refuse_with_needs
 from grym_nb.services.frame import CURRENT, Frame
-from grym_nb.services.instance import Attempt, Instance
+from grym_nb.services.instance import Attempt, Instance, Serving
 from grym_nb.services.lifecycle import Move
 from grym_nb.services.memory import OPAQUE, measure, reserved
 from grym_nb.services.mending import prove
 from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
+from grym_nb.services.reload.sources import module_of
 from grym_nb.services.retire import clean_up, release_parked
 from grym_nb.services.shortage import exhausted, ran_out, relieve
 from grym_nb.services.tiers import parked_in, take, wake
@@ -166,6 +167,7 @@ def _import(record: ServiceRecord) -> None:
         return
     try:
         record.spec.check()
+        record._family.codebase.follow(module_of(record.spec.callable))
         record._family.refuse_tasks(record.name, record.spec.tasks or {})
     except ConfigError as error:
         raise _unfit(record, error) from None
@@ -213,6 +215,7 @@ def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | N
     assert record._gate is not None
     model: Any = None
     instance: Instance | None = None
+    serving: Serving | None = None
     before: int | None = None
     token = CURRENT.set(frame)
     try:
@@ -228,7 +231,8 @@ def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | N
             grown, took = _grown(before), record.ports.clock() - began
         if record.proves:
             prove(record, model, frame)  # one that hangs is in nobody's way
-        instance = Instance(model, record.version, record.ports.clock(), read)
+        serving = Serving(model, record.version, record.code_version, record.spec)
+        instance = Instance(serving, record.ports.clock(), read)
         instance.took, instance.grown = took, grown
         return _placed(record, instance)
     except GrymError as error:
@@ -248,7 +252,9 @@ def _construct(record: ServiceRecord, frame: Frame, reservation: Reservation | N
         raise
     finally:
         CURRENT.reset(token)
-        model = instance = None  # the error has this frame: what it holds could not be given back yet
+        model = instance = serving = (
+            None  # the error has this frame: what it holds could not be given back yet
+        )
 
 
 def _grown(before: int | None) -> int:

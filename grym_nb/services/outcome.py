@@ -18,10 +18,10 @@ from grym_nb.services.failure import describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from grym_nb.services.frame import Frame
+    from grym_nb.services.frame import Frame, Waits
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["conclude", "keep", "load_failed", "observe", "result_of", "typed", "unpinned"]
+__all__ = ["conclude", "keep", "load_failed", "observe", "result_of", "typed", "unpinned", "version_of"]
 
 _log = logging.getLogger(__name__)
 _LONG = 0.1  # seconds: what takes less is not worth to be kept
@@ -164,22 +164,19 @@ def result_of(frame: Frame) -> Callable[[Any, BaseException | None], TaskResult]
     return result
 
 
-def keep(frame: Frame, value: Any, *, fresh: bool) -> None:
-    """Put a good result on the tape and, where that was asked for, in the context.
-
-    A call that succeeded does not fail for that: what they raise is only logged.
-    """
-    ports = frame.record.ports
-    wanted = (ports.tape if fresh else None, ports.store if frame.stores else None)
-    for port in filter(None, wanted):
-        try:
-            port(frame, value)
-        except GrymError as error:
-            _log.warning(
-                "%s succeeded, and its result was not kept: %s", frame.title, error.cause or error.message
-            )
-        except Exception:
-            _log.exception("the result of %s was not kept", frame.title)
+def keep(frame: Frame, value: Any) -> None:
+    """Put a good result in the context; a call that succeeded does not fail for that: it is only logged."""
+    store = frame.record.ports.store
+    if store is None:
+        return
+    try:
+        store(frame, value)
+    except GrymError as error:
+        _log.warning(
+            "%s succeeded, and its result was not kept: %s", frame.title, error.cause or error.message
+        )
+    except Exception:
+        _log.exception("the result of %s was not kept", frame.title)
 
 
 def _checkpoint(model: Any) -> str | None:
@@ -262,18 +259,18 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
         if waited_out:
             record.metrics.counter("service.call.waited_out", service=record.name).add()
     task = frame.spec.method if frame.spec is not None else frame.what
-    meter = record.meters.get((task, outcome)) or record.meter(task, outcome)
+    meter = record.meters.get((task, outcome)) or _meter(record, task, outcome)
     if frame.waited or error is not None:
         for what, waited in frame.waited_by(now).items():
             took -= waited
             if waited:
-                record.waited(task, what, waited)
+                _waited(record, task, what, waited)
     instance = frame.instance
     if instance is not None and instance.retired and not waited_out:  # first, since it is a part of all
         record.strays.setdefault((task, outcome), Histogram()).record(max(took, 0.0))
     meter.record(took if took > 0.0 else 0.0)
     if frame.parent is not None and frame.parent.record is not record:
-        record.called_by(frame.parent.record.name)
+        _called_by(record, frame.parent.record.name)
     if now - record.last_used > SPELL_SECONDS:
         record.footprint.heat.spell(now)
     record.last_used = now
@@ -282,5 +279,32 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text, given))
     if ports.events.wants_calls:
         ports.events.publish(CallEnded(now, record.name, task, version, f"call-{frame.id}", outcome, took))
-    if error is None and (ports.tape is not None or frame.stores):
-        keep(frame, value, fresh=outcome == "ok" and not frame.what)
+    if error is None:
+        if frame.stores:
+            keep(frame, value)
+        if outcome == "ok" and not frame.what and now >= record.tape.due.get(task, 0.0):
+            record.tape.note(frame, took, now)
+
+
+def _meter(record: ServiceRecord, task: str, outcome: str) -> Histogram:
+    """Return the histogram of durations of a task's calls that ended so, without their waits."""
+    meter = record.metrics.histogram("service.call.seconds", service=record.name, task=task, outcome=outcome)
+    return record.meters.setdefault((task, outcome), meter)
+
+
+def _waited(record: ServiceRecord, task: str, what: Waits, seconds: float) -> None:
+    """Count for how long a call of a task has waited for a slot, its device, a load or a worker."""
+    meter = record.waits.get((task, what))
+    if meter is None:
+        meter = record.metrics.histogram("service.wait.seconds", service=record.name, task=task, what=what)
+        meter = record.waits.setdefault((task, what), meter)
+    meter.record(seconds)
+
+
+def _called_by(record: ServiceRecord, source: str) -> None:
+    """Count a call that came from inside another service."""
+    flow = record.flows.get(source)
+    if flow is None:
+        flow = record.metrics.counter("service.flow.calls", service=record.name, source=source)
+        record.flows[source] = flow
+    flow.add()

@@ -75,9 +75,8 @@ class Ports:
         self.admit: Callable[[ServiceRecord, Frame], AbstractContextManager[Any]] | None = None
         #: 10 f(frame) -> the adapted context for a task that takes one
         self.context: Callable[[Frame], Any] | None = None
-        #: 11 f(frame, value): keep the result in the context / on the tape
+        #: 11 f(frame, value): keep the result in the context
         self.store: Callable[[Frame, Any], None] | None = None
-        self.tape: Callable[[Frame, Any], None] | None = None
 
         self.settings = settings or Settings()
         self.given_clock = clock  # None: each part has the one that suits it

@@ -7,6 +7,7 @@ run outside of it.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import (
@@ -32,7 +33,8 @@ from grym_nb.services.loading import end_load, load
 from grym_nb.services.mending import refuse_load_within, wake_if_idle
 from grym_nb.services.model import TaskSpec
 from grym_nb.services.progress import Wait, wait_a_while
-from grym_nb.services.reload.swap import renew
+from grym_nb.services.reload.reloading import redefine
+from grym_nb.services.reload.tape import Tape
 from grym_nb.services.retire import Drain, Retirement, configure, release, retire
 from grym_nb.services.turns import give, resumed
 from grym_nb.services.waits import Gate, aside
@@ -47,9 +49,12 @@ if TYPE_CHECKING:
     from grym_nb.services.family import Family
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.ports import Breaker, Ports
+    from grym_nb.services.reload.report import Reload
     from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["ServiceRecord"]
+
+_RELOADS = 20
 
 
 class ServiceRecord:
@@ -89,7 +94,10 @@ class ServiceRecord:
         self.drain: Drain | None = None  # while it is draining
         self.pausing: tuple[Frame, ...] = ()  # calls between two attempts, in no line
         self.queued = 0  # calls that were accepted and have not entered yet
-        self.code_version = 1
+        self.code_version = self.newest = 1
+        self.specs = {1: spec}  # of the last versions
+        self.tape = Tape()
+        self.reloads: deque[Reload] = deque(maxlen=_RELOADS)  # what came of the last ones
         self.config_version = 1
         self.loads = 0
         self.load_seconds: float | None = None
@@ -368,8 +376,9 @@ class ServiceRecord:
     def respec(self, spec: ServiceSpec, what: tuple[str, ...]) -> None:
         """Put a changed spec in place: options at once, code beside its weights, needs by an unload."""
         if {"code", "needs", "engine"} & set(what):
-            self.refuse_from_within("redefine")
-            if {"needs", "engine"} & set(what) or not renew(self, spec):
+            self.refuse_from_within("redefine", waits=False)
+            if {"needs", "engine"} & set(what) or not redefine(self, spec):
+                self.refuse_from_within("redefine")
                 retire(self, Retirement("changed " + ", ".join(what), spec=spec))
         elif "config" in what:
             self.configure(spec)
@@ -418,13 +427,17 @@ class ServiceRecord:
         """How many calls are inside or accepted."""
         return self.queued + (self.instance.users if self.instance is not None else 0)
 
-    def adopt(self, spec: ServiceSpec) -> None:
-        """Make `spec` the one in force (held)."""
+    def adopt(self, spec: ServiceSpec, *, changed: bool = False, number: int | None = None) -> None:
+        """Make `spec` the one in force (held): with `changed` code, or of an earlier version's `number`."""
         self.given_up = ""
         what = self.spec.differs(spec)
-        self.code_version += "code" in what
+        if number is not None:
+            self.code_version = number
+        elif changed or "code" in what:
+            self.code_version = self.newest = self.newest + 1
         self.config_version += "config" in what
-        self.spec = spec
+        self.spec = self.specs[self.code_version] = spec
+        self.specs.pop(self.newest - self.ports.settings.versions_kept, None)
         self._tasks = None
         guard(self, what)
 
@@ -445,28 +458,7 @@ class ServiceRecord:
         """Return a frame for something that is not a task."""
         return Frame(self, None, (), {}, PLAIN, self.ports.clock(), what=what)
 
-    # -- step 11: what is seen of a call -----------------------------------------------------------
-
-    def meter(self, task: str, outcome: str) -> Histogram:
-        """Return the histogram of durations of this task's calls that ended so, without their waits."""
-        meter = self.metrics.histogram("service.call.seconds", service=self.name, task=task, outcome=outcome)
-        return self.meters.setdefault((task, outcome), meter)
-
-    def waited(self, task: str, what: Waits, seconds: float) -> None:
-        """Count for how long a call of this task has waited for a slot, its device, a load or a worker."""
-        meter = self.waits.get((task, what))
-        if meter is None:
-            meter = self.metrics.histogram("service.wait.seconds", service=self.name, task=task, what=what)
-            meter = self.waits.setdefault((task, what), meter)
-        meter.record(seconds)
-
-    def called_by(self, source: str) -> None:
-        """Count a call that came from inside another service."""
-        flow = self.flows.get(source)
-        if flow is None:
-            flow = self.metrics.counter("service.flow.calls", service=self.name, source=source)
-            self.flows[source] = flow
-        flow.add()
+    # -- in words ----------------------------------------------------------------------------------
 
     def inside(self) -> str:
         """Say which calls are inside, or about to be, for whoever waits for them."""

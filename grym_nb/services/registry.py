@@ -31,6 +31,7 @@ from grym_nb.services.model import TaskSpec, clashes
 from grym_nb.services.policy import check_layers
 from grym_nb.services.ports import Ended, Ports
 from grym_nb.services.record import ServiceRecord
+from grym_nb.services.reload.sources import Codebase, module_of
 from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.services.status import StatusTable, status_of
 from grym_nb.services.waits import Gate
@@ -62,6 +63,7 @@ class ServiceRegistry:
         self._lock = threading.Lock()
         self._handles: dict[str, ServiceHandle] = {}
         self._gate = Gate()
+        self.codebase = Codebase()
         self._closed = False
         check_layers(self.ports.settings.policy, self.ports.settings.policies)
         self.ports.events.subscribe(self._arm_idle_limit, StateChanged)
@@ -147,6 +149,7 @@ class ServiceRegistry:
         self.ports.resources.check_devices(spec.budget)
         if not isinstance(factory, str):
             self.refuse_tasks(name, spec.tasks or {})
+            self.codebase.follow(module_of(spec.callable))
         with self._lock:
             if self._closed:
                 raise ServiceClosed("the registry is closed", service=name)

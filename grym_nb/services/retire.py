@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from grym_nb.services.spec import ServiceSpec
     from grym_nb.services.tiers import Parked
 
-__all__ = ["Drain", "Retirement", "clean_up", "configure", "release", "release_parked", "retire"]
+__all__ = ["Drain", "Retirement", "clean_up", "configure", "quiet", "release", "release_parked", "retire"]
 
 _log = logging.getLogger(__name__)
 _WORTH_SAYING = 10_000_000  # bytes that somebody holds
@@ -137,6 +138,7 @@ def _let_go(record: ServiceRecord, drain: Drain, why: Retirement) -> ServiceErro
             instance.retired = True
             drain.jobs = record.lane.renew()
     record.ports.failures.clear(record.name)
+    record.tape.clear()
     if not instance.retired:
         if why.park is not None:
             record.footprint.parked = park(record, instance, why.park)
@@ -343,6 +345,41 @@ def configure(record: ServiceRecord, spec: ServiceSpec, base: ServiceSpec | None
             return "in place"
 
 
+@contextmanager
+def quiet(record: ServiceRecord, instance: Instance, before: ServiceSpec, what: str) -> Iterator[bool]:
+    """For the time of this block no call runs in a model, and none comes in; they wait, and go on with it.
+
+    False when another model or spec is there by now; raises where calls do not end in time.
+    """
+    allowed = record.ports.settings.drain_seconds
+    drain = Drain(record)
+    try:
+        try:
+            with record.lock:
+                there = record.instance is instance and record.spec is before
+                there = there and record.lifecycle.state == "ready"
+                if there:
+                    record.drain = drain
+                    step = record.move("drain", what)
+            if there:
+                record.tell(step)
+                _wait_until_idle(record, step.at + allowed, f"{what} of {record.name}")
+                with record.lock:
+                    busy = record.users
+                    drain.reason = "calls still run" if busy else what
+                if busy:
+                    raise StateError(
+                        f"{record.name} did not get its {what}: calls still run after {seconds(allowed)}",
+                        hint="cancel them (%grym calls) or try again",
+                        service=record.name,
+                    )
+            yield there
+        finally:
+            _end(record, drain)
+    finally:
+        _end(record, drain)  # had Ctrl-C cut the first short
+
+
 def _set(
     record: ServiceRecord,
     instance: Instance,
@@ -354,41 +391,20 @@ def _set(
 
     False when another model or spec is there by now.
     """
-    allowed = record.ports.settings.drain_seconds
-    drain = Drain(record)
-    idle = False
 
     def put() -> None:
         with record.lock:  # what is done twice is done once
-            if idle:
-                record.adopt(spec)
-                vars(instance.model).update(values)
-        _end(record, drain)
+            record.adopt(spec)
+            vars(instance.model).update(values)
 
     try:
-        try:
-            with record.lock:
-                there = record.instance is instance and record.spec is before
-                if record.lifecycle.state != "ready" or not there:
-                    return False
-                record.drain = drain
-                step = record.move("drain", "new config")
-            record.tell(step)
-            _wait_until_idle(record, step.at + allowed, f"new config of {record.name}")
-            with record.lock:
-                drain.reason = "calls still run" if record.users else "new config"
-                idle = not record.users
-        finally:
-            put()
+        with quiet(record, instance, before, "new config") as there:
+            if there:
+                try:
+                    put()
+                finally:
+                    put()  # had Ctrl-C cut the first short
+            return there
     except KeyboardInterrupt:
         has = "new" if record.spec is spec else "old"
         raise Interrupted(f"{record.name} was interrupted; it has the {has} config") from None
-    finally:
-        put()  # had Ctrl-C cut the first short
-    if not idle:
-        raise StateError(
-            f"{record.name} was not configured: calls still run after {seconds(allowed)}",
-            hint="cancel them (%grym calls) or try again",
-            service=record.name,
-        )
-    return True

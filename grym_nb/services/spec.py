@@ -6,7 +6,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
@@ -248,6 +248,12 @@ class ServiceSpec:
             "version": self.label,
             "policy": tuple(sorted((name, content_of(value)) for name, value in self.said.items())),
         }
+
+    def with_code_of(self, other: ServiceSpec) -> ServiceSpec:
+        """Return this registration with the code of another one, and the config that goes with it."""
+        spec = replace(self, factory=other.factory, config=other.config, label=other.label)
+        spec.__dict__["callable"] = other.callable  # one that is named would be the newest of that name
+        return spec
 
     def policy(self, settings: Settings) -> CallPolicy:
         """Return how its calls are guarded: as it was registered, and before that as the settings say."""

@@ -123,6 +123,12 @@ class SharedWeights:
             entries = list(self._entries.items())
         return total(storages_of([entry.value for key, entry in entries if key in keys]))
 
+    def identities(self) -> set[int]:
+        """Return what is shared, each by its identity."""
+        with self._lock:
+            entries = list(self._entries.values())
+        return {id(entry.value) for entry in entries}
+
     def table(self) -> Table:
         """Return who shares what, as a table."""
         with self._lock:

@@ -92,7 +92,6 @@ class Recorder:
         self.card = ports.resources._places["card:0"] = Card("card:0", "card", ports.clock, 10.0)
         ports.context = self.context
         ports.store = self.store
-        ports.tape = self.tape
         ports.events.subscribe(self.observe, CallEnded)
 
     def cache(self, frame: Frame) -> tuple[bool, Any]:
@@ -141,9 +140,9 @@ class Recorder:
         steps.append("store")
         self.kept.append(value)
 
-    def tape(self, frame: Frame, value: Any) -> None:
+    def tape(self, frame: Frame, took: float, now: float) -> None:
         steps.append("tape")
-        self.taped.append(value)
+        self.taped.append(frame.args[0] if frame.args else None)
 
     def observe(self, event: CallEnded) -> None:
         steps.append(f"observe {event.outcome}")
@@ -181,7 +180,9 @@ def recorder(driven: ServiceRegistry) -> Recorder:
 
 @pytest.fixture
 def work(driven: ServiceRegistry, recorder: Recorder) -> ServiceHandle:
-    return driven.register("work", Work, device="card:0")
+    work = driven.register("work", Work, device="card:0")
+    work._record.tape.note = recorder.tape  # type: ignore[method-assign]
+    return work
 
 
 LOAD = ["admit", "load", "admitted"]
@@ -503,7 +504,7 @@ class TestContextAndStore:
         work.execute(Task("work.echo", 4, store_results=True))
         assert recorder.kept == [3, "known"] and recorder.taped == [1, 2, 3]
 
-    @pytest.mark.parametrize("port", ["tape", "store", "context", "cache"])
+    @pytest.mark.parametrize("port", ["store", "context", "cache"])
     def test_a_port_that_raises_does_not_lose_a_slot(
         self, work: ServiceHandle, recorder: Recorder, port: str
     ) -> None:
@@ -523,7 +524,7 @@ class TestContextAndStore:
 def test_without_ports_a_registry_works_alone() -> None:
     ports = Ports()
     assert [ports.cache, ports.fallback, ports.retry, ports.breaker, ports.admit] == [None] * 5
-    assert [ports.context, ports.store, ports.tape] == [None] * 3
+    assert [ports.context, ports.store] == [None] * 2
     with ServiceRegistry(ports) as registry:
         assert registry.register("work", Work).echo(3) == 3
     assert ports.close() == ()

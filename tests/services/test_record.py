@@ -380,11 +380,11 @@ class TestUnload:
             handle.state == "ready"
         )
 
-    def test_reload_takes_a_new_model(self, scene: Scene) -> None:
+    def test_reload_keeps_the_model_that_is_there(self, scene: Scene) -> None:
         handle = scene.register()
         assert handle.ask() == (1, "")
-        assert handle.reload() is handle and handle.state == "ready"
-        assert handle.ask() == (2, "") and scene.count("unload") == 1
+        assert handle.reload().how == "unchanged" and handle.state == "ready"
+        assert handle.ask() == (1, "") and scene.count("unload") == 0
 
     def test_a_hook_that_raises_is_told_and_the_service_is_unloaded(self, scene: Scene) -> None:
         class Sticky(ModelService):
@@ -926,7 +926,7 @@ class TestIdle:
     ) -> None:
         handle = driven_scene.register(ttl=1000)
         for _ in range(50):
-            handle.reload()
+            handle.unload().load()
         scheduled = int(repr(driven_scene.registry.ports.pulse).split()[1])
         assert scheduled <= 2
 

@@ -1,48 +1,104 @@
-"""What the load of a class is made of: by that it is told whether other code would load other weights."""
+"""What the load of a service is made of: by that it is told whether other code would load other weights.
+
+Of the service's class that is `load` and `warm_up`, of classes that are made there what makes them; and of
+all of them whatever is asked for by name on the way. How a network computes is no part of how it is loaded.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from grym_nb.services.content import PLAIN, code_of, is_settled
+from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled
 
 __all__ = ["changed_in_load"]
 
 _HOOKS = ("load", "warm_up")
+_MAKING = ("__new__", "__init__", "__post_init__", "__init_subclass__")
 
 
-def changed_in_load(old: type, new: type) -> tuple[str, ...]:
-    """Return by what loads of two classes differ: functions and values that they lead to, by name."""
-    before, after = _load_of(old), _load_of(new)
+def changed_in_load(old: type, new: type, factories: tuple[Any, Any] = (None, None)) -> tuple[str, ...]:
+    """Return by what two loads differ: functions and values that they lead to, by name.
+
+    `factories` are what makes the two, where that is no class.
+    """
+    before, after = (_Load(made, factory).found for made, factory in zip((old, new), factories, strict=True))
     return tuple(name for name in {**after, **before} if before.get(name) != after.get(name))
 
 
-def _load_of(cls: type) -> Mapping[str, object]:
-    """Return all that loading reaches, by name: code by its content, values by what they are."""
-    found: dict[str, object] = {}
-    todo = [(name, inspect.getattr_static(cls, name)) for name in _HOOKS if hasattr(cls, name)]
-    while todo:
-        name, value = todo.pop()
-        if name in found:
-            continue
+class _Load:
+    """All that a load reaches, by name: code by its content, values by what they are."""
+
+    def __init__(self, cls: type, factory: Any) -> None:
+        self.found: dict[str, object] = {}
+        self._names: set[str] = set()  # that are asked for
+        self._classes: dict[type, str] = {}  # the user's own, and how they are called
+        self._take_class("self", cls, _HOOKS)
+        if isinstance(factory, FunctionType):
+            self._take("its factory", factory)
+
+    def _take_class(self, label: str, cls: type, hooks: tuple[str, ...]) -> None:
+        if cls in self._classes:
+            return
+        self._classes[cls] = label
+        for name in (*hooks, *tuple(self._names)):
+            self._take_of(cls, name)
+
+    def _take_of(self, cls: type, name: str) -> None:
+        """Take what a class has under a name, where that is its author's."""
+        for base in cls.__mro__:
+            if name in vars(base):
+                if not is_settled(base.__module__) and name not in SKIP:
+                    self._take(f"{self._classes[cls]}.{name}", vars(base)[name])
+                return
+
+    def _take(self, label: str, value: Any) -> None:
+        if label in self.found:
+            return
         functions = list(_functions(value))
-        found[name] = _content(value, functions)
+        self.found[label] = _content(value, functions)
         for function in functions:
-            todo += _reached(cls, function)
-    return found
+            self._read(function)
+        if isinstance(value, type) and not is_settled(value.__module__):
+            self._take_class(label, value, _MAKING)
+
+    def _read(self, function: FunctionType) -> None:
+        """Take what a function may ask for by name: of its module, of a module there, or of a class."""
+        space = function.__globals__
+        names = [name for code in _codes(function.__code__) for name in code.co_names]
+        modules = [one for name in names if isinstance(one := space.get(name), ModuleType)]
+        fresh = [name for name in dict.fromkeys(names) if name not in self._names]
+        self._names.update(fresh)
+        for name in names:
+            if name in space and not isinstance(space[name], ModuleType):
+                self._take(f"{function.__module__}.{name}", space[name])
+            for module in modules:
+                if not is_settled(module.__name__) and name in vars(module):
+                    self._take(f"{module.__name__}.{name}", vars(module)[name])
+        for cls in tuple(self._classes):
+            for name in fresh:
+                self._take_of(cls, name)
+        for cell in function.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:  # still empty
+                continue
+            if isinstance(value, (FunctionType, type)) and value not in self._classes:
+                self._take(f"{function.__qualname__}:{value.__name__}", value)
 
 
 def _content(value: Any, functions: list[FunctionType]) -> object:
     """Return what two have to share to be the same: a value that is large is only itself."""
+    if isinstance(value, type):
+        return tuple(f"{base.__module__}.{base.__qualname__}" for base in value.__bases__)
     if functions or isinstance(value, PLAIN):
         return code_of(value)
     if isinstance(value, (tuple, frozenset)) and all(isinstance(part, PLAIN) for part in value):
         return code_of(value)
-    if isinstance(value, ModuleType) or (isinstance(value, type) and is_settled(value.__module__)):
+    if isinstance(value, ModuleType):
         return value.__name__
     return id(value)
 
@@ -55,33 +111,12 @@ def _functions(value: Any) -> Iterator[FunctionType]:
         value = value.func
     if isinstance(value, property):
         yield from (one for one in (value.fget, value.fset) if isinstance(one, FunctionType))
-    elif isinstance(value, type):
-        if not is_settled(value.__module__):
-            for one in tuple(vars(value).values()):
-                if not isinstance(one, type):
-                    yield from _functions(one)
-    else:
-        inner = getattr(value, "__wrapped__", None)  # of a decorator's
+    elif not isinstance(value, type):
+        inner = inspect.getattr_static(value, "__wrapped__", None)  # of a decorator's
         if isinstance(value, FunctionType) and not is_settled(value.__module__ or ""):
             yield value
         if isinstance(inner, FunctionType):
             yield from _functions(inner)
-
-
-def _reached(cls: type, function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield what a function may ask for by name: of its module, of a module there, or of its own class."""
-    space = function.__globals__
-    names = [name for code in _codes(function.__code__) for name in code.co_names]
-    modules = [one for name in names if isinstance(one := space.get(name), ModuleType)]
-    for name in names:
-        if name in space and not isinstance(space[name], ModuleType):
-            yield f"{function.__module__}.{name}", space[name]
-        for module in modules:
-            if not is_settled(module.__name__) and name in vars(module):
-                yield f"{module.__name__}.{name}", vars(module)[name]
-        own = inspect.getattr_static(cls, name, None)
-        if own is not None and any(_functions(own)):
-            yield f"{cls.__qualname__}.{name}", own
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

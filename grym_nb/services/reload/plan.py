@@ -66,7 +66,7 @@ class Code:
 
     @cached_property
     def public(self) -> frozenset[str]:
-        """What ``from module import *`` binds, as far as the text tells: at least that, if it has `__all__`."""
+        """What ``from module import *`` binds, as far as the text tells; with `__all__`, at least that."""
         names = set(self.binders)
         return frozenset(names if "__all__" in names else {name for name in names if name[:1] != "_"})
 

@@ -2,27 +2,39 @@
 
 What serves is a model with the version of its code. The new one is an instance of the new class that shares
 the attributes of the old: nothing is copied, nothing is lost, and calls that begin from now on get that one.
-Those under way keep theirs.
+Those under way keep theirs. Only where an attribute itself has to be another one is there a second set of
+them, made between two calls: the old version keeps its own, so to go back to it is exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import MethodType
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
+from grym_nb.services.content import code_of, is_settled
+from grym_nb.services.expectation import versions
 from grym_nb.services.instance import Serving
+from grym_nb.services.model import needs_of
 from grym_nb.services.reads import same
 from grym_nb.services.reload.loads import changed_in_load
+from grym_nb.services.reload.probation import Probation
+from grym_nb.services.reload.renewal import renewed
+from grym_nb.services.reload.smoke import Smoke, smoke
+from grym_nb.services.retire import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Change", "change_of", "renew", "swap"]
+__all__ = ["Change", "Edit", "Newer", "put_in_force", "take_back"]
+
+#: what takes the place of a class or function that was changed; None for all others
+Newer = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,86 +46,258 @@ class Change:
     """
 
     asks: str = ""
-    news: dict[str, Any] = field(default_factory=dict)
-    others: dict[str, Any] = field(default_factory=dict)
+    news: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
-def renew(record: ServiceRecord, spec: ServiceSpec) -> bool:
-    """Put other code in force for the model that is there; False where there is none, or it is to be loaded."""
-    while True:
-        base, instance = record.spec, record.instance
-        if instance is None or record.lifecycle.state != "ready":
-            return False
-        change = change_of(record, spec)
-        if change.asks or change.others:
-            return False
-        if swap(record, spec, base, change):
-            return True
+class Edit:
+    """Other code for one service: what it takes, seen and tried before it is put in force."""
 
+    def __init__(self, record: ServiceRecord, spec: ServiceSpec, newer: Newer) -> None:
+        self.record = record
+        self.spec = spec
+        self.newer = newer
+        self.stays: tuple[str, ...] = ()  # what goes on with the old code
+        self.under_way = 0
+        self._ready: Serving | None = None  # made already, where it shares all attributes with the old
+        self.look()
 
-def change_of(record: ServiceRecord, spec: ServiceSpec) -> Change:
-    """Return what it takes to put a spec with other code in force, for the model that is there."""
-    before, instance = record.spec, record.instance
-    assert instance is not None
-    old, new = type(instance.model), spec.made_class
-    if new is None or before.made_class is not old:
-        return Change("only a call of its factory tells what that makes")
-    if not isinstance(before.callable, (type, partial)) or not isinstance(spec.callable, (type, partial)):
-        return Change("its factory is a function, which may load")
-    if _slotted(old) or _slotted(new):
-        return Change("it keeps attributes in slots")
-    if changed := changed_in_load(old, new):
-        return Change(f"its load is another one ({', '.join(changed)})")
-    was, now = _blank(before), _blank(spec)
-    if was is None or now is None:
-        return Change("its __init__ cannot be tried")
-    others = {name: value for name, value in now.items() if name in was and not same(value, was[name])}
-    news = {name: value for name, value in now.items() if name not in was}
-    if read := others.keys() & (instance.read if instance.read is not None else others.keys()):
-        return Change(f"its load reads what is set otherwise ({', '.join(sorted(read))})")
-    there = vars(instance.model)
-    return Change("", {name: value for name, value in news.items() if name not in there}, others)
+    def look(self) -> None:
+        """See what there is by now, and what it takes to put the new code in its place."""
+        record = self.record
+        with record.lock:
+            self.base = record.spec
+            self.instance = record.instance if record.lifecycle.state == "ready" else None
+        self._ready = None
+        self.change = Change()
+        if self.instance is not None:
+            self.change = _change(self.base, self.spec, self.instance, self._newer)
 
+    @property
+    def asks(self) -> str:
+        """Why its model has to be loaded anew; empty where it stays."""
+        return self.change.asks
 
-def swap(record: ServiceRecord, spec: ServiceSpec, base: ServiceSpec, change: Change) -> bool:
-    """Have calls that begin from now on answered by other code; False where something else came between.
+    def made(self) -> Serving:
+        """Make the version that is to serve, of the attributes that are there now."""
+        instance = self.instance
+        assert instance is not None
+        if self._ready is not None:
+            return self._ready
+        before, number = instance.serving, self.record.newest + 1
+        made = object.__new__(_class_of(self.spec, before.model, self._newer))
+        serving = Serving(made, self.spec.label or f"v{number}", number, self.spec)
+        serving.before = before
+        state = _attributes(before.model)
+        shared = _of_others(self.record)
+        renewal = renewed(state, self._newer, (before.model, serving.model), shared)
+        self.stays = renewal.stays
+        migrate = getattr(type(serving.model), "migrate", None)
+        own = {*renewal.own, *self.change.others}
+        if not own and migrate is None and not _slotted(before.model) and not _slotted(serving.model):
+            object.__setattr__(serving.model, "__dict__", vars(before.model))
+            self._ready = serving
+        else:
+            serving.apart = frozenset({*own, *(state if migrate is not None else ())})
+            _give(serving.model, {**renewal.state, **self.change.others})
+            if migrate is not None:
+                given = serving.model.migrate(_attributes(serving.model), before.version)
+                if given is not None:
+                    _give(serving.model, given, all_of_it=True)
+        return serving
 
-    Held for as long as it takes to put one pointer in the place of another.
-    """
-    with record.lock:
-        instance = record.instance
-        if instance is None or record.spec is not base or record.lifecycle.state != "ready":
-            return False
-        model = _sharing(spec.made_class, instance.model)
-        record.adopt(spec)
-        vars(model).update({name: value for name, value in change.news.items() if name not in vars(model)})
-        vars(model).update(change.others)
-        instance.before.append(instance.serving)
-        instance.serving = Serving(model, record.version)
+    def tried(self) -> Smoke:
+        """Ping the new code, and give it the last calls that went well, on a copy of the attributes."""
+        assert self.instance is not None
+        made = self.made()
+        if made.apart is not None:
+            model = made.model
+        else:
+            model = object.__new__(type(made.model))
+            object.__setattr__(model, "__dict__", {**vars(self.instance.model)})
+        self._add_news(model)
+        return smoke(self.record, self.instance, Serving(model, made.version, made.number, self.spec))
+
+    def needs_quiet(self) -> bool:
+        """Tell whether no call may run as it is put in place: attributes are copied then."""
+        return self.instance is not None and not self.asks and self.made().apart is not None
+
+    def put(self, *, on_probation: bool = True) -> bool:
+        """Have calls that begin from now on answered by the new code; False where something came between.
+
+        Held for as long as it takes to put one pointer in the place of another.
+        """
+        record, instance = self.record, self.instance
+        serving = None if instance is None or self.asks else self.made()
+        with record.lock:
+            if record.spec is not self.base or record.instance is not instance:
+                return False
+            record.adopt(self.spec, changed=True)
+            if serving is None or instance is None:
+                return True
+            serving.number, serving.version = record.code_version, record.version
+            self._add_news(serving.model)
+            instance.versions.append(serving)
+            instance.serving = serving
+            record.footprint.versions = versions(record)  # the weights are what they were
+            self.under_way = len(record.lane.frames())
+            gone = instance.trim(record.ports.settings.versions_kept)
+        if on_probation:
+            serving.probation = Probation(record.ports.clock(), serving.tasks)
+        del gone
         return True
 
+    def _newer(self, thing: Any) -> Any:
+        instance = self.instance
+        if instance is not None and thing is type(instance.model):
+            return self.spec.made_class or self.newer(thing)
+        return self.newer(thing)
 
-def _sharing(made: Any, model: Any) -> Any:
-    """Return an instance of a class that has the attributes of another object, not a copy of them."""
-    new = object.__new__(made)
-    object.__setattr__(new, "__dict__", vars(model))
-    return new
+    def _add_news(self, model: Any) -> None:
+        for name, value in self.change.news.items():
+            if not hasattr(model, name):
+                object.__setattr__(model, name, value)
+
+
+def put_in_force(
+    edits: Sequence[Edit], publish: Callable[[], None], *, on_probation: bool = True
+) -> list[Edit]:
+    """Put all of them in force, or none; returns those before which somebody else came meanwhile."""
+    with ExitStack() as silence:
+        for edit in edits:
+            if edit.needs_quiet():
+                assert edit.instance is not None
+                silence.enter_context(quiet(edit.record, edit.instance, edit.base, "new code"))
+        publish()
+        return [edit for edit in edits if not edit.put(on_probation=on_probation)]
+
+
+def take_back(record: ServiceRecord, gone: Serving, back: Serving) -> bool:
+    """Have an earlier version serve again; False where it is not `gone` that serves by now."""
+    with record.lock:
+        instance = record.instance
+        if instance is None or instance.serving is not gone or back.model is None:
+            return False
+        _carry_back(gone, back)
+        instance.serving = back
+        record.adopt(record.spec.with_code_of(back.spec), number=back.number)
+        record.footprint.versions = versions(record)
+    return True
+
+
+def _carry_back(gone: Serving, back: Serving) -> None:
+    """Give an earlier version what has changed since in attributes that it has no others of."""
+    own: set[str] = set()
+    one: Serving | None = gone
+    while one is not None and one is not back:
+        own |= one.apart or set()
+        one = one.before
+    if one is back and own:
+        there = _attributes(gone.model)
+        _give(back.model, _without(there, own))
+
+
+def _without(state: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name not in names}
+
+
+# -- what it takes ---------------------------------------------------------------------------------
+
+
+def _change(before: ServiceSpec, after: ServiceSpec, instance: Instance, newer: Newer) -> Change:
+    model = instance.model
+    old = type(model)
+    new = _class_of(after, model, newer)
+    if new is None:
+        return Change("only a call of its factory tells what that makes")
+    if set(needs_of(old)) != set(needs_of(new)) or before.stated_needs != after.stated_needs:
+        return Change("it needs other services")
+    factories = tuple(None if _is_class(spec) else spec.callable for spec in (before, after))
+    if changed := changed_in_load(old, new, factories):  # type: ignore[arg-type]
+        return Change(f"its load is another one ({', '.join(changed)})")
+    if not (_is_class(before) and _is_class(after)):
+        if before.config != after.config:
+            return Change("its factory is a function, and is given other config")
+        return Change()
+    was, now = _blank(before), _blank(after)
+    if was is None or now is None:
+        return Change("its __init__ cannot be tried")
+    others = {name: value for name, value in now.items() if name in was and not _alike(value, was[name])}
+    news = {name: value for name, value in now.items() if name not in was}
+    read = others.keys() if instance.read is None else others.keys() & instance.read
+    if read:
+        return Change(f"its load reads what is set otherwise ({', '.join(sorted(read))})")
+    return Change("", news, others)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Tell whether two values differ in nothing but that they are two, as two locks do, or two queues."""
+    if same(one, other) or code_of(one) == code_of(other):
+        return True
+    kind = type(one)
+    compares: object = kind.__eq__
+    return kind is type(other) and compares is object.__eq__ and is_settled(kind.__module__)
+
+
+def _class_of(spec: ServiceSpec, model: Any, newer: Newer) -> Any:
+    """Return the class that a model of a spec has, as far as that is known without making one."""
+    return spec.made_class or newer(type(model)) or type(model)
+
+
+def _is_class(spec: ServiceSpec) -> bool:
+    made = spec.callable
+    while isinstance(made, partial):
+        made = made.func
+    return isinstance(made, type)
 
 
 def _blank(spec: ServiceSpec) -> dict[str, Any] | None:
     """Return what `__init__` sets; None where it raises."""
     try:
-        return vars(spec.callable(**spec.config))
+        return _attributes(spec.callable(**spec.config))
     except Exception:
         return None
 
 
-def _slotted(made: type) -> bool:
-    return any(vars(base).get("__slots__") for base in made.__mro__)
+def _of_others(record: ServiceRecord) -> set[int]:
+    """Return what is shared with other services, by identity: their code is not ours to change."""
+    return record.ports.weights.identities()
 
 
-def bound_in(state: dict[str, Any], model: Any) -> Iterator[tuple[str, MethodType]]:
-    """Yield the methods of a model that its own attributes have, by where: they would go on as before."""
+# -- attributes ------------------------------------------------------------------------------------
+
+
+def _slots(cls: type) -> list[str]:
+    return [
+        name
+        for base in cls.__mro__
+        for name, value in vars(base).items()
+        if isinstance(value, MemberDescriptorType)
+    ]
+
+
+def _slotted(model: Any) -> bool:
+    return bool(_slots(type(model)))
+
+
+def _attributes(model: Any) -> dict[str, Any]:
+    """Return all attributes of an object, also those that it keeps in slots; a copy."""
+    found = dict(getattr(model, "__dict__", {}))
+    for name in _slots(type(model)):
+        try:
+            found[name] = getattr(model, name)
+        except AttributeError:  # nothing is in it yet
+            continue
+    return found
+
+
+def _give(model: Any, state: Mapping[str, Any], *, all_of_it: bool = False) -> None:
+    """Set attributes, in slots where the class has them; with `all_of_it` there are no others."""
+    if all_of_it and hasattr(model, "__dict__"):
+        vars(model).clear()
+    slots = set(_slots(type(model)))
     for name, value in state.items():
-        if isinstance(value, MethodType) and value.__self__ is model:
-            yield name, value
+        if name in slots:
+            object.__setattr__(model, name, value)
+        elif hasattr(model, "__dict__"):
+            vars(model)[name] = value

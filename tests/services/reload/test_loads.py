@@ -18,7 +18,10 @@ TEXT = """
     class Net:
         def __init__(self, width):
             self.width = width
-            self.rows = build(width)
+            self.rows = build(width) * self.DEPTH
+        DEPTH = 2
+        def forward(self):
+            return self.width
     def build(width):
         return [math.sqrt(at) for at in range(width)]
     def cell():
@@ -54,9 +57,12 @@ def helping(text: str) -> ModuleType:
         ("UNRELATED = 4", "UNRELATED = 5", ()),
         ("WIDTH = 3", "WIDTH = 4", ("mine.WIDTH",)),
         ("math.sqrt(at)", "math.exp(at)", ("mine.build",)),
-        ("self.width = width", "self.width = width + 1", ("mine.Net",)),
-        ("return cell()()", "return cell()", ("Model.made",)),
-        ("self.more = helper.more()", "self.more = None", ("load", "helper.more", "helper.LARGE")),
+        ("self.width = width", "self.width = width + 1", ("mine.Net.__init__",)),
+        ("DEPTH = 2", "DEPTH = 3", ("mine.Net.DEPTH",)),
+        ("return self.width", "return -self.width", ()),
+        ("class Net:", "class Net(list):", ("mine.Net",)),
+        ("return cell()()", "return cell()", ("self.made",)),
+        ("self.more = helper.more()", "self.more = None", ("self.load", "helper.more", "helper.LARGE")),
         ("# nothing", "# nothing", ()),
     ],
 )

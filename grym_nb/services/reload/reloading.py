@@ -1,0 +1,410 @@
+"""The reload of a service: read what is new, build it beside the old, try it, and put it in force; or not.
+
+Whatever goes wrong before the new code serves leaves the old one serving, and is raised as a `ReloadFailed`.
+What goes wrong in its first calls is answered by the version before, which then serves again.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from grym_nb.errors import GrymError, Interrupted, ReloadFailed, StateError
+from grym_nb.events import ServiceChanged, ServiceReloaded
+from grym_nb.services.outcome import typed, unpinned
+from grym_nb.services.reload.build import Built, build
+from grym_nb.services.reload.probation import answered_before
+from grym_nb.services.reload.report import Reload
+from grym_nb.services.reload.sources import module_of
+from grym_nb.services.reload.swap import Edit, Newer, put_in_force, take_back
+from grym_nb.services.retire import Retirement, retire
+
+if TYPE_CHECKING:
+    from grym_nb.services.frame import Frame
+    from grym_nb.services.instance import Serving
+    from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.registry import ServiceRegistry
+    from grym_nb.services.spec import ServiceSpec
+
+__all__ = ["answer_before", "redefine", "reload", "rollback"]
+
+_log = logging.getLogger(__name__)
+
+
+# -- a service that is registered anew, as by a cell that is run again ----------------------------------
+
+
+def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
+    """Put other code in force for the model that is there; False where none is, or it is to be loaded."""
+    report = _report(record)
+    edit = Edit(record, spec, partial(_newer, sys.modules))
+    while True:
+        if edit.instance is None or edit.asks:
+            return False
+        with _step(report, "try"):
+            _try_out(edit, report)
+        with _step(report, "swap"):
+            late = put_in_force([edit], _nothing)
+        if not late:
+            _done(edit, report)
+            return True
+        edit.look()
+
+
+# -- a service whose file was edited --------------------------------------------------------------------
+
+
+def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = False) -> Reload:
+    """Put in force what is on disk by now of a service's module, and of all of the user's that it imports.
+
+    With `force` also where its ping or its last calls fail on it, and without probation.
+    """
+    record.refuse_from_within("reload", waits=False)
+    codebase, report = registry.codebase, _report(record)
+    with codebase.turn():
+        if record.lifecycle.state == "closed":
+            raise record.closed()
+        module = module_of(record.spec.callable)
+        codebase.follow(module)
+        if not codebase.follows(module):
+            return _unchanged(
+                record, report, "its code is not in a file: run the cell that registers it again"
+            )
+        with _step(report, "read"), _refusing(record, report):
+            codes = codebase.edited(module)
+        if not codes:
+            return _unchanged(record, report, "nothing of it has changed on disk")
+        lost = codebase.uncertain(codes)
+        with _step(report, "build"), _refusing(record, report):
+            built = build(codebase.versions, codes)
+        report.ran = tuple(f"{ran.module}:{ran.line}" for ran in built.ran)
+        report.carried = built.carried
+        if lost:
+            report.notes += (f"{', '.join(lost)}: edited before it was registered, so all of it ran again",)
+        with _refusing(record, report):
+            edits = _edits(registry, built)
+            _refuse_removed(registry, edits)
+        reports = {
+            edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
+        }
+        if not force:
+            with _step(report, "try"):
+                for edit in edits:
+                    if edit.instance is not None and not edit.asks:
+                        _try_out(edit, reports[edit.record.name], report)
+        publish = partial(codebase.versions.publish, built.version, built.rebound)
+        with _step(report, "swap"):
+            late = put_in_force(edits, publish, on_probation=not force)
+        for edit in edits:
+            if edit not in late:
+                _done(edit, reports[edit.record.name])
+    for edit in edits:
+        if edit.asks:
+            _load_anew(edit, reports[edit.record.name])
+    if record.name not in reports:
+        local = "<" in getattr(record.spec.made_class, "__qualname__", "")
+        why = "its class is made inside a function: call that again, and register what it makes"
+        return _unchanged(record, report, why if local else "nothing that it uses has changed")
+    return report
+
+
+def _edits(registry: ServiceRegistry, built: Built) -> list[Edit]:
+    """Return what takes the place of each service's code, in all services that a new version is of."""
+    newer = partial(_newer, built.version.modules)
+    found = []
+    with registry.codebase.versions.within(built.version):
+        for handle in registry.handles():
+            record = handle._record
+            spec = _renewed(record.spec, newer, built)
+            if spec is None:
+                continue
+            spec.check("reloaded")
+            registry.refuse_tasks(record.name, spec.tasks or {})
+            found.append(Edit(record, spec, newer))
+    return found
+
+
+def _renewed(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec | None:
+    """Return a registration with the code of a new version; None where that is the code it has."""
+    if isinstance(spec.factory, str) and "callable" not in spec.__dict__:
+        return None  # it was never imported, and will be of what is new by then
+    before = spec.callable
+    inner, around = before, []
+    while isinstance(inner, partial):
+        around.append(inner)
+        inner = inner.func
+    if module_of(inner) not in built.fresh or not isinstance(inner, (type, FunctionType)):
+        return None
+    now = newer(inner)
+    if now is None:
+        if "<" in inner.__qualname__:
+            return None  # made inside a function: what it makes by now is known when that is called again
+        if _found(built.version.modules, inner) is inner:
+            return None
+        raise StateError(
+            f"{inner.__qualname__} is gone from {inner.__module__}",
+            hint=f"register what takes its place: grym.register({spec.name!r}, ...)",
+            service=spec.name,
+        )
+    for one in reversed(around):
+        now = partial(now, *one.args, **one.keywords)
+    renewed = replace(spec, factory=spec.factory if isinstance(spec.factory, str) else now)
+    renewed.__dict__["callable"] = now
+    return renewed
+
+
+def _refuse_removed(registry: ServiceRegistry, edits: Sequence[Edit]) -> None:
+    """Raise where a task goes that another service asks for, as far as its code tells."""
+    for edit in edits:
+        before, after = edit.base.tasks or {}, edit.spec.tasks or {}
+        gone = {task.method: task for name, task in before.items() if name not in after}
+        for handle in registry.handles() if gone else ():
+            record = handle._record
+            if record is edit.record or edit.record.name not in {n.rstrip("?") for n in record.spec.needs}:
+                continue
+            spec = next((one.spec for one in edits if one.record is record), record.spec)
+            for name, task in gone.items():
+                if {name, task.type} & _said_by(spec.made_class):
+                    raise StateError(
+                        f"{record.name} asks {edit.record.name} for {name}, which the new code has not",
+                        hint=f"keep {name}, or edit {record.name} as well",
+                        service=edit.record.name,
+                    )
+
+
+def _said_by(cls: type | None) -> set[object]:
+    """Return the names and texts that the methods of a class have in them."""
+    todo = [one.__code__ for one in vars(cls).values() if isinstance(one, FunctionType)] if cls else []
+    said: set[object] = set()
+    while todo:
+        code = todo.pop()
+        said.update(code.co_names)
+        for one in code.co_consts:
+            if isinstance(one, str):
+                said.add(one)
+            elif hasattr(one, "co_names"):
+                todo.append(one)
+    return said
+
+
+def _load_anew(edit: Edit, report: Reload) -> None:
+    """Load with the new code what cannot go on with the weights that are there; where that fails, the old."""
+    record, base = edit.record, edit.base
+    number = record.code_version
+    try:
+        with _step(report, "load"):
+            retire(record, Retirement(edit.asks))
+            record.load()
+        report.how = "loaded"
+        _noted(record, report)
+    except (GrymError, Interrupted) as failed:
+        with record.lock:
+            if record.spec is edit.spec:
+                record.adopt(base, number=_number_of(record, base, number))
+        report.how, report.after, report.why = "refused", record.version, failed.args[0]
+        again = "; the old weights were let go of for it, and are loaded at the next call"
+        raise _refusal(record, report, failed, f"was loaded with its old code{again}") from None
+
+
+def _number_of(record: ServiceRecord, spec: ServiceSpec, default: int) -> int:
+    return next((number for number, one in record.specs.items() if one is spec), default)
+
+
+# -- back ------------------------------------------------------------------------------------------
+
+
+def rollback(record: ServiceRecord) -> Reload:
+    """Have the version serve that did before; its weights stay, where they are those that are there."""
+    record.refuse_from_within("roll back", waits=False)
+    report = _report(record)
+    instance = record.instance
+    gone = None if instance is None else instance.serving
+    if gone is not None and gone.before is not None and take_back(record, gone, gone.before):
+        return _taken_back(record, report, gone, "asked for")
+    numbers = [number for number in record.specs if number < record.code_version]
+    if not numbers:
+        raise StateError(
+            f"{record.name} has no earlier version than {record.version}",
+            hint="a version comes with each edit that is reloaded, or registered again",
+            service=record.name,
+        )
+    spec = record.spec.with_code_of(record.specs[max(numbers)])
+    record.refuse_from_within("roll back")
+    loaded = instance is not None
+    retire(record, Retirement("rollback"))
+    with record.lock:
+        record.adopt(spec, number=max(numbers))
+    report.how, report.after, report.why = "at load", record.version, "taken back: its weights are others"
+    if loaded:
+        with _step(report, "load"):
+            record.load()
+        report.how = "loaded"
+    return _noted(record, report)
+
+
+def answer_before(frame: Frame, raised: BaseException) -> tuple[bool, Any]:
+    """Have a call that new code fails answered by a version before it, which serves from now on."""
+    record, gone = frame.record, frame.serving
+    if gone is None or gone.probation is None or frame.options.version is not None:
+        return False, None
+    found = answered_before(frame, raised)
+    if found is None:
+        return False, None
+    back, value = found
+    last = next((one for one in reversed(record.reloads) if one.after == gone.version), None)
+    if last is not None:
+        last.answered += 1
+    record.metrics.counter("service.reload.answered_before", service=record.name).add()
+    frame.serving = gone
+    error = typed(frame, raised)
+    frame.serving = back
+    if take_back(record, gone, back):
+        why = f"{frame.task} raised {type(raised).__name__}: {raised}"
+        report = _report(record)
+        _taken_back(record, report, gone, why)
+        _log.warning(
+            "%s: %s answered instead, and serves again; %%grym why shows it", report.line, back.version
+        )
+    unpinned(error)
+    return True, value
+
+
+def _taken_back(record: ServiceRecord, report: Reload, gone: Serving, why: str) -> Reload:
+    report.before, report.after, report.how, report.why = gone.version, record.version, "taken back", why
+    return _noted(record, report)
+
+
+# -- step by step ----------------------------------------------------------------------------------
+
+
+def _try_out(edit: Edit, report: Reload, of: Reload | None = None) -> None:
+    """Try new code before it serves; raises where its ping, or a call that went well before, fails on it."""
+    record = edit.record
+    tried = edit.tried()
+    report.tried, report.notes = tried.tried, (*report.notes, *tried.skipped)
+    if tried.error is None or tried.failure is None:
+        return
+    failure, error = tried.failure, tried.error
+    tried.error = None
+    record.last_error = failure
+    record.ports.failures.keep(failure, error.__traceback__)
+    what = f"its {failure.task}" if failure.task == "ping" else f"{failure.task}, called as before,"
+    told = of or report
+    told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}"
+    raise _refusal(record, told, error, "goes on with the code it had") from None
+
+
+@contextmanager
+def _refusing(record: ServiceRecord, report: Reload) -> Iterator[None]:
+    """Turn what the author's new code raises as it is read or built into the end of the reload."""
+    try:
+        yield
+        return
+    except (Exception, SystemExit) as error:
+        where = f" ({error.filename}:{error.lineno})" if isinstance(error, SyntaxError) else ""
+        told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {error}{where}"
+        report.how, report.why = "refused", told
+        refusal = _refusal(record, report, error, "goes on with the code it had")
+    raise unpinned(refusal) from None
+
+
+def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_on: str) -> ReloadFailed:
+    """Return the error of a reload that did not come to new code, which the history has as well."""
+    _noted(record, report)
+    told = ReloadFailed(
+        f"{record.name} was not reloaded: {report.why}",
+        cause=f"it {goes_on} ({record.version})",
+        hint=error.hint
+        if isinstance(error, GrymError)
+        else f"mend it and reload; grym.get({record.name!r}).reload(force=True) takes it as it is"
+        if report.how == "refused" and report.seconds.get("try") is not None
+        else "mend it and reload",
+        service=record.name,
+    )
+    told.report = report
+    told.failure = getattr(error, "failure", None) or record.last_error
+    return told
+
+
+def _done(edit: Edit, report: Reload) -> None:
+    """Note that new code is in force."""
+    record, instance = edit.record, edit.instance
+    report.after = record.version
+    report.how = "at load" if instance is None or edit.asks else "in place"
+    report.why = edit.asks
+    report.under_way = edit.under_way
+    report.notes = (*report.notes, *edit.stays)
+    if instance is not None and not edit.asks and instance.reservation is not None:
+        report.bytes_kept = sum(instance.reservation.sizes.values())
+    record.ports.events.publish(ServiceChanged(record.ports.clock(), record.name, record.version, ("code",)))
+    if report.how == "in place" or instance is None:  # else it is yet to be loaded
+        _noted(record, report)
+
+
+def _unchanged(record: ServiceRecord, report: Reload, why: str) -> Reload:
+    """End a reload that found nothing new; a service that has failed is loaded all the same."""
+    report.how, report.why = "unchanged", why
+    if record.lifecycle.state == "failed" or record.given_up:
+        with _step(report, "load"):
+            record.load()
+        report.how, report.why = "loaded", "it had failed"
+        _noted(record, report)
+    return report
+
+
+def _report(record: ServiceRecord) -> Reload:
+    return Reload(record.name, record.ports.clock(), record.version, record.version, "unchanged")
+
+
+def _beside(report: Reload, edit: Edit) -> Reload:
+    """Return the report of a service that is reloaded with another one."""
+    own = _report(edit.record)
+    own.ran, own.carried, own.notes = report.ran, report.carried, (f"with {report.service}",)
+    return own
+
+
+def _noted(record: ServiceRecord, report: Reload) -> Reload:
+    record.reloads.append(report)
+    record.metrics.counter("service.reloads", service=record.name, how=report.how).add()
+    event = ServiceReloaded(record.ports.clock(), record.name, report.after, report.how, report.why)
+    record.ports.events.publish(event)
+    return report
+
+
+@contextmanager
+def _step(report: Reload, name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def _nothing() -> None:
+    """There is nothing to publish."""
+
+
+# -- what is newer ---------------------------------------------------------------------------------
+
+
+def _newer(modules: Mapping[str, ModuleType], thing: Any) -> Any:
+    """Return what a module calls by now as it called a class or function; None where that is this one."""
+    found = _found(modules, thing)
+    return found if found is not thing and isinstance(found, (type, FunctionType)) else None
+
+
+def _found(modules: Mapping[str, ModuleType], thing: Any) -> Any:
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    at: Any = modules.get(module) if isinstance(module, str) else None
+    if at is None or not isinstance(name, str) or "<" in name:
+        return None
+    for part in name.split("."):
+        at = getattr(at, part, None)
+    return at

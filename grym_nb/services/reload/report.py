@@ -1,0 +1,73 @@
+"""What came of a reload, to be read: in a cell as text or HTML, later in the history of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from grym_nb.render import Table, count, seconds, size
+
+__all__ = ["How", "Reload"]
+
+How = Literal["unchanged", "in place", "loaded", "at load", "refused", "taken back"]
+
+_WORDS: Mapping[How, str] = {
+    "unchanged": "is as it was",
+    "in place": "has new code, and its weights as they were",
+    "loaded": "has new code, and was loaded anew",
+    "at load": "has new code, and is loaded at its next call",
+    "refused": "goes on with the code it had",
+    "taken back": "has the code of before again",
+}
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Reload:
+    """One reload of a service: what it came to, and why; what ran again, and how long each step took."""
+
+    service: str
+    at: float
+    before: str  # the version that served
+    after: str  # the one that serves since
+    how: How
+    why: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)  # by step
+    ran: Sequence[str] = ()  # the statements that ran again, by file and line
+    carried: int = 0  # the statements that did not
+    bytes_kept: int = 0  # of weights that stayed where they are
+    tried: int = 0  # calls that were made on the new code before it served
+    under_way: int = 0  # calls that were running as it came, and end on the code with which they began
+    notes: tuple[str, ...] = ()  # what was not tried, what goes on with the old code
+    answered: int = 0  # calls that the new code failed, and the version before has answered
+
+    @property
+    def line(self) -> str:
+        """Say it in a line."""
+        version = self.after if self.before == self.after else f"{self.before} → {self.after}"
+        took = f" in {seconds(sum(self.seconds.values()))}" if self.seconds else ""
+        why = f": {self.why}" if self.why else ""
+        return f"{self.service} {version} {_WORDS[self.how]}{took}{why}"
+
+    def table(self) -> Table:
+        """Return all there is to say, as a table."""
+        rows = [(step, seconds(took)) for step, took in self.seconds.items()]
+        if self.ran or self.carried:
+            rows.append(("ran again", f"{count(len(self.ran), 'statement')}, {self.carried} carried over"))
+            rows += [("", one) for one in self.ran[:10]]
+        if self.bytes_kept:
+            rows.append(("weights kept", size(self.bytes_kept)))
+        if self.tried:
+            rows.append(("tried before", count(self.tried, "call")))
+        if self.under_way:
+            rows.append(("under way", f"{count(self.under_way, 'call')}, to end on {self.before}"))
+        if self.answered:
+            rows.append((f"answered by {self.before}", count(self.answered, "call")))
+        rows += [("note", note) for note in self.notes]
+        return Table(self.line, ("", ""), rows)
+
+    def __repr__(self) -> str:
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()

@@ -1,0 +1,221 @@
+"""The files that services are made from: which of them are followed, as what they were imported, what is new.
+
+A service's module is followed from its registration on, with all that it imports of the user's own: not what
+is installed, not the standard library. What of a file is in force is known from then on, whatever is on disk.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import threading
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from grym_nb.services.content import is_settled
+from grym_nb.services.reload.plan import Code
+from grym_nb.services.reload.versions import Versions
+
+__all__ = ["Codebase", "module_of"]
+
+
+@dataclass(slots=True)
+class _Source:
+    """A module's text as it was imported, as far as that is known; read as statements when it is needed."""
+
+    name: str
+    path: str
+    package: bool
+    text: str
+    is_whole: bool  # it is what was imported: else the file was changed before anybody looked
+    code: Code | None = None
+
+    def read(self) -> Code:
+        if self.code is None:
+            text = self.text if self.is_whole else ""
+            self.code = Code(self.name, text, package=self.package, path=self.path)
+        return self.code
+
+
+class Codebase:
+    """The modules from which the services of a registry are made, and their versions; for any thread."""
+
+    def __init__(self) -> None:
+        self.versions = Versions()
+        self._sources: dict[str, _Source] = {}
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+
+    def follow(self, *names: str) -> None:
+        """Follow modules, and what they import, from now on; imports nothing."""
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name in self._sources or (found := _source(name)) is None:
+                continue
+            with self._lock:
+                self._sources.setdefault(name, found)
+            todo += imported(found.text, name, package=found.package)
+
+    def follows(self, name: str) -> bool:
+        """Tell whether a module is one of those that are followed."""
+        return name in self._sources
+
+    def paths(self) -> frozenset[str]:
+        """Return the files that are followed."""
+        return frozenset(source.path for source in tuple(self._sources.values()))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Change code one at a time: what is built goes by what is in force."""
+        with self._turn:
+            yield
+
+    def family(self, name: str) -> frozenset[str]:
+        """Return a module with the followed ones that it imports, also through each other."""
+        found: set[str] = set()
+        todo = [name]
+        while todo:
+            one = todo.pop()
+            if one in found or one not in self._sources:
+                continue
+            found.add(one)
+            source = self._sources[one]
+            todo += imported(self.text_of(one), one, package=source.package)
+            while "." in one:  # to import a module of a package runs the package first
+                one = one.rpartition(".")[0]
+                todo.append(one)
+        return frozenset(found)
+
+    def text_of(self, name: str) -> str:
+        """Return the text of a module that is in force."""
+        code = self.versions.newest.codes.get(name)
+        return self._sources[name].text if code is None else code.text
+
+    def uncertain(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of some modules of which nobody knows as what they were imported."""
+        known = self.versions.newest.codes
+        return tuple(name for name in names if name not in known and not self._sources[name].is_whole)
+
+    def edited(self, name: str) -> dict[str, Code]:
+        """Return what is new on disk of a module and all that it imports; raises the `SyntaxError` in it."""
+        self.follow(*self.family(name))
+        found: dict[str, Code] = {}
+        names = self.family(name)
+        while names:
+            new: set[str] = set()
+            for one in names:
+                source = self._sources[one]
+                text = _text(source.path)
+                if text is None or (text == self.text_of(one) and not self.uncertain((one,))):
+                    continue
+                found[one] = Code(one, text, package=source.package, path=source.path)
+                new.update(imported(text, one, package=source.package))
+            known = set(self._sources)
+            self.follow(*new)  # what only the new text imports
+            names = frozenset(set(self._sources) - known)
+        if found:
+            missing = {
+                one: s.read() for one, s in self._sources.items() if one not in self.versions.newest.codes
+            }
+            self.versions.follow(missing)
+        return found
+
+
+def module_of(thing: Any) -> str:
+    """Return the name of the module that a factory, or a class, was defined in; empty where it has none."""
+    while not isinstance(thing, (type, FunctionType)) and hasattr(thing, "func"):
+        thing = thing.func
+    if isinstance(thing, MethodType):
+        thing = thing.__func__
+    name = getattr(thing, "__module__", None)
+    return name if isinstance(name, str) else ""
+
+
+def imported(text: str, name: str, *, package: bool) -> list[str]:
+    """Return the modules that a text imports, anywhere in it, as far as it is the user's own code."""
+    home = name if package else name.rpartition(".")[0]
+    return [one for one in _imported(text, home) if one in sys.modules and not is_settled(one)]
+
+
+@lru_cache(maxsize=1000)
+def _imported(text: str, home: str) -> tuple[str, ...]:
+    found: list[str] = []
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return ()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            whole = node.module or ""
+            if node.level:
+                parts = home.split(".")
+                whole = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [whole])])
+            found += [whole, *(f"{whole}.{one.name}" for one in node.names)]
+    return tuple(dict.fromkeys(found))
+
+
+def _source(name: str) -> _Source | None:
+    """Return the source of a module that can be followed: a file of the user's that was imported."""
+    module = sys.modules.get(name)
+    path = getattr(module, "__file__", None)
+    if name == "__main__" or module is None or not path or not path.endswith(".py") or is_settled(name):
+        return None
+    path = str(Path(path).absolute())
+    text = _text(path)
+    if text is None:
+        return None
+    return _Source(name, path, hasattr(module, "__path__"), text, _is_whole(module, text, path))
+
+
+def _text(path: str) -> str | None:
+    """Return the text of a file, decoded as Python does; None where it cannot be read just now."""
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def _is_whole(module: ModuleType, text: str, path: str) -> bool:
+    """Tell whether a module was imported from this text: all its functions are in it, as they are.
+
+    Where something else than Python compiled it, as pytest does, that cannot be told: it is taken for it.
+    """
+    if type(getattr(module, "__loader__", None)) is not SourceFileLoader:
+        return True
+    try:
+        there = set(_codes(compile(text, path, "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError):
+        return False
+    own = vars(module).copy()
+    return all(code in there for code in _own_codes(own, module.__name__, path))
+
+
+def _own_codes(names: Mapping[str, Any], module: str, path: str) -> Iterator[CodeType]:
+    for value in names.values():
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        if isinstance(value, FunctionType):
+            if value.__code__.co_filename == path:
+                yield value.__code__
+        elif isinstance(value, type) and vars(value).get("__module__") == module:
+            yield from _own_codes(
+                {name: one for name, one in vars(value).items() if not isinstance(one, type)}, module, path
+            )
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield one
+            yield from _codes(one)

@@ -1,0 +1,306 @@
+"""A file is edited and the service reloaded: the weights stay, no call is lost, and what is wrong is told."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from typing import Any
+
+import pytest
+
+from grym_nb.errors import ReloadFailed, StateError, TaskFailed, UnknownName
+from grym_nb.events import ServiceReloaded
+from grym_nb.services import ServiceHandle, ServiceRegistry
+from grym_nb.services.reload.compare import compare
+from tests.services.crowd import Gates, outcome, start
+from tests.services.reload.files import Edited
+
+HELPER = """
+    SCALE = 2
+
+    def scale(x):
+        return x * SCALE
+"""
+SPEECH = """
+    from grym_nb import ModelService, task
+    from helper import scale
+
+    LOADED = []
+
+    class Speech(ModelService):
+        def __init__(self, *, gain=1):
+            self.gain = gain
+
+        def load(self):
+            LOADED.append(1)
+            self.weights = [object()]
+
+        @task("say")
+        def say(self, x):
+            return scale(x) * self.gain, self.weights[0]
+
+        @task("wait")
+        def wait(self, gates):
+            gates["in"].set()
+            gates["go"].wait()
+            return scale(1)
+
+        @task("fussy")
+        def fussy(self, x):
+            return x
+
+        @task("loads")
+        def loads(self):
+            return len(LOADED)
+"""
+
+
+@pytest.fixture
+def speech(edited: Edited, registry: ServiceRegistry) -> ServiceHandle:
+    module = edited.start(helper=HELPER, speech=SPEECH)
+    return registry.register("speech", module.Speech, concurrency=2)
+
+
+def test_a_method_is_edited(edited: Edited, speech: ServiceHandle) -> None:
+    answer, weights = speech.say(3)
+    edited.edit("speech", ("scale(x) * self.gain", "scale(x) + 100"))
+    report = speech.reload()
+    assert (report.how, report.before, report.after) == ("in place", "v1", "v2")
+    assert answer == 6 and speech.say(3) == (106, weights)
+    assert (speech.version, speech.loads(), speech.status().loads) == ("v2", 1, 1)
+    assert report.tried == 1 and "speech v1 → v2 has new code" in repr(report)
+
+
+def test_a_helper_is_edited(edited: Edited, speech: ServiceHandle) -> None:
+    _, weights = speech.say(3)
+    edited.edit("helper", ("SCALE = 2", "SCALE = 5"))
+    assert speech.reload().how == "in place"
+    assert speech.say(3) == (15, weights) and speech.loads() == 1
+
+
+def test_without_an_edit_nothing_happens(edited: Edited, speech: ServiceHandle) -> None:
+    speech.say(1)
+    assert speech.reload().how == "unchanged" and speech.version == "v1"
+    edited.edit("speech", ("LOADED = []", "LOADED = []  # by each load"))
+    speech.reload()
+    assert speech.loads() == 1
+
+
+def test_before_it_is_loaded(edited: Edited, speech: ServiceHandle) -> None:
+    edited.edit("speech", ("scale(x) * self.gain", "-scale(x)"))
+    assert speech.reload().how == "at load" and speech.version == "v2"
+    assert speech.say(3)[0] == -6
+
+
+def test_a_call_under_way_ends_on_its_code_and_its_helpers(edited: Edited, speech: ServiceHandle) -> None:
+    gates = Gates()
+    running = start(speech.wait, gates)
+    gates.wait("in")
+    edited.edit("helper", ("SCALE = 2", "SCALE = 5"))
+    assert speech.reload().under_way == 1
+    assert speech.say(1)[0] == 5
+    gates["go"].set()
+    assert outcome(running) == 2
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        ("LOADED = []", "LOADED = [", "SyntaxError"),
+        ("LOADED = []", "LOADED = []\nimport nowhere_at_all", "ModuleNotFoundError"),
+        ("LOADED = []", "LOADED = []\n1 / 0", "ZeroDivisionError"),
+        (
+            "return scale(x) * self.gain, self.weights[0]",
+            "return nobody",
+            "say, called as before, raised NameError",
+        ),
+        (
+            "def __init__",
+            "def ping(self):\n        raise OSError('dead')\n    def __init__",
+            "its ping raised OSError",
+        ),
+        ("class Speech", "class Spoken", "Speech is gone from speech"),
+        ("self, *, gain=1", "self, gain", "cannot be reloaded"),
+    ],
+)
+def test_what_cannot_serve_is_refused(
+    edited: Edited, speech: ServiceHandle, was: str, now: str, told: str
+) -> None:
+    before = speech.say(3)
+    edited.edit("speech", (was, now))
+    with pytest.raises(ReloadFailed) as refused:
+        speech.reload()
+    assert told in str(refused.value) and "goes on with the code it had (v1)" in str(refused.value)
+    assert len(str(refused.value).splitlines()) <= 3
+    assert (speech.say(3), speech.version, speech.loads()) == (before, "v1", 1)
+    edited.edit("speech", (now, was))
+    assert speech.reload().how == "unchanged" and speech.say(3) == before
+
+
+def test_force_takes_it_as_it_is(edited: Edited, speech: ServiceHandle) -> None:
+    speech.say(3)
+    edited.edit("speech", ("return scale(x) * self.gain, self.weights[0]", "return nobody"))
+    with pytest.raises(ReloadFailed):
+        speech.reload()
+    assert speech.reload(force=True).how == "in place"
+    for _ in range(2):
+        with pytest.raises(TaskFailed, match="nobody"):
+            speech.say(3)
+    assert speech.version == "v2" and speech.rollback().after == "v1" and speech.say(3)[0] == 6
+
+
+def test_a_call_that_the_new_code_fails_is_answered_by_the_old(
+    edited: Edited, speech: ServiceHandle, registry: ServiceRegistry, caplog: Any
+) -> None:
+    events: list[ServiceReloaded] = []
+    registry.ports.events.subscribe(events.append, ServiceReloaded)
+    speech.load()
+    edited.edit("speech", ("return x\n", "return {1: 1}[x]\n"))
+    assert speech.reload().how == "in place" and speech.fussy(1) == 1 and speech.version == "v2"
+    assert speech.fussy(7) == 7 and speech.version == "v1"
+    assert [event.how for event in events] == ["in place", "taken back"]
+    assert "KeyError: 7" in caplog.text and len(caplog.records) == 1
+    assert [row.version for row in registry.calls()] == ["v2", "v1"]
+    edited.edit("speech", ("{1: 1}[x]", "{1: 1, 7: 8}[x]"))
+    assert speech.reload().after == "v3" and speech.fussy(7) == 8
+
+
+def test_an_input_that_no_version_takes_is_at_fault_itself(edited: Edited, speech: ServiceHandle) -> None:
+    speech.load()
+    edited.edit(
+        "speech", ("return x\n", "return x + 1\n"), ("scale(x) * self.gain", "scale(x) // self.gain // x")
+    )
+    speech.reload()
+    with pytest.raises(TaskFailed, match="TypeError"):
+        speech.say(None)
+    assert speech.version == "v2" and speech.fussy(1) == 2
+
+
+def test_another_load_is_loaded(edited: Edited, speech: ServiceHandle) -> None:
+    _, weights = speech.say(3)
+    edited.edit("speech", ("self.weights = [object()]", "self.weights = [object(), 2]"))
+    report = speech.reload()
+    assert report.how == "loaded" and "its load is another one (self.load)" in report.why
+    assert speech.say(3)[1] is not weights and speech.loads() == 2 and speech.version == "v2"
+
+
+def test_another_load_that_fails_goes_back(edited: Edited, speech: ServiceHandle) -> None:
+    speech.say(3)
+    edited.edit("speech", ("self.weights = [object()]", "self.weights = [nobody]"))
+    with pytest.raises(ReloadFailed, match="nobody"):
+        speech.reload()
+    assert speech.say(3)[0] == 6 and speech.version == "v1"
+
+
+def test_what_a_new_init_sets_is_there_and_what_it_changes_is_put_back(
+    edited: Edited, speech: ServiceHandle
+) -> None:
+    _, weights = speech.say(3)
+    edited.edit(
+        "speech",
+        ("self.gain = gain", "self.gain = gain * 10; self.bias = 1"),
+        ("scale(x) * self.gain", "scale(x) * self.gain + self.bias"),
+    )
+    assert speech.reload().how == "in place"
+    assert speech.say(3) == (61, weights)
+    speech.rollback()
+    assert speech.say(3) == (6, weights)
+
+
+def test_random_generators_are_as_if_nothing_had_been_tried(edited: Edited, speech: ServiceHandle) -> None:
+    edited.edit("speech", ("return x\n", "import random; return random.random()\n"))
+    speech.reload()
+    speech.fussy(1)
+    edited.edit("speech", ("random.random()", "-random.random()"))
+    random.seed(7)
+    expected = random.random()
+    random.seed(7)
+    assert speech.reload().tried == 1
+    assert random.random() == expected
+
+
+def test_a_traceback_shows_the_code_that_ran(edited: Edited, speech: ServiceHandle) -> None:
+    edited.edit("speech", ("return x\n", "raise ValueError(x)  # first\n"))
+    speech.reload(force=True)
+    edited.edit(
+        "speech", ("ValueError(x)  # first", "ValueError(-x)  # second"), ("LOADED = []", "LOADED = []\n\n\n")
+    )
+    with pytest.raises(TaskFailed) as failed:
+        speech.fussy(1)
+    assert "raise ValueError(x)  # first" in "".join(traceback.format_exception(failed.value))
+    speech.reload(force=True)
+    with pytest.raises(TaskFailed) as failed:
+        speech.fussy(1)
+    assert "raise ValueError(-x)  # second" in "".join(traceback.format_exception(failed.value))
+
+
+def test_services_that_share_a_helper_are_reloaded_together_or_not_at_all(
+    edited: Edited, speech: ServiceHandle, registry: ServiceRegistry
+) -> None:
+    other = registry.register("other", edited.start(other=SPEECH.replace("Speech", "Other")).Other)
+    speech.say(3), other.say(3)
+    edited.edit("helper", ("SCALE = 2", "SCALE = 5"))
+    speech.reload()
+    assert (speech.say(3)[0], other.say(3)[0]) == (15, 15) and (speech.version, other.version) == ("v2", "v2")
+    edited.edit("helper", ("return x * SCALE", "return x.nothing"))
+    with pytest.raises(ReloadFailed):
+        other.reload()
+    assert (speech.say(3)[0], other.say(3)[0]) == (15, 15) and (speech.version, other.version) == ("v2", "v2")
+
+
+def test_a_task_that_others_need_is_not_taken_from_them(
+    edited: Edited, speech: ServiceHandle, registry: ServiceRegistry
+) -> None:
+    asks = """
+        from grym_nb import ModelService, task
+        class Asks(ModelService):
+            needs = ("speech",)
+            @task("ask")
+            def ask(self, x):
+                return self.needs.speech.fussy(x)
+    """
+    registry.register("asks", edited.start(asks=asks).Asks)
+    edited.edit("speech", ("def fussy", "def picky"))
+    with pytest.raises(ReloadFailed, match="asks asks speech for fussy"):
+        speech.reload()
+    registry.remove("asks")
+    assert speech.reload().how == "at load"
+
+
+def test_who_is_inside_cannot_reload_itself(edited: Edited, speech: ServiceHandle) -> None:
+    edited.edit("speech", ("return x\n", "return x()\n"))
+    speech.reload()
+    with pytest.raises(StateError, match="cannot reload the service it runs in"):
+        speech.fussy(speech.reload)
+
+
+def test_an_older_version_answers_beside_the_new_on_the_same_weights(
+    edited: Edited, speech: ServiceHandle
+) -> None:
+    _, weights = speech.say(3)
+    edited.edit("speech", ("scale(x) * self.gain", "scale(x) * 10"), ("def fussy", "def picky"))
+    speech.reload()
+    old = speech.at("v1")
+    assert old.say(3) == (6, weights) and speech.say(3) == (60, weights) and old.fussy(1) == 1
+    assert old.say.submit(3).result() == (6, weights) and old.say.with_(timeout=5)(3) == (6, weights)
+    assert old.run("say", 3) == (6, weights) and old.version == "v1" and "at v1" in repr(old)
+    assert {"say", "fussy"} <= set(dir(old)) and "picky" not in dir(old)
+    assert [row.version for row in speech._registry.calls()[-2:]] == ["v1", "v1"]
+    with pytest.raises(UnknownName, match="v1 has no task 'picky'"):
+        _ = old.picky
+    with pytest.raises(StateError, match="no version 'v9'"):
+        speech.at("v9")
+    speech.unload().load()
+    with pytest.raises(StateError, match="has its version 1 no more"):
+        old.say(3)
+
+
+def test_two_versions_are_compared(edited: Edited, speech: ServiceHandle) -> None:
+    with pytest.raises(StateError, match="no two versions"):
+        compare(speech)
+    speech.fussy(3), speech.say(2)
+    edited.edit("speech", ("return x\n", "return x + 1\n"))
+    speech.reload()
+    table = compare(speech)
+    assert [row[:4] for row in table.rows if row[0] == "fussy(3)"] == [("fussy(3)", "3", "4", "1")]
+    assert table.columns[1:3] == ("v1", "v2")
