@@ -68,6 +68,9 @@ if TYPE_CHECKING:
         QueueFull as QueueFull,
     )
     from grym_nb.errors import (
+        ReloadFailed as ReloadFailed,
+    )
+    from grym_nb.errors import (
         ResourceExhausted as ResourceExhausted,
     )
     from grym_nb.errors import (
@@ -131,7 +134,7 @@ __version__ = "0.1.0"
 _ERRORS = (
     "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError "
     "DependencyError GrymError Interrupted ItemConflict ItemNotFound LoadFailed MissingExtra "
-    "QueueFull ResourceExhausted RoutingError ServiceClosed ServiceError ServiceNotFound "
+    "QueueFull ReloadFailed ResourceExhausted RoutingError ServiceClosed ServiceError ServiceNotFound "
     "ServiceNotReady StateError StorageError TaskFailed TaskNotFound UnknownName ValidationError"
 )
 

@@ -9,6 +9,7 @@
         │   ├── ServiceNotReady     would have to be loaded where that cannot be
         │   ├── ServiceClosed       removed, or its registry is closed
         │   ├── LoadFailed          `load` raised; carries the path through the needs
+        │   ├── ReloadFailed        new code that cannot serve; the code before does
         │   ├── TaskNotFound        also an AttributeError; names the closest
         │   ├── TaskFailed          the author's code raised; describes the input
         │   ├── StateError          an illegal move, with the story that led to it
@@ -62,6 +63,7 @@ __all__ = [
     "MissingExtra",
     "Problem",
     "QueueFull",
+    "ReloadFailed",
     "ResourceExhausted",
     "RoutingError",
     "ServiceClosed",

@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "policies": {},
     "metrics_path": None,
     "metrics_bytes": 50_000_000,
+    "versions_kept": 5,
     "progress_after_seconds": 2.0,
 }
 

@@ -43,7 +43,7 @@ GLOSSARY: tuple[Row, ...] = (
     Row("ConfigurationManager", "Settings", "grym_nb.settings.Settings"),
     Row("TaskRouter", "submit, run", "grym_nb.flow"),
     Row("Orchestrator, ModelOrchestrator", "Runtime", "grym_nb.runtime.Runtime"),
-    Row("SystemHardening", "the order of steps", "grym_nb.services.handle"),
+    Row("SystemHardening", "the order of steps", "grym_nb.services.path"),
     Row("CircuitBreaker", "CircuitBreaker", "grym_nb.hardening.breaker.CircuitBreaker"),
     Row("ResourceManager", "ResourcePool", "grym_nb.hardening.resources.ResourcePool"),
     Row("HealthMonitor, ServiceHealthMonitor", "HealthMonitor", "grym_nb.health.monitor.HealthMonitor"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any, Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Self
 
 from grym_nb.clock import Clock
 from grym_nb.errors import (
@@ -24,6 +24,7 @@ from grym_nb.events import ServiceRegistered, ServiceRemoved, StateChanged
 from grym_nb.metrics import Metrics
 from grym_nb.render import brief, redacted
 from grym_nb.services.budgets import say_if_beyond
+from grym_nb.services.circles import check_needs
 from grym_nb.services.frame import Frame, limit_of
 from grym_nb.services.handle import ServiceHandle
 from grym_nb.services.memory import end_later, unload_idle
@@ -37,6 +38,9 @@ from grym_nb.services.status import StatusTable, status_of
 from grym_nb.services.waits import Gate
 from grym_nb.settings import Settings
 from grym_nb.sizes import Sizes
+
+if TYPE_CHECKING:
+    from grym_nb.services.reload.watching import Watching
 
 __all__ = ["ServiceRegistry"]
 
@@ -153,7 +157,7 @@ class ServiceRegistry:
         with self._lock:
             if self._closed:
                 raise ServiceClosed("the registry is closed", service=name)
-            self._check_needs(spec)
+            check_needs(spec, self._handles)
             handle = self._handles.get(name)
             if handle is None:
                 self.ports.metrics.drop(service=name)  # of one that was removed and still drains
@@ -278,6 +282,13 @@ class ServiceRegistry:
         """Return every task type that some service declares."""
         return tuple(sorted({spec.type for handle in self.handles() for spec in handle.tasks}))
 
+    @cached_property
+    def watching(self) -> Watching:
+        """Whether files of its services are reloaded as they are saved: ``watching.on()``."""
+        from grym_nb.services.reload.watching import Watching
+
+        return Watching(self)
+
     # -- looking -----------------------------------------------------------------------------------
 
     def status(self) -> StatusTable:
@@ -379,44 +390,6 @@ class ServiceRegistry:
             needs[need.rstrip("?")] = None if missing else handle
         return needs
 
-    def _check_needs(self, spec: ServiceSpec) -> None:
-        for need in spec.needs:
-            name = need.rstrip("?")
-            if name not in self._handles and name != spec.name and not need.endswith("?"):
-                raise DependencyError(
-                    f"{spec.name} needs {name}, which is not registered.{closest(name, self._handles)}",
-                    hint=f'register {name} first, or say "{name}?" if it is optional',
-                    service=spec.name,
-                    path=(spec.name, name),
-                )
-        path = self._circle(spec)
-        if path:
-            raise DependencyError(
-                f"{spec.name} cannot need itself: {' → '.join(path)}",
-                hint="break the circle: pass a result on, or let one of them look the other up in a task",
-                service=spec.name,
-                path=tuple(path),
-            )
-
-    def _circle(self, spec: ServiceSpec) -> list[str]:
-        """Return the way from the service back to itself through needs, if there is one."""
-        came_from: dict[str, str] = {}
-        open_names = [spec.name]
-        while open_names:
-            at = open_names.pop()
-            handle = self._handles.get(at)
-            needs = spec.needs if at == spec.name else handle._record.spec.needs if handle is not None else ()
-            for name in (need.rstrip("?") for need in needs):
-                if name == spec.name:
-                    path = [name, at]
-                    while path[-1] != spec.name:
-                        path.append(came_from[path[-1]])
-                    return path[::-1]
-                if name not in came_from:
-                    came_from[name] = at
-                    open_names.append(name)
-        return []
-
     def refuse_tasks(self, name: str, tasks: Mapping[str, TaskSpec]) -> None:
         """Raise when a task bears a name that a handle has itself, or two have the same type."""
         hidden = sorted(set(tasks) & set(dir(ServiceHandle)))
@@ -473,6 +446,8 @@ class ServiceRegistry:
         timeout = limit_of(timeout)
         for handle in self.handles():
             handle._record.refuse_from_within("close", waits=False)
+        if "watching" in self.__dict__:
+            self.watching.off()
         with self._lock:
             self._closed = True
         clock = self.ports.clock

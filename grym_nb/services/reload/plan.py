@@ -17,7 +17,7 @@ from grym_nb.services.reload.statements import GIVEN, Asked, Chain, Import, Stat
 
 __all__ = ["Code", "Plan", "plan"]
 
-Name = tuple[str, str]  # a module, and what it calls something
+_Name = tuple[str, str]  # a module, and what it calls something
 
 _ALL = "*"  # of a module's names: any
 _MAKING = ("__new__", "__init__", "__post_init__")
@@ -109,7 +109,7 @@ class _World:
     def __init__(self, codes: Mapping[str, Code]) -> None:
         self.codes = codes
 
-    def changes(self, module: str, one: Statement) -> set[Name]:
+    def changes(self, module: str, one: Statement) -> set[_Name]:
         """Return what a statement changes in place as it runs, by itself and by what it calls."""
         found = {name for chain in one.now.changes for name, _ in self._own(module, chain)}
         for asked in one.now.calls:
@@ -143,7 +143,7 @@ class _World:
                         makers.append(one)
         return found
 
-    def made(self, module: str, one: Statement) -> set[Name]:
+    def made(self, module: str, one: Statement) -> set[_Name]:
         """Return what a statement makes: what it binds, and what it changes."""
         return {(module, name) for name in self._bound(one)} | self.changes(module, one)
 
@@ -154,26 +154,26 @@ class _World:
                 yield from self.codes[what.module].public
 
     @cached_property
-    def _users(self) -> dict[Name, list[tuple[str, Statement]]]:
-        found: dict[Name, list[tuple[str, Statement]]] = {}
+    def _users(self) -> dict[_Name, list[tuple[str, Statement]]]:
+        found: dict[_Name, list[tuple[str, Statement]]] = {}
         for module, code in self.codes.items():
             for one in code.statements:
                 for name in self.used(module, one):
                     found.setdefault(name, []).append((module, one))
         return found
 
-    def users(self, name: Name) -> Iterable[tuple[str, Statement]]:
+    def users(self, name: _Name) -> Iterable[tuple[str, Statement]]:
         """Return the statements that use a name, also those that use all of its module."""
         return (*self._users.get(name, ()), *self._users.get((name[0], _ALL), ()))
 
-    def makers(self, name: Name) -> Iterator[tuple[str, Statement]]:
+    def makers(self, name: _Name) -> Iterator[tuple[str, Statement]]:
         """Return the statements that make a name, in any module."""
         for module, code in self.codes.items():
             for one in code.statements:
                 if name in self.made(module, one):
                     yield module, one
 
-    def used(self, module: str, one: Statement) -> set[Name]:
+    def used(self, module: str, one: Statement) -> set[_Name]:
         """Return what a statement uses, of any module that is followed."""
         found = {(module, chain[0]) for chain in one.uses}
         for chain in one.uses:
@@ -184,7 +184,7 @@ class _World:
             found |= self._imports(what, within=what in one.within)
         return found
 
-    def _imports(self, what: Import, *, within: bool) -> set[Name]:
+    def _imports(self, what: Import, *, within: bool) -> set[_Name]:
         if what.module not in self.codes and what.attribute is None:
             return set()
         if what.attribute is None:
@@ -193,7 +193,7 @@ class _World:
             return {(f"{what.module}.{what.attribute}", _ALL)} if within else set()
         return {(what.module, what.attribute)} if what.module in self.codes else set()
 
-    def _meant(self, module: str, chain: Chain) -> list[tuple[Name, Chain]]:
+    def _meant(self, module: str, chain: Chain) -> list[tuple[_Name, Chain]]:
         """Return the names for which a chain stands in a module, each with what is asked of it.
 
         Nothing, where it is something of a module that is not followed.
@@ -201,7 +201,7 @@ class _World:
         imports = self.codes[module].imported.get(chain[0])
         if imports is None:
             return [((module, chain[0]), chain[1:])]
-        found: list[tuple[Name, Chain]] = []
+        found: list[tuple[_Name, Chain]] = []
         for what in imports:
             whole, rest = what.module, chain[1:]
             if what.attribute is not None:
@@ -218,7 +218,7 @@ class _World:
                 found.append(((whole, rest[0] if rest else _ALL), rest[1:]))
         return found
 
-    def _own(self, module: str, chain: Chain) -> list[tuple[Name, Chain]]:
+    def _own(self, module: str, chain: Chain) -> list[tuple[_Name, Chain]]:
         """Return the same where something is made there, not only known: what is elsewhere stays as it is."""
         return [
             (name, rest)
@@ -226,12 +226,12 @@ class _World:
             if name[1] in self.codes[name[0]].binders
         ]
 
-    def _changed_by(self, module: str, asked: Asked, seen: set[tuple[str, Asked]]) -> set[Name]:
+    def _changed_by(self, module: str, asked: Asked, seen: set[tuple[str, Asked]]) -> set[_Name]:
         """Return what a call changes, as far as the functions are followed."""
         if (module, asked) in seen:
             return set()
         seen.add((module, asked))
-        found: set[Name] = set()
+        found: set[_Name] = set()
         for (where, name), rest in self._definitions(module, asked.what):
             for one in self.codes[where].binders.get(name, ()):
                 if not one.by:
@@ -250,7 +250,7 @@ class _World:
                         found |= self._changed_by(where, called, seen)
         return found
 
-    def _definitions(self, module: str, chain: Chain) -> Iterator[tuple[Name, Chain]]:
+    def _definitions(self, module: str, chain: Chain) -> Iterator[tuple[_Name, Chain]]:
         """Return where that is defined for which a chain stands: imports of functions are followed."""
         for (where, name), rest in self._meant(module, chain):
             imports = self.codes[where].imported.get(name, ())
@@ -266,14 +266,14 @@ class _Spread:
 
     def __init__(self, world: _World) -> None:
         self._world = world
-        self._todo: list[Name] = []
-        self._names: set[Name] = set()
+        self._todo: list[_Name] = []
+        self._names: set[_Name] = set()
         self._places = {
             id(one): at for code in world.codes.values() for at, one in enumerate(code.statements)
         }
         self.run: dict[str, set[int]] = {}
 
-    def name(self, name: Name) -> None:
+    def name(self, name: _Name) -> None:
         """Take a name for another one than before."""
         if name not in self._names:
             self._names.add(name)

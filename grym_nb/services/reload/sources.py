@@ -62,7 +62,7 @@ class Codebase:
                 continue
             with self._lock:
                 self._sources.setdefault(name, found)
-            todo += imported(found.text, name, package=found.package)
+            todo += _followed(found.text, name, package=found.package)
 
     def follows(self, name: str) -> bool:
         """Tell whether a module is one of those that are followed."""
@@ -71,6 +71,10 @@ class Codebase:
     def paths(self) -> frozenset[str]:
         """Return the files that are followed."""
         return frozenset(source.path for source in tuple(self._sources.values()))
+
+    def path_of(self, name: str) -> str:
+        """Return the file of a module that is followed."""
+        return self._sources[name].path
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -88,7 +92,7 @@ class Codebase:
                 continue
             found.add(one)
             source = self._sources[one]
-            todo += imported(self.text_of(one), one, package=source.package)
+            todo += _followed(self.text_of(one), one, package=source.package)
             while "." in one:  # to import a module of a package runs the package first
                 one = one.rpartition(".")[0]
                 todo.append(one)
@@ -117,7 +121,7 @@ class Codebase:
                 if text is None or (text == self.text_of(one) and not self.uncertain((one,))):
                     continue
                 found[one] = Code(one, text, package=source.package, path=source.path)
-                new.update(imported(text, one, package=source.package))
+                new.update(_followed(text, one, package=source.package))
             known = set(self._sources)
             self.follow(*new)  # what only the new text imports
             names = frozenset(set(self._sources) - known)
@@ -139,7 +143,7 @@ def module_of(thing: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def imported(text: str, name: str, *, package: bool) -> list[str]:
+def _followed(text: str, name: str, *, package: bool) -> list[str]:
     """Return the modules that a text imports, anywhere in it, as far as it is the user's own code."""
     home = name if package else name.rpartition(".")[0]
     return [one for one in _imported(text, home) if one in sys.modules and not is_settled(one)]

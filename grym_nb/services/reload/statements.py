@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-__all__ = ["GIVEN", "Asked", "Chain", "Import", "Statement", "statements_of"]
+__all__ = ["GIVEN", "Asked", "Chain", "Deeds", "Import", "Statement", "statements_of"]
 
 #: a name with the attributes that are asked of it: ``("helpers", "scale")``
 Chain = tuple[str, ...]

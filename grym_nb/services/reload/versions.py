@@ -20,7 +20,7 @@ from typing import Any
 
 from grym_nb.services.reload.plan import Code
 
-__all__ = ["Followed", "Version", "Versions", "remember"]
+__all__ = ["Followed", "Version", "Versions", "builtins_of", "remember"]
 
 _LINE = "__grym_line__"  # in the dictionary of a followed module: which versions it has
 
