@@ -1,0 +1,50 @@
+"""A file is saved, and the service has its new code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from grym_nb.events import ServiceReloaded
+from grym_nb.services import ServiceRegistry
+from tests.services.crowd import Gates
+from tests.services.reload.files import Edited
+from tests.services.reload.test_reloading import HELPER, SPEECH
+
+
+@pytest.fixture
+def told(registry: ServiceRegistry) -> Iterator[list[ServiceReloaded]]:
+    events: list[ServiceReloaded] = []
+    yield events
+    registry.watching.off()
+
+
+def test_what_is_saved_is_in_force(
+    edited: Edited, registry: ServiceRegistry, told: list[ServiceReloaded]
+) -> None:
+    module = edited.start(helper=HELPER, speech=SPEECH)
+    speech = registry.register("speech", module.Speech)
+    other = registry.register("other", edited.start(other=SPEECH.replace("Speech", "Other")).Other)
+    gates = Gates()
+
+    def hear(event: ServiceReloaded) -> None:
+        told.append(event)
+        gates[f"{event.service} {event.how} {event.version}"].set()
+
+    registry.ports.events.subscribe(hear, ServiceReloaded)
+    speech.say(1), other.say(1)
+    assert registry.watching.on().files == 3
+    edited.edit("helper", ("SCALE = 2", "SCALE = 3"))
+    gates.wait("speech in place v2"), gates.wait("other in place v2")
+    assert (speech.say(1)[0], other.say(1)[0]) == (3, 3)
+    edited.edit("speech", ("return x\n", "return x +\n"))
+    gates.wait("speech refused v2")
+    assert speech.fussy(1) == 1
+    new = edited.path("speech").with_suffix(".new")
+    new.write_text(edited.path("speech").read_text().replace("return x +\n", "return x + 1\n"))
+    os.replace(new, edited.path("speech"))
+    gates.wait("speech in place v3")
+    assert speech.fussy(1) == 2 and other.version == "v2"
+    assert registry.watching.off().how == "off"
