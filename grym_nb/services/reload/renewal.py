@@ -1,32 +1,61 @@
-"""Stand-in until the real one comes."""
+"""A state for other code: what would go on running the old is made anew, all else is the very same object.
+
+Copy on path: an object is made anew where something changed can be reached from it, and nothing else is. The
+old state stays as it is, so calls under way, a rollback and a comparison see only what they always saw.
+"""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
-__all__ = ["Renewal", "renewed"]
+from grym_nb.services.reload.anew import Making
+from grym_nb.services.reload.walk import Walk
+
+__all__ = ["Renewal", "outside", "renewed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
+    """A state for other code, and how it differs from the one before.
+
+    `state` has the attributes, in a new dict; `own` are the names of those that are other objects: where
+    there are none, the old dict can be shared. `made` is how many objects were made anew. `stays` is what
+    goes on with old code, and where.
+    """
+
     state: dict[str, Any]
     own: frozenset[str]
-    made: int = 0
-    stays: tuple[str, ...] = ()
+    made: int
+    stays: tuple[str, ...]
 
 
-def renewed(state: Any, newer: Any, models: Any, apart: Any = ()) -> Renewal:
-    out = dict(state)
-    own = set()
-    for k, v in state.items():
-        if isinstance(v, MethodType) and v.__self__ is models[0]:
-            out[k] = getattr(models[1], v.__name__)
-            own.add(k)
-        elif id(v) not in apart and (n := newer(type(v))) is not None:
-            o = object.__new__(n)
-            o.__dict__.update(vars(v))
-            out[k] = o
-            own.add(k)
-    return Renewal(out, frozenset(own))
+def renewed(
+    state: Mapping[str, Any],
+    newer: Callable[[Any], Any],
+    models: tuple[object, object],
+    apart: Collection[int] = (),
+) -> Renewal:
+    """Return a state in which nothing leads to code that has a newer one; the one given stays as it is.
+
+    `newer` tells what takes the place of a class or a function, or None; `models` are the old one and the
+    new, which may still be empty. What has its id in `apart`, and all beneath it, is never touched. Tensors
+    and arrays are the same objects. What cannot be made anew stays, and is told.
+    """
+    walk = Walk(state, newer, models, apart)
+    walk.look()
+    walk.mark()
+    making = Making(walk)
+    new = making.state()
+    own = frozenset([name for name, value in new.items() if value is not walk.values[name]])
+    return Renewal(new, own, making.count, walk.lines(making.failed))
+
+
+def outside(cls: type, inside: Collection[int] = ()) -> int:
+    """Return how many instances of a class are alive, but for those with these ids.
+
+    Those of a class with empty `__slots__` cannot be found.
+    """
+    return sum(type(one) is cls and id(one) not in inside for one in gc.get_referrers(cls))
