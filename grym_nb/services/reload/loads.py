@@ -1,7 +1,8 @@
 """What the load of a service is made of: by that it is told whether other code would load other weights.
 
 Of the service's class that is `load` and `warm_up`, of classes that are made there what makes them; and of
-all of them whatever is asked for by name on the way. How a network computes is no part of how it is loaded.
+all of them whatever is asked for by name on the way, and not only kept for later. How a network computes is
+no part of how it is loaded.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from functools import cached_property, partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled
+from grym_nb.services.reload.kept import kept_by
 
 __all__ = ["changed_in_load"]
 
@@ -51,7 +53,8 @@ class _Load:
         """Take what a class has under a name, where that is its author's."""
         for base in cls.__mro__:
             if name in vars(base):
-                if not is_settled(base.__module__) and name not in SKIP:
+                own = not is_settled(base.__module__) and name not in SKIP
+                if own and not isinstance(vars(base)[name], MemberDescriptorType):
                     self._take(f"{self._classes[cls]}.{name}", vars(base)[name])
                 return
 
@@ -68,39 +71,61 @@ class _Load:
     def _read(self, function: FunctionType) -> None:
         """Take what a function may ask for by name: of its module, of a module there, or of a class."""
         space = function.__globals__
-        names = [name for code in _codes(function.__code__) for name in code.co_names]
+        kept = kept_by(function)
+        names = [name for code in _codes(function.__code__) for name in code.co_names if name not in kept]
         modules = [one for name in names if isinstance(one := space.get(name), ModuleType)]
         fresh = [name for name in dict.fromkeys(names) if name not in self._names]
         self._names.update(fresh)
         for name in names:
             if name in space and not isinstance(space[name], ModuleType):
-                self._take(f"{function.__module__}.{name}", space[name])
+                self._take(_label(function.__module__, name, space[name]), space[name])
             for module in modules:
                 if not is_settled(module.__name__) and name in vars(module):
-                    self._take(f"{module.__name__}.{name}", vars(module)[name])
+                    self._take(_label(module.__name__, name, vars(module)[name]), vars(module)[name])
         for cls in tuple(self._classes):
             for name in fresh:
                 self._take_of(cls, name)
-        for cell in function.__closure__ or ():
-            try:
-                value = cell.cell_contents
-            except ValueError:  # still empty
-                continue
-            if isinstance(value, (FunctionType, type)) and value not in self._classes:
-                self._take(f"{function.__qualname__}:{value.__name__}", value)
+        for name, value in _captured(function).items():
+            if name != "__class__":
+                self._take(f"{function.__module__}.{function.__qualname__}:{name}", value)
+
+
+def _label(module: str, name: str, value: Any) -> str:
+    """Return how something is called where it was defined, or else where it is used."""
+    if isinstance(value, (type, FunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    return f"{module}.{name}"
 
 
 def _content(value: Any, functions: list[FunctionType]) -> object:
     """Return what two have to share to be the same: a value that is large is only itself."""
     if isinstance(value, type):
         return tuple(f"{base.__module__}.{base.__qualname__}" for base in value.__bases__)
-    if functions or isinstance(value, PLAIN):
+    if functions:
+        return tuple(_told(function) for function in functions)
+    if isinstance(value, PLAIN):
         return code_of(value)
     if isinstance(value, (tuple, frozenset)) and all(isinstance(part, PLAIN) for part in value):
         return code_of(value)
     if isinstance(value, ModuleType):
         return value.__name__
     return id(value)
+
+
+def _told(function: FunctionType) -> tuple[str, ...]:
+    """Return a function's code and defaults; what it captured is looked at for itself."""
+    parts = function.__code__, function.__defaults__, function.__kwdefaults__
+    return tuple(code_of(part) for part in parts)
+
+
+def _captured(function: FunctionType) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # still empty
+            continue
+    return found
 
 
 def _functions(value: Any) -> Iterator[FunctionType]:

@@ -48,9 +48,9 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
     while True:
         if edit.instance is None or edit.asks:
             return False
-        with _step(report, "try"):
+        with _step(report, "try"), _refusing(record, report):
             _try_out(edit, report)
-        with _step(report, "swap"):
+        with _step(report, "swap"), _refusing(record, report):
             late = put_in_force([edit], _nothing)
         if not late:
             _done(edit, report)
@@ -95,12 +95,12 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
             edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
         }
         if not force:
-            with _step(report, "try"):
+            with _step(report, "try"), _refusing(record, report):
                 for edit in edits:
                     if edit.instance is not None and not edit.asks:
                         _try_out(edit, reports[edit.record.name], report)
         publish = partial(codebase.versions.publish, built.version, built.rebound)
-        with _step(report, "swap"):
+        with _step(report, "swap"), _refusing(record, report):
             late = put_in_force(edits, publish, on_probation=not force)
         for edit in edits:
             if edit not in late:
@@ -307,6 +307,8 @@ def _refusing(record: ServiceRecord, report: Reload) -> Iterator[None]:
     try:
         yield
         return
+    except ReloadFailed:
+        raise
     except (Exception, SystemExit) as error:
         where = f" ({error.filename}:{error.lineno})" if isinstance(error, SyntaxError) else ""
         told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {error}{where}"

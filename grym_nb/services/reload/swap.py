@@ -59,7 +59,7 @@ class Edit:
         self.newer = newer
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
         self.under_way = 0
-        self._ready: Serving | None = None  # made already, where it shares all attributes with the old
+        self._ready: Serving | None = None  # what is to serve
         self.look()
 
     def look(self) -> None:
@@ -96,7 +96,6 @@ class Edit:
         own = {*renewal.own, *self.change.others}
         if not own and migrate is None and not _slotted(before.model) and not _slotted(serving.model):
             object.__setattr__(serving.model, "__dict__", vars(before.model))
-            self._ready = serving
         else:
             serving.apart = frozenset({*own, *(state if migrate is not None else ())})
             _give(serving.model, {**renewal.state, **self.change.others})
@@ -104,6 +103,7 @@ class Edit:
                 given = serving.model.migrate(_attributes(serving.model), before.version)
                 if given is not None:
                     _give(serving.model, given, all_of_it=True)
+        self._ready = serving
         return serving
 
     def tried(self) -> Smoke:
@@ -121,6 +121,11 @@ class Edit:
     def needs_quiet(self) -> bool:
         """Tell whether no call may run as it is put in place: attributes are copied then."""
         return self.instance is not None and not self.asks and self.made().apart is not None
+
+    def remake(self) -> None:
+        """Make the version that is to serve of what is there now: no call runs any more that changes it."""
+        self._ready = None
+        self.made()
 
     def put(self, *, on_probation: bool = True) -> bool:
         """Have calls that begin from now on answered by the new code; False where something came between.
@@ -167,7 +172,8 @@ def put_in_force(
         for edit in edits:
             if edit.needs_quiet():
                 assert edit.instance is not None
-                silence.enter_context(quiet(edit.record, edit.instance, edit.base, "new code"))
+                if silence.enter_context(quiet(edit.record, edit.instance, edit.base, "new code")):
+                    edit.remake()
         publish()
         return [edit for edit in edits if not edit.put(on_probation=on_probation)]
 
