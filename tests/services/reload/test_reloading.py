@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grym_nb.errors import ReloadFailed, StateError, TaskFailed, UnknownName
+from grym_nb.errors import LoadFailed, ReloadFailed, StateError, TaskFailed, UnknownName
 from grym_nb.events import ServiceReloaded
 from grym_nb.services import ServiceHandle, ServiceRegistry
 from grym_nb.services.reload.compare import compare
@@ -304,3 +304,20 @@ def test_two_versions_are_compared(edited: Edited, speech: ServiceHandle) -> Non
     table = compare(speech)
     assert [row[:4] for row in table.rows if row[0] == "fussy(3)"] == [("fussy(3)", "3", "4", "1")]
     assert table.columns[1:3] == ("v1", "v2")
+
+
+def test_what_is_large_at_the_top_of_a_module_is_said(edited: Edited, speech: ServiceHandle) -> None:
+    edited.edit("speech", ("LOADED = []", "import numpy\nLOADED = []\nTABLE = numpy.zeros(8_000_000)"))
+    assert "and holds 64.0 MB: what `load` makes stays" in speech.reload().notes[0]
+
+
+def test_one_that_has_failed_is_loaded(edited: Edited, speech: ServiceHandle) -> None:
+    edited.edit("speech", ("self.weights = [object()]", "self.weights = nobody"))
+    assert speech.reload().how == "at load"
+    with pytest.raises(LoadFailed):
+        speech.load()
+    edited.edit("speech", ("self.weights = nobody", "self.weights = [object()]"))
+    assert speech.reload().how == "loaded" and speech.state == "ready"
+    speech.unload()
+    speech._record.given_up = "too often"
+    assert speech.reload().how == "loaded" and speech.say(1)[0] == 2
