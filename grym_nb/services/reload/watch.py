@@ -387,7 +387,7 @@ class Watch:
         for path, file in self._files.items():
             stamp = _stamp(path)
             if stamp != file.stamp:
-                file.stamp, file.again, file.stale = stamp, _AGAIN, True
+                file.stamp, file.again = stamp, _AGAIN
                 self._pause = _QUICK  # who saves once, saves again
             elif file.again and self._directories.unheard:
                 file.again -= 1
