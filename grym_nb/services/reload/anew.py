@@ -30,7 +30,9 @@ class Making:
         self._ended: set[int] = set()
         self._known: dict[int, list[int]] = {}
         self._held: set[int] = set()
-        self._waiting: list[int] = []  # for parts that cannot be made before what is in them
+        self._empty: set[int] = set()
+        self._late: list[int] = []  # cannot be there before what is in them, and are in it
+        self._waiting: list[int] = []  # are there, and to be filled with those
 
     def state(self) -> dict[str, Any]:
         """Make all anew, and return the new state."""
@@ -77,8 +79,29 @@ class Making:
             self._begun.add(at)
             self._begin(at)
             stack += [there for there in reversed(self._of(at)) if there not in self._begun]
-        for at in self._waiting:
+        self._finish()
+
+    def _finish(self) -> None:
+        """Make what was waiting for something that it is itself a part of; what is hashed is filled last."""
+        late = self._late
+        while late:
+            ready = [at for at in late if self._is_ready(at)]
+            for at in ready or late[:1]:
+                self._build(at)
+            late = [at for at in late if at not in self._made]
+        for at in sorted(self._waiting, key=self._is_hashed):
             self._fill(at)
+
+    def _is_ready(self, at: int) -> bool:
+        """Tell whether what is in a part is there; and where it is hashed, whether that is all in it, too."""
+        inner = self._of(at)
+        if self._is_hashed(at) and not self._empty.isdisjoint(inner):
+            return False
+        return all(there in self._made for there in inner)
+
+    def _is_hashed(self, at: int) -> bool:
+        kind = self._walk.kind[at]
+        return kind.sort == "items" and kind.base not in (list, deque, tuple)
 
     def _of(self, at: int) -> list[int]:
         if self._walk.kind[at].sort != "ref":
@@ -104,6 +127,7 @@ class Making:
             return
         if blank is not None:
             self._made[at] = blank
+            self._empty.add(at)
             self.count += 1
 
     def _fail(self, at: int, why: str) -> None:
@@ -117,12 +141,13 @@ class Making:
         self._ended.add(at)
         if at in self._walk.placed or at in self.failed:
             return
-        if at not in self._made:
-            self._build(at)
-        elif all(there in self._made for there in self._of(at)):
+        there = at in self._made
+        if not self._is_ready(at):
+            (self._waiting if there else self._late).append(at)
+        elif there:
             self._fill(at)
         else:
-            self._waiting.append(at)
+            self._build(at)
 
     def _build(self, at: int) -> None:
         """Make a part that cannot be there before what is in it."""
@@ -156,6 +181,7 @@ class Making:
     # -- what stands in it ---------------------------------------------------------------------
 
     def _fill(self, at: int) -> None:
+        self._empty.discard(at)
         if at == 0:
             return
         part, new = self._walk.parts[at], self._made[at]

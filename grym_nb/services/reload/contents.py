@@ -60,7 +60,7 @@ _SORTS = (
 #: what others wait at, or what would be done twice: two of these are not one
 _SINGLE = (
     *("threading", "_thread", "queue", "multiprocessing", "concurrent", "asyncio", "sched", "socket"),
-    *("subprocess", "selectors", "weakref", "_weakrefset"),
+    *("subprocess", "selectors", "weakref", "_weakrefset", "traitlets", "ipywidgets"),
 )
 _SINGLE_NAMES = ("ExitStack", "AsyncExitStack", "_GeneratorContextManager", "_AsyncGeneratorContextManager")
 #: what hangs on these is not the model's: a handle's is its service's
@@ -164,12 +164,10 @@ class Kinds:
             found = self._asked(made)
         except Exception:  # a metaclass that does not let its classes be compared or looked up
             found = None
+        if found is made:  # asked by name, it is its own
+            found = None
         self._newer[id(made)] = made, found
         return found
-
-    def changed(self) -> list[type]:
-        """Return the classes seen that have a newer one."""
-        return [kind.cls for kind in list(self.known.values()) if kind.instead is not None]
 
     def _found(self, cls: type) -> Kind:
         mro = mro_of(cls)
@@ -196,7 +194,7 @@ def _sort_of(cls: type, mro: tuple[type, ...]) -> tuple[str, Any]:
     for base, sort in _SORTS:
         if id(base) in ids:
             return sort, base
-    if any(_is_single(base) for base in mro):
+    if any(_is_single(base) for base in mro) or module_named(cls).startswith("grym_nb."):
         return "single", None
     for base in _CONTAINERS:
         if id(base) in ids:
@@ -274,7 +272,7 @@ def _is_leaf(kind: Kind) -> bool:
         names = {called(base) for base in mro_of(kind.cls)}
         if module in ("threading", "_thread") and "Thread" not in names:
             return True  # locks and events
-        return kind.holder is None
+        return kind.holder is None and not kind.slots
     if kind.sort == "object" and kind.holder is None:
         return not kind.slots or is_settled(module)
     return kind.sort == "C" and kind.holder is None and module != "itertools"
@@ -339,7 +337,7 @@ def _of_partial(part: Any) -> list[Any]:
 
 def _of_method(part: Any) -> list[Any]:
     whole, function = part.__self__, part.__func__
-    cls = whole if isinstance(whole, type) else type(whole)
+    cls = whole if issubclass(type(whole), type) else type(whole)
     return [whole] if place_of(function, mro_of(cls)) is not None else [whole, function]
 
 

@@ -38,7 +38,7 @@ def method_of(part: Any, old: type, new: type, newer: Callable[[Any], Any]) -> A
 def bind(found: Any, whole: Any) -> Any:
     """Return what `method_of` has found as a method of an object, or of a class."""
     if isinstance(found, (classmethod, staticmethod)):
-        return found.__get__(None, whole) if isinstance(whole, type) else found.__get__(whole, type(whole))
+        return found.__get__(None, whole) if _is_class(whole) else found.__get__(whole, type(whole))
     if isinstance(found, (functools.partialmethod, MethodDescriptorType)):
         return found.__get__(whole, type(whole))
     return MethodType(found, whole)
@@ -47,7 +47,7 @@ def bind(found: Any, whole: Any) -> Any:
 def function_of(function: FunctionType, classes: Collection[type], newer: Callable[[Any], Any]) -> Any:
     """Return what a newer class has for a function of an older one; MISSING where it is of none, or gone."""
     named = dict.get(function.__globals__, function.__qualname__.partition(".")[0])
-    for cls in (*classes, *((named,) if isinstance(named, type) else ())):
+    for cls in (*classes, *((named,) if _is_class(named) else ())):
         new = newer(cls)
         if new is not None and (place := place_of(function, (cls,))) is not None:
             found = _counterpart(place, cls, new, newer)
@@ -61,7 +61,7 @@ def belongs(
 ) -> bool:
     """Tell whether a piece of code is of a function or a class that has a newer one."""
     named = dict.get(variables, code.co_qualname.partition(".")[0])
-    if isinstance(named, (FunctionType, type)) and newer(named) is not None:
+    if (type(named) is FunctionType or _is_class(named)) and newer(named) is not None:
         return True
     return any(_has_code(value, code) for cls in classes for value in class_dict(cls).values())
 
@@ -77,7 +77,15 @@ def member_of(member: Any, new: type) -> Any:
     flags = any(base is Flag for base in mro_of(new))
     if not flags or not all(one in members for one in names) or (value and not names):
         return MISSING
-    return functools.reduce(Flag.__or__, [members[one] for one in names], new(0))
+    try:
+        return functools.reduce(Flag.__or__, [members[one] for one in names], new(0))
+    except Exception:  # its own code decides what may stand together
+        return MISSING
+
+
+def _is_class(value: object) -> bool:
+    """Tell whether a value is a class, by its type: a stranger may raise when it is asked for its own."""
+    return issubclass(type(value), type)
 
 
 def _has_code(value: Any, code: Any) -> bool:

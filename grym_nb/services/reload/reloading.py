@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError, Interrupted, ReloadFailed, StateError
 from grym_nb.events import ServiceChanged, ServiceReloaded
+from grym_nb.hardening.storages import storages_of
+from grym_nb.render import seconds as in_words
+from grym_nb.render import size
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.probation import answered_before
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["answer_before", "redefine", "reload", "rollback"]
 
 _log = logging.getLogger(__name__)
+_SLOW = 1.0  # seconds of a statement
+_LARGE = 50_000_000  # bytes that it holds
+_CODE = (type, FunctionType, ModuleType)
 
 
 # -- a service that is registered anew, as by a cell that is run again ----------------------------------
@@ -68,15 +74,15 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
     """
     record.refuse_from_within("reload", waits=False)
     codebase, report = registry.codebase, _report(record)
+    had_failed = _has_failed(record)
     with codebase.turn():
         if record.lifecycle.state == "closed":
             raise record.closed()
         module = module_of(record.spec.callable)
         codebase.follow(module)
         if not codebase.follows(module):
-            return _unchanged(
-                record, report, "its code is not in a file: run the cell that registers it again"
-            )
+            why = f"{module} is not followed: a cell is run again, what is installed is not edited"
+            return _unchanged(record, report, why)
         with _step(report, "read"), _refusing(record, report):
             codes = codebase.edited(module)
         if not codes:
@@ -86,6 +92,7 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
             built = build(codebase.versions, codes)
         report.ran = tuple(f"{ran.module}:{ran.line}" for ran in built.ran)
         report.carried = built.carried
+        report.notes += tuple(_heavy(built))
         if lost:
             report.notes += (f"{', '.join(lost)}: edited before it was registered, so all of it ran again",)
         with _refusing(record, report):
@@ -108,6 +115,10 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
     for edit in edits:
         if edit.asks:
             _load_anew(edit, reports[edit.record.name])
+    if had_failed and report.how == "at load":
+        with _step(report, "load"):
+            record.load()
+        report.how, report.why = "loaded", "it had failed"
     if record.name not in reports:
         local = "<" in getattr(record.spec.made_class, "__qualname__", "")
         why = "its class is made inside a function: call that again, and register what it makes"
@@ -342,7 +353,7 @@ def _done(edit: Edit, report: Reload) -> None:
     report.how = "at load" if instance is None or edit.asks else "in place"
     report.why = edit.asks
     report.under_way = edit.under_way
-    report.notes = (*report.notes, *edit.stays)
+    report.notes = (*report.notes, *edit.stays, *edit.told())
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     record.ports.events.publish(ServiceChanged(record.ports.clock(), record.name, record.version, ("code",)))
@@ -353,12 +364,27 @@ def _done(edit: Edit, report: Reload) -> None:
 def _unchanged(record: ServiceRecord, report: Reload, why: str) -> Reload:
     """End a reload that found nothing new; a service that has failed is loaded all the same."""
     report.how, report.why = "unchanged", why
-    if record.lifecycle.state == "failed" or record.given_up:
+    if _has_failed(record):
         with _step(report, "load"):
             record.load()
         report.how, report.why = "loaded", "it had failed"
         _noted(record, report)
     return report
+
+
+def _has_failed(record: ServiceRecord) -> bool:
+    return record.lifecycle.state == "failed" or bool(record.given_up)
+
+
+def _heavy(built: Built) -> Iterator[str]:
+    """Say which statements at the top of a module were slow, or hold much: an edit has run them again."""
+    for ran in built.ran:
+        space = vars(built.version.modules[ran.module])
+        made = [space[name] for name in ran.binds if name in space]
+        held = sum(storages_of([one for one in made if not isinstance(one, _CODE)]).values())
+        if ran.seconds >= _SLOW or held >= _LARGE:
+            what = f"took {in_words(ran.seconds)}" + (f" and holds {size(held)}" if held >= _LARGE else "")
+            yield f"{ran.module}:{ran.line} ran again and {what}: what `load` makes stays"
 
 
 def _report(record: ServiceRecord) -> Reload:

@@ -8,7 +8,7 @@ them, made between two calls: the old version keeps its own, so to go back to it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,7 +98,11 @@ class Edit:
             object.__setattr__(serving.model, "__dict__", vars(before.model))
         else:
             serving.apart = frozenset({*own, *(state if migrate is not None else ())})
-            _give(serving.model, {**renewal.state, **self.change.others})
+            if not _slotted(serving.model):  # itself: what held the old one leads to it now
+                object.__setattr__(serving.model, "__dict__", renewal.state)
+                _give(serving.model, self.change.others)
+            else:
+                _give(serving.model, {**renewal.state, **self.change.others})
             if migrate is not None:
                 given = serving.model.migrate(_attributes(serving.model), before.version)
                 if given is not None:
@@ -151,6 +155,13 @@ class Edit:
             serving.probation = Probation(record.ports.clock(), serving.tasks)
         del gone
         return True
+
+    def told(self) -> Iterator[str]:
+        """Say which attributes are there that were not, or have another value."""
+        if self.instance is not None and self.change.news:
+            yield f"new attributes: {', '.join(self.change.news)}, as `__init__` sets them"
+        if self.instance is not None and self.change.others:
+            yield f"set otherwise: {', '.join(self.change.others)}, as `__init__` does now"
 
     def _newer(self, thing: Any) -> Any:
         instance = self.instance

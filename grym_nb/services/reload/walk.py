@@ -16,6 +16,7 @@ _MOST = 200_000  # objects that are looked into
 _TOLD = 50  # lines of a report
 _MANY = 16  # parts, of which it is worth to ask first whether they hold anything
 _STEPS = 8  # of the way to a part
+_CALLBACK: Any = weakref.ReferenceType.__dict__["__callback__"]
 _PLAIN = frozenset({id(kind) for kind in (str, int, float, bool, bytes, type(None))})
 
 
@@ -250,6 +251,9 @@ class Walk:
             return self._is_bound(at)
         elif kind.sort == "ref":
             renewable = _is_plain(part)
+        elif _ends_something(kind, part):
+            self.stays[at] = f"{_one(kind.cls)} that ends something when it goes, and so cannot be made anew"
+            return False
         else:
             renewable = kind.copied and self._fits(kind) and _can_be_hashed(kind, part)
         if renewable:
@@ -306,7 +310,7 @@ class Walk:
         if kind.sort == "method":
             return f"a method of {self._what(self.number[id(part.__self__)])}"
         if kind.sort in ("class", "function"):
-            return f"the older {kind.sort} {part.__name__}" if kind.sort == "function" else _older(part)
+            return f"the older {part.__name__ if kind.sort == 'function' else called(part)}"
         return f"an instance of the older {called(kind.cls)}" if kind.instead is not None else _one(kind.cls)
 
     def lines(self, failed: Mapping[int, str]) -> tuple[str, ...]:
@@ -344,13 +348,17 @@ def _one(cls: type) -> str:
     return f"{'an' if called(cls)[:1] in 'AEIOUaeiou' else 'a'} {called(cls)}"
 
 
-def _older(cls: type) -> str:
-    return f"the older class {called(cls)}"
-
-
 def _is_plain(ref: Any) -> bool:
     """Tell whether a weak reference can be made anew: it calls nobody when its object goes."""
-    return type(ref) is weakref.ReferenceType and ref.__callback__ is None
+    return type(ref) is weakref.ReferenceType and _CALLBACK.__get__(ref) is None
+
+
+def _ends_something(kind: Kind, part: Any) -> bool:
+    """Tell whether something is called when an object goes: it would take from the new one what both have."""
+    if any("__del__" in class_dict(cls) for cls in mro_of(kind.cls)):
+        return True
+    refs = [ref for ref in weakref.getweakrefs(part) if issubclass(type(ref), weakref.ReferenceType)]
+    return any(type(_CALLBACK.__get__(ref)) is weakref.finalize for ref in refs)
 
 
 def _can_be_hashed(kind: Kind, part: Any) -> bool:

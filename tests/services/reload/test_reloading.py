@@ -201,8 +201,12 @@ def test_what_a_new_init_sets_is_there_and_what_it_changes_is_put_back(
         ("self.gain = gain", "self.gain = gain * 10; self.bias = 1"),
         ("scale(x) * self.gain", "scale(x) * self.gain + self.bias"),
     )
-    assert speech.reload().how == "in place"
-    assert speech.say(3) == (61, weights)
+    report = speech.reload()
+    assert report.how == "in place" and speech.say(3) == (61, weights)
+    assert report.notes == (
+        "new attributes: bias, as `__init__` sets them",
+        "set otherwise: gain, as `__init__` does now",
+    )
     speech.rollback()
     assert speech.say(3) == (6, weights)
 
@@ -308,7 +312,7 @@ def test_two_versions_are_compared(edited: Edited, speech: ServiceHandle) -> Non
 
 def test_what_is_large_at_the_top_of_a_module_is_said(edited: Edited, speech: ServiceHandle) -> None:
     edited.edit("speech", ("LOADED = []", "import numpy\nLOADED = []\nTABLE = numpy.zeros(8_000_000)"))
-    assert "and holds 64.0 MB: what `load` makes stays" in speech.reload().notes[0]
+    assert "and holds 64.0 MB: what `load` makes stays" in " ".join(speech.reload().notes)
 
 
 def test_one_that_has_failed_is_loaded(edited: Edited, speech: ServiceHandle) -> None:

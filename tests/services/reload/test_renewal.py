@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grym_nb.events import EventBus
 from grym_nb.services.reload.renewal import Renewal, outside, renewed
 from grym_nb.services.reload.walk import Walk
 
@@ -244,6 +245,33 @@ def test_circles_end() -> None:
     assert new.held["me"] is new.held and new.held["pair"] is new.circle[1] and new.circle is not circle
 
 
+def test_circles_end_wherever_they_begin() -> None:
+    """A tuple, a frozenset or a partial cannot be there before what is in it."""
+    listed: list[Any] = [Part()]
+    pair = (listed, 1)
+    call = functools.partial(len, pair)
+    frozen = Frozen(call)
+    listed += [pair, frozen]
+    holder = Holder(frozen=frozen)
+    new = Change()(pair=pair, call=call, frozen=frozen, listed=listed, holder=holder)
+    assert new.pair[0] is new.listed and new.listed[1] is new.pair and new.listed[2] is new.frozen
+    assert new.frozen.part is new.call and new.call.args[0] is new.pair and new.holder.frozen is new.frozen
+    assert new.pair is not pair and type(new.listed[0]) is NewPart and len(new.listed) == 3
+
+
+def test_what_leads_to_itself_alone_is_made_anew_too() -> None:
+    change = Change()
+    call = functools.partial(change.old.say, "x")
+    call.me, call.keys = call, {Frozen(call): 1}  # type: ignore[attr-defined]
+    new = change(call=call)
+    assert new.call is new.call.me and new.call() == "new x" and call.me is call  # type: ignore[attr-defined]
+    assert next(iter(new.call.keys)).part is new.call and change.stays == ()
+    part = Part()
+    part.among = {part, frozenset([part])}  # type: ignore[attr-defined]
+    new = Change()(part=part)
+    assert new.part.among == {new.part, frozenset([new.part])}
+
+
 # -- containers -----------------------------------------------------------------------------------
 
 Pair = namedtuple("Pair", "a b")
@@ -431,6 +459,26 @@ def test_a_class_made_from_an_older_one_is_told() -> None:
     assert type(new.later) is made_later and type(new.later.part) is NewPart and len(change.stays) == 1
 
 
+def test_what_ends_something_when_it_goes_stays() -> None:
+    """The old one goes some day, and would close what the new one has as well."""
+    ended: list[Any] = []
+
+    class Ending:
+        def __del__(self) -> None:
+            ended.append(self.part)  # type: ignore[attr-defined]
+
+    ending, finalized = Ending(), Part()
+    ending.part = Part()  # type: ignore[attr-defined]
+    weakref.finalize(finalized, ended.append, finalized.say.__name__).atexit = False
+    change = Change({Ending: NewPart})
+    new = change(ending=ending, holder=Holder(finalized=finalized))
+    assert new.ending is ending and new.holder.finalized is finalized and ended == []
+    assert change.stays == (
+        "ending: an Ending that ends something when it goes, and so cannot be made anew",
+        "holder.finalized: a Part that ends something when it goes, and so cannot be made anew",
+    )
+
+
 # -- functions, methods, classes, members ---------------------------------------------------------
 
 
@@ -584,10 +632,21 @@ def test_closures_stay_and_are_told() -> None:
     def by_default(of: Any = part) -> str:
         return str(of.say())
 
-    new = change(net=Holder(hooks={0: hook}), fine=harmless, default=by_default)
+    def by_class() -> Any:
+        return kind
+
+    def by_function() -> Any:
+        return function
+
+    kind, function = Part, old_function
+    new = change(
+        net=Holder(hooks={0: hook}), fine=harmless, default=by_default, cls=by_class, made=by_function
+    )
     assert new.net.hooks[0] is hook and new.net is vars(old)["net"] and change.renewal.own == frozenset()
     assert change.stays == (
         "default: a function that has an instance of the older Part in a variable",
+        "cls: a function that has the older Part in a variable",
+        "made: a function that has the older old_function in a variable",
         "net.hooks[0]: a function that has the old model in a variable",
     )
 
@@ -606,6 +665,28 @@ def test_threads_and_timers_stay_and_are_told() -> None:
         "timer: a thread that runs a method of the old model",
         "threads[0]: a thread that runs a tuple",
     }
+
+
+def test_a_thread_of_a_changed_class_stays_and_is_told() -> None:
+    class Worker(threading.Thread):
+        pass
+
+    class NewWorker(threading.Thread):
+        pass
+
+    worker = Worker()
+    change = Change({Worker: NewWorker})
+    assert change(worker=worker).worker is worker
+    assert change.stays == ("worker: an instance of the older Worker, which cannot be made anew",)
+
+
+def test_what_is_of_this_house_is_never_made_anew() -> None:
+    """A bus or a store that calls the model is everybody's."""
+    change = Change()
+    bus = EventBus()
+    bus.subscribe(change.old.say)  # type: ignore[arg-type]
+    assert change(bus=bus).bus is bus and change.renewal.own == frozenset()
+    assert len(change.stays) == 1 and change.stays[0].startswith("bus")
 
 
 def test_what_others_wait_at_stays_and_is_told() -> None:
@@ -695,6 +776,14 @@ def test_weak_references_follow_where_nobody_is_called_by_them() -> None:
     }
 
 
+def test_the_old_model_may_be_known_by_weak_references_alone() -> None:
+    change = Change()
+    assert change(owner=weakref.ref(change.old)).owner() is change.new and change.stays == ()
+    change = Change()
+    change(owner=weakref.proxy(change.old))
+    assert change.stays == ("owner: a ProxyType that leads to the old model",)
+
+
 def test_a_weak_reference_does_not_keep_what_only_a_thread_holds() -> None:
     part = Part()
     ref, thread = weakref.ref(part), threading.Thread(target=len, args=(part,))
@@ -761,6 +850,83 @@ def test_beyond_a_number_of_objects_it_says_so() -> None:
     walk.mark()
     assert walk.lines({}) == ("what is beyond the 50 nearest objects: nobody has looked at it",)
     assert len(walk.parts) == 50 and walk.marked
+
+
+def test_the_way_to_what_stays_is_told() -> None:
+    """By names and keys where there are any."""
+    change = Change()
+    gone = [types.MethodType(Model.gone, change.old) for _ in range(9)]
+
+    def inner() -> Any:
+        return gone[0]
+
+    def outer() -> Any:
+        return inner
+
+    class Few:
+        __slots__ = ("a", "b")
+
+    aside = [types.MethodType(Model.gone, change.old)]
+    few = Few()
+    few.b = gone[1]  # type: ignore[attr-defined]
+    change(
+        outer=outer,
+        few=few,
+        keys={gone[2]: 1, 3: gone[3], (1,): gone[4]},
+        some={gone[5]},
+        call=functools.partial(len, gone[6]),
+        view=types.MappingProxyType({"a": gone[7]}),
+        cell=(lambda: aside).__closure__,
+    )
+    assert {line.partition(":")[0] for line in change.stays} == {
+        *("few.b", "keys (a key)", "keys[3]", "keys[...]", "some{...}", "call.args[0]", "view(...)['a']"),
+        *(*(f"outer (inner) (gone)[{at}]" for at in (0, 8)), "cell[0](...)[0]"),
+    }
+
+
+def test_an_empty_cell_has_nothing_in_it() -> None:
+    def recursive() -> Any:
+        return later
+
+    walk = walk_of(recursive=recursive)
+    later = 1
+    assert walk.parts[1] is recursive and later
+
+
+def test_a_part_that_changes_while_it_is_read_is_left_out() -> None:
+    class Losing(dict[Any, Any]):
+        __slots__ = ("slot",)
+
+    state = {"never_set": Losing(a=Part())}
+    assert type(Change()(**state).never_set["a"]) is NewPart
+
+
+def test_a_member_that_its_own_class_refuses_stays() -> None:
+    class Strict(enum.Flag):
+        READ = 1
+
+        @classmethod
+        def _missing_(cls, value: object) -> Any:
+            raise RuntimeError(value)
+
+    change = Change({Rights: Strict})
+    assert change(none=Rights(0), read=Rights.READ).read is Strict.READ
+    assert len(change.stays) <= 1
+
+
+def test_a_weak_reference_to_what_can_have_none_any_more_stays() -> None:
+    class Tight:
+        __slots__ = ("x",)
+
+    part = Part(x=1)
+    ref = weakref.ref(part)
+    change = Change({Part: Tight})
+    new = change(part=part, ref=ref)
+    assert type(new.part) is Tight and new.ref is ref
+    assert change.stays == (
+        "ref: an older ReferenceType, which cannot be made anew "
+        "(cannot create weak reference to 'Tight' object)",
+    )
 
 
 def test_a_long_report_is_cut() -> None:
@@ -835,22 +1001,21 @@ def test_strangers_end_nothing() -> None:
     object.__getattribute__(stranger, "__dict__")["part"] = Part()
     odd = OddDict()
     dict.__setitem__(odd, "part", Part())
-    asked: list[Any] = []
 
     def newer(made: Any) -> Any:
-        asked.append(made)
-        return NEWER.get(made)  # hashes it
+        return NEWER.get(made, made)  # hashes it
 
     old = Model()
     state = {"one": stranger, "many": [stranger], "odd": odd, "kind": Stranger, "prop": OddProperty()}
+    state["method"] = types.MethodType(old_function, stranger)
     renewal = renewed(state, newer, (old, object.__new__(NewModel)))
     new = renewal.state["one"]
     assert type(new) is Stranger and new is not stranger and renewal.state["many"][0] is new
     assert type(object.__getattribute__(new, "__dict__")["part"]) is NewPart
     assert type(dict.__getitem__(renewal.state["odd"], "part")) is NewPart
-    assert (
-        renewal.stays == () and renewal.state["prop"] is state["prop"] and renewal.state["kind"] is Stranger
-    )
+    assert renewal.state["prop"] is state["prop"] and renewal.state["kind"] is Stranger
+    assert renewal.state["method"].__func__ is new_function and renewal.state["method"].__self__ is new
+    assert renewal.stays == ()
 
 
 class Moody:
