@@ -141,7 +141,7 @@ def test_they_are_read_off_a_registry(driven: ServiceRegistry, clock: FakeClock)
         first.ask()
         second.ask()
     assert suggestions(driven) == ()
-    second.reload()
+    second.unload().load()
     [one] = suggestions(driven)
     assert one.service == "second" and "load it while first computes" in one.do
 

@@ -200,7 +200,7 @@ def test_an_hour_of_faults_with_and_without_recovery(
                 if minute % 5 == 2:
                     house.inside.fault = "dies"
                 if not mends and minute % 30 == 29:
-                    house.model.reload()  # somebody looks twice an hour
+                    house.model.unload().load()  # somebody looks twice an hour
                 answered += house.seconds(60)
                 asked += 60
             house.oversight.close()

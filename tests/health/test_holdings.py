@@ -124,7 +124,7 @@ def test_one_that_has_stopped_to_grow_is_well_again(house: House) -> None:
 def test_another_model_begins_anew(house: House) -> None:
     net = house.registry.register("net", Net).load()
     used(house, net, 5, 20 * MB)
-    net.reload(), net.unload(), net.load()
+    net.unload().load(), net.unload(), net.load()
     house.minute()
     assert net.health == "healthy" and house.series("net") == pytest.approx(20.0)
 

@@ -199,7 +199,7 @@ def test_growth_right_after_a_load_is_ignored_and_what_goes_on_is_told(
     net = driven.register("net", Net).load()
     for second in range(600):
         if second == 240:
-            net.reload()
+            net.unload().load()
         share[0] += 0.0008
         seconds(driven, clock, 1)
         if second < 500:

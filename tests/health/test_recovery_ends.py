@@ -250,14 +250,16 @@ def test_a_case_for_which_there_is_no_thread_is_none(ward: Ward, monkeypatch: py
     ward.until_over(recovery)
 
 
-@pytest.mark.parametrize("by_hand", ["reload", "unload"])
-def test_who_mends_it_by_hand_has_the_last_word(ward: Ward, by_hand: str) -> None:
+@pytest.mark.parametrize("loads_it", [True, False])
+def test_who_mends_it_by_hand_has_the_last_word(ward: Ward, loads_it: bool) -> None:
     BROKEN["net"] = 1
     recovery = ward.recovery()
     net = ward.net().load()
     recovery.begin("net", "as asked")
     until(lambda: pauses(ward.registry))
-    getattr(net, by_hand)()
+    net.unload()
+    if loads_it:
+        net.load()
     loads, state = net.status().loads, net.state
     ward.until_over(recovery)
     assert ward.steps() == [("reset", False)] and (net.status().loads, net.state) == (loads, state)

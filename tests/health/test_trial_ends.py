@@ -85,7 +85,7 @@ def test_a_breaker_of_what_somebody_else_has_loaded_is_looked_into(ward: Ward) -
     net = ward.net(way="call", breaker={"open_seconds": 300.0, "min_calls": 3}).load()
     recovery.begin("net", "its calls fail", proof=("errors",))
     ward.until_over(recovery)
-    net.reload()
+    net.unload().load()
     PINGS["net"] = lambda: PINGS.clear() or 1 / 0
     assert not any(call(net, 3)) and net.breaker.state == "open"
     until(lambda: net.status().loads == 4)

@@ -118,7 +118,7 @@ def test_what_runs_is_left_alone_and_a_folder_that_cannot_be_written_is_no_error
         assert not mine.exists()
         (tmp_path / "file").write_text("")
         crumbs = Crumbs(runtime, folder=tmp_path / "file")
-        small.reload()
+        small.unload().load()
         crumbs.end()
 
 

@@ -105,16 +105,16 @@ def test_the_source_of_what_a_cell_defines_can_be_read(ready: Kernel) -> None:
 
 
 def test_a_changed_body_changes_the_service_in_place(ready: Kernel) -> None:
-    """The handle that callers hold is the same; the new code is loaded at its next call."""
+    """The handle that callers hold is the same, and so are the weights; the new code answers."""
     reply = ready.run(GAIN.replace("x * factor", "x * factor + 1")).checked()
-    assert reply.result_text == "gain v2 changed (code): it loads at the next call"
-    assert ready.run("gain.apply(2), len(loads), grym.get('gain') is gain").result_text == "(7, 2, True)"
+    assert reply.result_text == "gain v2 changed (code): in place, nothing is loaded anew"
+    assert ready.run("gain.apply(2), len(loads), grym.get('gain') is gain").result_text == "(7, 1, True)"
 
 
 def test_a_changed_helper_or_constant_counts_as_changed_code(ready: Kernel) -> None:
     """The class alone is the same; what it uses from its cell is not."""
     reply = ready.run(GAIN.replace("FLOOR = 0.5", "FLOOR = 50")).checked()
-    assert reply.result_text == "gain v3 changed (code): it loads at the next call"
+    assert reply.result_text == "gain v3 changed (code): in place, nothing is loaded anew"
     assert ready.run("gain.apply(2)").result_text == "50"
 
 

@@ -82,7 +82,7 @@ TORCH = """
 import torch
 def ones(size):
     return torch.ones(size, dtype=torch.uint8)
-twin = grym.register("twin", Big, config={"mb": 1}).reload()
+twin = grym.register("twin", Big, config={"mb": 1}).load()
 twin.count.submit().result()
 twin.unload()
 before = own()

@@ -193,7 +193,7 @@ def test_twenty_threads_hammer_one_registry() -> None:
             elif what < 0.88:
                 handle.unload(timeout=5.0)
             elif what < 0.91:
-                handle.reload()
+                handle.unload(timeout=5.0).load()
             elif what < 0.94:
                 repr(registry), handle.metrics(), handle.ping(), registry.running(), registry.calls()
             elif what < 0.97:

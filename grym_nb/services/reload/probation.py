@@ -7,6 +7,7 @@ of the new code is raised, and it stays.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError, StateError
@@ -65,7 +66,7 @@ def serving_of(frame: Frame) -> Serving:
                 service=frame.record.name,
             )
         return there[-1]
-    for above in frame.chain():
+    for above in islice(frame.chain(), 1, None):
         if above.instance is instance and above.serving is not None and spec.method in above.serving.tasks:
             return above.serving
     if spec.method not in newest.tasks:
