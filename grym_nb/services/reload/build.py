@@ -74,17 +74,31 @@ class _Builder:
         )
         alias = {id(self._before.modules[name]): view for name, view in self._views.items()}
         alias |= {id(sys.modules.get(name)): view for name, view in self._views.items()}
-        names = builtins_of(_importing(self._built.version, lambda name: first(name)))
+        kept: dict[str, dict[str, ModuleType]] = {}
         for name, view in self._views.items():
             self._carry(name, vars(view), alias)
-            vars(view)["__builtins__"] = names
+            kept[name] = dict(self._built.version.modules)
+            vars(view)["__builtins__"] = builtins_of(_importing(kept[name], lambda name: first(name)))
             self._versions.added(view)
         first: Callable[[str], None] = self._first
         with self._versions.within(self._built.version):
             for name in self._views:
                 self._run(name)
         first = _nothing  # this goes, what was built stays
+        for name, modules in kept.items():
+            self._let_go(name, modules)
         return self._built
+
+    def _let_go(self, name: str, modules: dict[str, ModuleType]) -> None:
+        """Keep of a version only what functions of a module import as they run.
+
+        Else one that is carried over from version to version would keep all that there was beside it.
+        """
+        within = [what for one in self._after[name].statements for what in one.within]
+        named = {what.module for what in within} | {f"{what.module}.{what.attribute}" for what in within}
+        for other in tuple(modules):
+            if not any(one == other or one.startswith(f"{other}.") for one in named):
+                del modules[other]
 
     def _carry(self, name: str, into: dict[str, Any], alias: Mapping[int, ModuleType]) -> None:
         code, places = self._after[name], self._plan.run.get(name, frozenset())
@@ -102,7 +116,7 @@ class _Builder:
         self._begun.add(name)
         code, variables = self._after[name], vars(self._views[name])
         file = f"{code.path} (version {self._built.version.number + 1})"
-        remember(file, code.text)
+        remember(file, code.text, variables)
         for at in sorted(self._plan.run.get(name, ())):
             node = code.statements[at].node
             began = time.perf_counter()
@@ -121,8 +135,8 @@ def _nothing(name: str) -> None:
     """All has run."""
 
 
-def _importing(version: Version, first: Callable[[str], None]) -> Callable[..., Any]:
-    """Return how code of a version imports: what is followed is of that version as well.
+def _importing(modules: Mapping[str, ModuleType], first: Callable[[str], None]) -> Callable[..., Any]:
+    """Return how code of a version imports: what is followed is of that version as well, of its `modules`.
 
     Also long after it was built, where a function imports as it runs.
     """
@@ -140,6 +154,6 @@ def _importing(version: Version, first: Callable[[str], None]) -> Callable[..., 
         for one in fromlist or ():
             first(f"{whole}.{one}")
         got = __import__(name, globals, locals, fromlist or (), level)
-        return version.modules.get(got.__name__, got) if isinstance(got, Followed) else got
+        return modules.get(got.__name__, got) if isinstance(got, Followed) else got
 
     return of_version

@@ -149,7 +149,7 @@ def _followed(text: str, name: str, *, package: bool) -> list[str]:
     return [one for one in _imported(text, home) if one in sys.modules and not is_settled(one)]
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=100)
 def _imported(text: str, home: str) -> tuple[str, ...]:
     found: list[str] = []
     try:

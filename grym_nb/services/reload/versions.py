@@ -23,6 +23,7 @@ from grym_nb.services.reload.plan import Code
 __all__ = ["Followed", "Version", "Versions", "builtins_of", "remember"]
 
 _LINE = "__grym_line__"  # in the dictionary of a followed module: which versions it has
+_TEXT = "__grym_text__"  # in the dictionary of each version: by it its text is kept
 
 
 class Version:
@@ -103,10 +104,10 @@ class Versions:
                     for key, value in tuple(variables.items()):
                         if id(value) in alias:
                             variables[key] = alias[id(value)]
+                remember(newest.codes[name].path, newest.codes[name].text, vars(module))
                 vars(module)[_LINE] = _Line(name, self)
                 module.__class__ = Followed
-            for name, view in views.items():
-                remember(newest.codes[name].path, newest.codes[name].text)
+            for view in views.values():
                 vars(view).pop(_LINE, None)
 
     def added(self, module: ModuleType) -> ModuleType:
@@ -164,9 +165,24 @@ def _copy(module: ModuleType) -> ModuleType:
     return view
 
 
-def remember(file: str, text: str) -> None:
-    """Have tracebacks and `inspect.getsource` show a text for a file, whatever is on disk by now."""
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+def remember(file: str, text: str, variables: dict[str, Any]) -> None:
+    """Have tracebacks and `inspect.getsource` show a text for a file, whatever is on disk by now.
+
+    For as long as there is code that ran in those variables.
+    """
+    entry = len(text), None, text.splitlines(keepends=True), file
+    linecache.cache[file] = entry
+    variables[_TEXT] = kept = _Text()
+    weakref.finalize(kept, _forget, file, entry).atexit = False
+
+
+class _Text:
+    """Is there as long as the globals that it is in."""
+
+
+def _forget(file: str, entry: object) -> None:
+    if linecache.cache.get(file) is entry:
+        del linecache.cache[file]
 
 
 def builtins_of(importing: Any) -> dict[str, Any]:

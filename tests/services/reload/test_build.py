@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
+import linecache
 import sys
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -185,10 +188,20 @@ def test_future_flags_hold_for_each_statement(files: Files) -> None:
     assert module.f(0) == 2 and module.f.__annotations__ == {"x": "Missing"}
 
 
-def test_two_hundred_edits_leave_nothing_behind(files: Files) -> None:
-    import gc
-    import weakref
+def test_what_is_carried_over_keeps_nothing_of_what_was_beside_it(files: Files) -> None:
+    module = files.start(helper=HELPER, service=SERVICE)
+    files.edit("helper", "x * 2", "x * 3")
+    scale, beside = importlib.import_module("helper").scale, weakref.ref(module.Model)
+    files.edit("service", "scale(x) + helper.offset()", "scale(x)")
+    assert importlib.import_module("helper").scale is scale and module.Model().run(1) == 3
+    gc.collect()
+    assert beside() is None
+    shown = sorted(Path(file).name for file in linecache.cache if file.startswith(str(files.folder)))
+    assert shown == ["helper.py", "helper.py (version 2)", "service.py", "service.py (version 3)"]
+    assert inspect.getsource(scale) == "def scale(x):\n    return x * 3\n"
 
+
+def test_two_hundred_edits_leave_nothing_behind(files: Files) -> None:
     module = files.start(helper=HELPER, service=SERVICE)
     made = []
     for at in range(200):
