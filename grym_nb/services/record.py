@@ -427,19 +427,21 @@ class ServiceRecord:
         """How many calls are inside or accepted."""
         return self.queued + (self.instance.users if self.instance is not None else 0)
 
-    def adopt(self, spec: ServiceSpec, *, changed: bool = False, number: int | None = None) -> None:
-        """Make `spec` the one in force (held): with `changed` code, or of an earlier version's `number`."""
+    def adopt(self, spec: ServiceSpec, *, number: int | None = None) -> None:
+        """Make `spec` the one in force (held): as the code's version of that `number`, new or earlier."""
         self.given_up = ""
         what = self.spec.differs(spec)
         if number is not None:
             self.code_version = number
-        elif changed or "code" in what:
+            self.newest = max(self.newest, number)
+        elif "code" in what:
             self.code_version = self.newest = self.newest + 1
         self.config_version += "config" in what
         self.spec = self.specs[self.code_version] = spec
-        self.specs.pop(self.newest - self.ports.settings.versions_kept, None)
+        oldest = self.newest - self.ports.settings.versions_kept
+        self.specs = {at: one for at, one in self.specs.items() if at > oldest or at == self.code_version}
         self._tasks = None
-        guard(self, what)
+        guard(self, what if number is None else (*what, "code"))
 
     def settled(self, deadline: float) -> bool:
         """Tell whether nobody loads or drains, after a while of waiting (held); raises past `deadline`."""

@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from grym_nb.services.spec import ServiceSpec
     from grym_nb.services.tiers import Parked
 
-__all__ = ["Drain", "Retirement", "clean_up", "configure", "quiet", "release", "release_parked", "retire"]
+__all__ = [
+    "Drain",
+    "Retirement",
+    "clean_up",
+    "configure",
+    "once_settled",
+    "quiet",
+    "release",
+    "release_parked",
+    "retire",
+]
 
 _log = logging.getLogger(__name__)
 _WORTH_SAYING = 10_000_000  # bytes that somebody holds
@@ -47,6 +57,7 @@ class Retirement:
     reason: str
     timeout: float | None = None
     spec: ServiceSpec | None = None  # in force once the instance is gone
+    number: int | None = None  # of its code, where that is an earlier version's
     close: bool = False
     base: ServiceSpec | None = None  # only while this one is in force
     idle_for: float | None = None  # only when nobody has used it for so many seconds
@@ -160,7 +171,7 @@ def _end(record: ServiceRecord, drain: Drain, why: Retirement | None = None) -> 
                 assert why is not None
                 record.instance = None
                 if why.spec is not None:
-                    record.adopt(why.spec)
+                    record.adopt(why.spec, number=why.number)
                 step = record.move("close" if why.close else "unloaded", why.reason)
             record.condition.notify_all()
             record.drain = None
@@ -173,15 +184,15 @@ def _end(record: ServiceRecord, drain: Drain, why: Retirement | None = None) -> 
 def _begin(record: ServiceRecord, why: Retirement, drain: Drain, deadline: float) -> bool:
     """Move to draining; False when there is nothing to drain, and what was asked is done."""
     title = f"unload of {record.name}"
-    step = _once_settled(record, deadline, title, lambda: _move(record, why, drain), forced=why.close)
+    step = once_settled(record, deadline, title, lambda: _move(record, why, drain), forced=why.close)
     record.tell(step)
     return record.drain is drain
 
 
-def _once_settled(
+def once_settled(
     record: ServiceRecord, deadline: float, title: str, act: Callable[[], T], *, forced: bool = False
 ) -> T:
-    """Do something under the lock when nobody else loads or drains; `forced`, also at the deadline."""
+    """Return what `act` does under the lock, when nobody loads or drains; `forced`, also at the deadline."""
     me = current_frame()
     with resumed(me), aside(me), Wait(title) as waits:
         while True:
@@ -214,7 +225,7 @@ def _move(record: ServiceRecord, why: Retirement, drain: Drain) -> Step | None:
     step: Step | None = None
     if state != "closed":
         if why.spec is not None:
-            record.adopt(why.spec)
+            record.adopt(why.spec, number=why.number)
         if why.close:
             step = record.move("close", why.reason)
         elif state == "failed":
@@ -329,7 +340,7 @@ def configure(record: ServiceRecord, spec: ServiceSpec, base: ServiceSpec | None
         return before, instance
 
     while True:
-        found = _once_settled(record, deadline, f"new config of {record.name}", ask)
+        found = once_settled(record, deadline, f"new config of {record.name}", ask)
         if found is None:
             return None
         before, instance = found

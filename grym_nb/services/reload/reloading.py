@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from grym_nb.events import ServiceChanged, ServiceReloaded
 from grym_nb.hardening.storages import storages_of
 from grym_nb.render import seconds as in_words
 from grym_nb.render import size
+from grym_nb.services.frame import current_frame
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.probation import answered_before
@@ -50,14 +51,14 @@ _CODE = (type, FunctionType, ModuleType)
 def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
     """Put other code in force for the model that is there; False where none is, or it is to be loaded."""
     report = _report(record)
-    edit = Edit(record, spec, partial(_newer, sys.modules))
+    edit = Edit(record, lambda _: spec, partial(_newer, sys.modules))
     while True:
         if edit.instance is None or edit.asks:
             return False
         with _step(report, "try"), _refusing(record, report):
             _try_out(edit, report)
         with _step(report, "swap"), _refusing(record, report):
-            late = put_in_force([edit], _nothing)
+            late = _put([edit], _nothing)
         if not late:
             _done(edit, report)
             return True
@@ -73,6 +74,7 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
     With `force` also where its ping or its last calls fail on it, and without probation.
     """
     record.refuse_from_within("reload", waits=False)
+    _refuse_from_trial(record)
     codebase, report = registry.codebase, _report(record)
     had_failed = _has_failed(record)
     with codebase.turn():
@@ -108,9 +110,13 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
                         _try_out(edit, reports[edit.record.name], report)
         publish = partial(codebase.versions.publish, built.version, built.rebound)
         with _step(report, "swap"), _refusing(record, report):
-            late = put_in_force(edits, publish, on_probation=not force)
+            late = edits
+            while late := _put(late, publish, on_probation=not force):
+                for edit in late:
+                    edit.look()
+                late = [edit for edit in late if not edit.is_void]
         for edit in edits:
-            if edit not in late:
+            if not edit.is_void:
                 _done(edit, reports[edit.record.name])
     for edit in edits:
         if edit.asks:
@@ -132,14 +138,35 @@ def _edits(registry: ServiceRegistry, built: Built) -> list[Edit]:
     found = []
     with registry.codebase.versions.within(built.version):
         for handle in registry.handles():
-            record = handle._record
-            spec = _renewed(record.spec, newer, built)
-            if spec is None:
+            edit = Edit(handle._record, partial(_renewed, newer=newer, built=built), newer)
+            if edit.is_void:
                 continue
-            spec.check("reloaded")
-            registry.refuse_tasks(record.name, spec.tasks or {})
-            found.append(Edit(record, spec, newer))
+            edit.spec.check("reloaded")
+            registry.refuse_tasks(edit.record.name, edit.spec.tasks or {})
+            found.append(edit)
     return found
+
+
+def _put(edits: Sequence[Edit], publish: Callable[[], None], *, on_probation: bool = True) -> list[Edit]:
+    """Put edits in force; returns those before which somebody came. Ctrl-C says which code there is."""
+    try:
+        return put_in_force(edits, publish, on_probation=on_probation)
+    except KeyboardInterrupt:
+        told = ", ".join(
+            f"{one.record.name} has the {'new' if one.is_placed else 'old'} code" for one in edits
+        )
+        raise Interrupted(f"the reload was interrupted: {told}") from None
+
+
+def _refuse_from_trial(record: ServiceRecord) -> None:
+    """Raise where new code is tried: the reload in which it is waits for it."""
+    frame = current_frame()
+    if frame is not None and any(one.what in ("smoke", "ping") for one in frame.chain()):
+        raise StateError(
+            f"{record.name} cannot be reloaded by code that is being tried",
+            hint="a task that reloads others is @task(replay=False)",
+            service=record.name,
+        )
 
 
 def _renewed(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec | None:
@@ -221,6 +248,8 @@ def _load_anew(edit: Edit, report: Reload) -> None:
                 record.adopt(base, number=_number_of(record, base, number))
         report.how, report.after, report.why = "refused", record.version, failed.args[0]
         again = "; the old weights were let go of for it, and are loaded at the next call"
+        if isinstance(failed, Interrupted):
+            raise
         raise _refusal(record, report, failed, f"was loaded with its old code{again}") from None
 
 
@@ -249,9 +278,7 @@ def rollback(record: ServiceRecord) -> Reload:
     spec = record.spec.with_code_of(record.specs[max(numbers)])
     record.refuse_from_within("roll back")
     loaded = instance is not None
-    retire(record, Retirement("rollback"))
-    with record.lock:
-        record.adopt(spec, number=max(numbers))
+    retire(record, Retirement("rollback", spec=spec, number=max(numbers)))
     report.how, report.after, report.why = "at load", record.version, "taken back: its weights are others"
     if loaded:
         with _step(report, "load"):

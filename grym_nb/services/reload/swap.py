@@ -24,7 +24,7 @@ from grym_nb.services.reload.loads import changed_in_load
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
-from grym_nb.services.retire import quiet
+from grym_nb.services.retire import once_settled, quiet
 
 if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
@@ -53,24 +53,32 @@ class Change:
 class Edit:
     """Other code for one service: what it takes, seen and tried before it is put in force."""
 
-    def __init__(self, record: ServiceRecord, spec: ServiceSpec, newer: Newer) -> None:
+    def __init__(
+        self, record: ServiceRecord, asked: Callable[[ServiceSpec], ServiceSpec | None], newer: Newer
+    ) -> None:
         self.record = record
-        self.spec = spec
+        self.asked = asked  # by the spec that is in force; None where that has the code already
         self.newer = newer
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
         self.under_way = 0
+        self.is_quiet = False  # no call runs meanwhile
         self._ready: Serving | None = None  # what is to serve
         self.look()
 
     def look(self) -> None:
-        """See what there is by now, and what it takes to put the new code in its place."""
+        """See what there is, once nobody loads or drains, and what it takes to put new code in its place."""
         record = self.record
-        with record.lock:
-            self.base = record.spec
-            self.instance = record.instance if record.lifecycle.state == "ready" else None
-        self._ready = None
+        until = record.ports.clock() + record.ports.settings.drain_seconds
+        there = once_settled(
+            record, until, f"reload of {record.name}", lambda: (record.spec, record.instance, record.newest)
+        )
+        self.base, self.instance, newest = there
+        self._ready, self._number, self.is_placed = None, newest + 1, False
         self.change = Change()
-        if self.instance is not None:
+        spec = self.asked(self.base)
+        self.is_void = spec is None
+        self.spec = spec or self.base
+        if self.instance is not None and not self.is_void:
             self.change = _change(self.base, self.spec, self.instance, self._newer)
 
     @property
@@ -84,7 +92,7 @@ class Edit:
         assert instance is not None
         if self._ready is not None:
             return self._ready
-        before, number = instance.serving, self.record.newest + 1
+        before, number = instance.serving, self._number
         made = object.__new__(_class_of(self.spec, before.model, self._newer))
         serving = Serving(made, self.spec.label or f"v{number}", number, self.spec)
         serving.before = before
@@ -134,25 +142,33 @@ class Edit:
     def put(self, *, on_probation: bool = True) -> bool:
         """Have calls that begin from now on answered by the new code; False where something came between.
 
-        Held for as long as it takes to put one pointer in the place of another.
+        Held for as long as it takes to put one pointer in the place of another. Done twice, it is done once:
+        what Ctrl-C cuts short is put right by that.
         """
         record, instance = self.record, self.instance
         serving = None if instance is None or self.asks else self.made()
+        if serving is not None and on_probation and serving.probation is None and not self.is_placed:
+            serving.probation = Probation(record.ports.clock(), serving.tasks)  # before its first call
+        gone: list[Serving] = []
         with record.lock:
-            if record.spec is not self.base or record.instance is not instance:
-                return False
-            record.adopt(self.spec, changed=True)
-            if serving is None or instance is None:
+            if self.is_placed:
                 return True
-            serving.number, serving.version = record.code_version, record.version
-            self._add_news(serving.model)
-            instance.versions.append(serving)
-            instance.serving = serving
-            record.footprint.versions = versions(record)  # the weights are what they were
-            self.under_way = len(record.lane.frames())
-            gone = instance.trim(record.ports.settings.versions_kept)
-        if on_probation:
-            serving.probation = Probation(record.ports.clock(), serving.tasks)
+            if record.instance is not instance or not (record.spec is self.base or record.spec is self.spec):
+                return False
+            if record.lifecycle.state == "loading" or (record.drain is not None and not self.is_quiet):
+                return False
+            record.adopt(self.spec, number=self._number)
+            if serving is not None and instance is not None:
+                serving.version = record.version
+                self._add_news(serving.model)
+                record.footprint.versions = versions(record)  # the weights are what they were
+                self.under_way = len(record.lane.frames())
+                if serving not in instance.versions:
+                    instance.versions.append(serving)
+                instance.serving = serving  # the last: what is cut short before it, the second go does
+            self.is_placed = True
+            if instance is not None:
+                gone = instance.trim(record.ports.settings.versions_kept)
         del gone
         return True
 
@@ -178,28 +194,50 @@ class Edit:
 def put_in_force(
     edits: Sequence[Edit], publish: Callable[[], None], *, on_probation: bool = True
 ) -> list[Edit]:
-    """Put all of them in force, or none; returns those before which somebody else came meanwhile."""
+    """Put all of them in force; returns those before which somebody else came, to be looked at again.
+
+    What can go wrong does so before anything is in force. Ctrl-C leaves all of it in force, or nothing.
+    """
     with ExitStack() as silence:
         for edit in edits:
+            edit.is_quiet = False
             if edit.needs_quiet():
                 assert edit.instance is not None
+                edit.record.refuse_from_within("reload", waits=False)
                 if silence.enter_context(quiet(edit.record, edit.instance, edit.base, "new code")):
+                    edit.is_quiet = True
                     edit.remake()
-        publish()
-        return [edit for edit in edits if not edit.put(on_probation=on_probation)]
+
+        def put() -> list[Edit]:
+            publish()
+            return [edit for edit in edits if not edit.put(on_probation=on_probation)]
+
+        try:
+            return put()
+        except BaseException:
+            put()  # what Ctrl-C has cut short
+            raise
 
 
 def take_back(record: ServiceRecord, gone: Serving, back: Serving) -> bool:
     """Have an earlier version serve again; False where it is not `gone` that serves by now."""
-    with record.lock:
-        instance = record.instance
-        if instance is None or instance.serving is not gone or back.model is None:
-            return False
-        _carry_back(gone, back)
-        instance.serving = back
-        record.adopt(record.spec.with_code_of(back.spec), number=back.number)
-        record.footprint.versions = versions(record)
-    return True
+
+    def put() -> bool:
+        with record.lock:
+            instance = record.instance
+            if instance is None or instance.serving is not gone or back.model is None:
+                return False
+            _carry_back(gone, back)
+            record.adopt(record.spec.with_code_of(back.spec), number=back.number)
+            record.footprint.versions = versions(record)
+            instance.serving = back  # the last: what is cut short before it, the second go does
+        return True
+
+    try:
+        return put()
+    except BaseException:
+        put()  # what Ctrl-C has cut short
+        raise
 
 
 def _carry_back(gone: Serving, back: Serving) -> None:

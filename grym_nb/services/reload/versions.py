@@ -77,6 +77,8 @@ class Versions:
     ) -> None:
         """Make a version the newest; what functions have `rebound` since it was built is as it is by now."""
         with self._lock:
+            if self.newest is version:
+                return
             for name, names in rebound.items():
                 was, now = vars(self.newest.modules[name]), vars(version.modules[name])
                 now.update({one: was[one] for one in names if one in was})
