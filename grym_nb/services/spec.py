@@ -253,6 +253,8 @@ class ServiceSpec:
         """Return this registration with the code of another one, and the config that goes with it."""
         spec = replace(self, factory=other.factory, config=other.config, label=other.label)
         spec.__dict__["callable"] = other.callable  # one that is named would be the newest of that name
+        of_code = {name: other.parts[name] for name in ("code", "config", "version")}
+        spec.__dict__["parts"] = {**self.parts, **of_code}  # to tell what code is takes its time
         return spec
 
     def policy(self, settings: Settings) -> CallPolicy:

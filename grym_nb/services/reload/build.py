@@ -120,8 +120,9 @@ class _Builder:
         for at in sorted(self._plan.run.get(name, ())):
             node = code.statements[at].node
             began = time.perf_counter()
-            tree = ast.fix_missing_locations(ast.Module([node], []))
-            exec(compile(tree, file, "exec", flags=code.flags, dont_inherit=True), variables)
+            exec(
+                compile(ast.Module([node], []), file, "exec", flags=code.flags, dont_inherit=True), variables
+            )
             took = time.perf_counter() - began
             self._built.ran.append(Ran(name, node.lineno, code.statements[at].binds, took))
 

@@ -24,14 +24,23 @@ _MAKING = ("__new__", "__init__", "__post_init__")
 
 
 class Code:
-    """A module's text, read."""
+    """A module's text, read; of what it has in common with the one `before` that is not done again."""
 
-    def __init__(self, name: str, text: str, *, package: bool = False, path: str = "<text>") -> None:
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        *,
+        package: bool = False,
+        path: str = "<text>",
+        before: Code | None = None,
+    ) -> None:
         self.name = name
         self.text = text
         self.path = path
         self.package = package
-        self.statements = statements_of(text, name, package=package, path=path)
+        known: list[Statement] = [] if before is None else before.statements
+        self.statements: list[Statement] = statements_of(text, name, package=package, path=path, known=known)
 
     @cached_property
     def binders(self) -> dict[str, list[Statement]]:
@@ -52,6 +61,17 @@ class Code:
                 if all(other.imports for other in self.binders.get(first, ())):
                     found.setdefault(first, []).append(what)
         return found
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that it imports, anywhere in it; whatever may be one by its name."""
+        found: dict[str, None] = {}
+        for one in self.statements:
+            for what in (*one.imports, *one.within):
+                found[what.module] = None
+                if what.attribute is not None:
+                    found[f"{what.module}.{what.attribute}"] = None
+        return tuple(found)
 
     @cached_property
     def flags(self) -> int:

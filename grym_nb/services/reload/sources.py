@@ -37,6 +37,11 @@ class _Source:
     is_whole: bool  # it is what was imported: else the file was changed before anybody looked
     code: Code | None = None
 
+    def imported(self) -> list[str]:
+        """Return the modules that its text imports, anywhere in it, as far as it is the user's own code."""
+        home = self.name if self.package else self.name.rpartition(".")[0]
+        return _followed(_imported(self.text, home))
+
     def read(self) -> Code:
         if self.code is None:
             text = self.text if self.is_whole else ""
@@ -62,7 +67,7 @@ class Codebase:
                 continue
             with self._lock:
                 self._sources.setdefault(name, found)
-            todo += _followed(found.text, name, package=found.package)
+            todo += found.imported()
 
     def follows(self, name: str) -> bool:
         """Tell whether a module is one of those that are followed."""
@@ -91,8 +96,7 @@ class Codebase:
             if one in found or one not in self._sources:
                 continue
             found.add(one)
-            source = self._sources[one]
-            todo += _followed(self.text_of(one), one, package=source.package)
+            todo += self._imported_by(one)
             while "." in one:  # to import a module of a package runs the package first
                 one = one.rpartition(".")[0]
                 todo.append(one)
@@ -102,6 +106,10 @@ class Codebase:
         """Return the text of a module that is in force."""
         code = self.versions.newest.codes.get(name)
         return self._sources[name].text if code is None else code.text
+
+    def _imported_by(self, name: str) -> list[str]:
+        code = self.versions.newest.codes.get(name)
+        return self._sources[name].imported() if code is None else _followed(code.modules)
 
     def uncertain(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return those of some modules of which nobody knows as what they were imported."""
@@ -120,8 +128,10 @@ class Codebase:
                 text = _text(source.path)
                 if text is None or (text == self.text_of(one) and not self.uncertain((one,))):
                     continue
-                found[one] = Code(one, text, package=source.package, path=source.path)
-                new.update(_followed(text, one, package=source.package))
+                before = self.versions.newest.codes.get(one) or source.read()
+                code = Code(one, text, package=source.package, path=source.path, before=before)
+                found[one] = code
+                new.update(_followed(code.modules))
             known = set(self._sources)
             self.follow(*new)  # what only the new text imports
             names = frozenset(set(self._sources) - known)
@@ -143,10 +153,9 @@ def module_of(thing: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _followed(text: str, name: str, *, package: bool) -> list[str]:
-    """Return the modules that a text imports, anywhere in it, as far as it is the user's own code."""
-    home = name if package else name.rpartition(".")[0]
-    return [one for one in _imported(text, home) if one in sys.modules and not is_settled(one)]
+def _followed(names: Iterable[str]) -> list[str]:
+    """Return which of these modules are the user's own code."""
+    return [one for one in names if one in sys.modules and not is_settled(one)]
 
 
 @lru_cache(maxsize=100)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import symtable
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import StringIO
 from itertools import pairwise
 
 __all__ = ["GIVEN", "Asked", "Chain", "Deeds", "Import", "Statement", "statements_of"]
@@ -59,6 +60,7 @@ class Statement:
     """One statement at the top of a module."""
 
     node: ast.stmt
+    source: str
     text: str  # two with an equal text are the same, wherever they stand
     binds: frozenset[str]
     uses: frozenset[Chain]  # also inside of its functions
@@ -70,19 +72,40 @@ class Statement:
     within: tuple[Import, ...]  # inside of its functions, as they run
 
 
-def statements_of(text: str, module: str, *, package: bool = False, path: str = "<text>") -> list[Statement]:
-    """Return the statements of a module's text; raises the `SyntaxError` that it has."""
+def statements_of(
+    text: str,
+    module: str,
+    *,
+    package: bool = False,
+    path: str = "<text>",
+    known: Iterable[Statement] = (),
+) -> list[Statement]:
+    """Return the statements of a module's text; raises the `SyntaxError` that it has.
+
+    What is `known` from an earlier text of it, and stands there as it did, is not read again.
+    """
     body = [one for node in ast.parse(text, path).body for one in _singly(node)]
-    lines = text.splitlines(keepends=True)
+    lines = StringIO(text).readlines()  # as Python counts them: a form feed ends none
     home = module if package else module.rpartition(".")[0]
     shared = {after.lineno for before, after in pairwise(body) if before.end_lineno == _first_line(after)}
-    return [_statement(node, lines, home, shared) for node in body]
+    read = {one.source: one for one in known}
+    found: list[Statement] = []
+    for node in body:
+        source = _source_of(node, lines, shared)
+        one = read.get(source)
+        found.append(_statement(node, source, home) if one is None else replace(one, node=node))
+    return found
 
 
-def _statement(node: ast.stmt, lines: Sequence[str], home: str, shared: set[int]) -> Statement:
+def _source_of(node: ast.stmt, lines: Sequence[str], shared: set[int]) -> str:
+    """Return a statement's own text, by which it is told from all others."""
     first, last = _first_line(node), node.end_lineno or node.lineno
-    beside = {first, last} & shared  # ``a = 1; b = 2``
-    source = ast.unparse(node) if beside else "".join(lines[first - 1 : last])
+    if isinstance(node, (ast.Import, ast.ImportFrom)) or {first, last} & shared:  # ``a = 1; b = 2``
+        return ast.unparse(node)
+    return "".join(lines[first - 1 : last])
+
+
+def _statement(node: ast.stmt, source: str, home: str) -> Statement:
     names = _names_of(symtable.symtable(source, "<statement>", "exec"))
     reader = _Reader(home)
     reader.read(node)
@@ -92,6 +115,7 @@ def _statement(node: ast.stmt, lines: Sequence[str], home: str, shared: set[int]
         deeds.calls = {asked for asked in deeds.calls if asked.what[0] in known}
     return Statement(
         node,
+        source,
         ast.dump(node),
         frozenset(names.bound),
         frozenset(chain for chain in reader.chains if chain[0] in names.now | names.later),
@@ -116,7 +140,7 @@ def _singly(node: ast.stmt) -> list[ast.stmt]:
             if isinstance(node, ast.Import)
             else ast.ImportFrom(node.module, [alias], node.level)
         )
-        found.append(ast.copy_location(single, node))
+        found.append(ast.fix_missing_locations(ast.copy_location(single, node)))
     return found
 
 

@@ -78,6 +78,7 @@ class Edit:
         spec = self.asked(self.base)
         self.is_void = spec is None
         self.spec = spec or self.base
+        self.base.differs(self.spec)  # which takes its time, and is known from here on
         if self.instance is not None and not self.is_void:
             self.change = _change(self.base, self.spec, self.instance, self._newer)
 
@@ -221,6 +222,8 @@ def put_in_force(
 
 def take_back(record: ServiceRecord, gone: Serving, back: Serving) -> bool:
     """Have an earlier version serve again; False where it is not `gone` that serves by now."""
+
+    back.spec.differs(record.spec)  # which takes its time, and is known from here on
 
     def put() -> bool:
         with record.lock:

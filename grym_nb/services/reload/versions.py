@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from io import StringIO
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -172,7 +173,7 @@ def remember(file: str, text: str, variables: dict[str, Any]) -> None:
 
     For as long as there is code that ran in those variables.
     """
-    entry = len(text), None, text.splitlines(keepends=True), file
+    entry = len(text), None, StringIO(text).readlines(), file
     linecache.cache[file] = entry
     variables[_TEXT] = kept = _Text()
     weakref.finalize(kept, _forget, file, entry).atexit = False

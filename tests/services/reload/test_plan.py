@@ -18,7 +18,7 @@ def edited(before: str, after: str, **more: str) -> list[str]:
 
 
 def first_lines(found: Plan, code: Code) -> list[str]:
-    lines = code.text.splitlines()
+    lines = code.text.split("\n")
     places = sorted(found.run.get(code.name, ()))
     nodes = [code.statements[at].node for at in places]
     firsts = [min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]) for node in nodes]
@@ -297,3 +297,22 @@ def test_what_is_gone_is_told() -> None:
     before, after = modules(m="x = 1\ny = 2\ndef f(): return y"), modules(m="x = 1\ndef f(): return y")
     found = plan(before, after)
     assert found.gone == {"m": frozenset({"y"})} and first_lines(found, after["m"]) == ["def f(): return y"]
+
+
+def test_what_stands_as_it_did_is_not_read_again() -> None:
+    before = Code("m", dedent(MODEL))
+    text = "\n" + dedent(MODEL).replace("return W", "return W + 1")
+    again, anew = Code("m", text, before=before), Code("m", text)
+    same = [one.uses is other.uses for one, other in zip(again.statements, before.statements, strict=True)]
+    assert same == [True] * (len(same) - 1) + [False]
+    assert [one.node.lineno for one in again.statements] == [one.node.lineno for one in anew.statements]
+    assert [one.text for one in again.statements] == [one.text for one in anew.statements]
+    assert [(one.binds, one.uses, one.by.keys()) for one in again.statements] == [
+        (one.binds, one.uses, one.by.keys()) for one in anew.statements
+    ]
+
+
+def test_lines_are_those_of_python() -> None:
+    text = 'A = "a\u2028b"\n\x0c\nB = A\nC = 1; D = C\n'
+    assert [sorted(one.binds) for one in Code("m", text).statements] == [["A"], ["B"], ["C"], ["D"]]
+    assert edited(text, text.replace("C = 1", "C = 2")) == ["C = 2; D = C"] * 2
