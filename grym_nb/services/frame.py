@@ -395,7 +395,7 @@ class Frame(Awaited):
             self._cut()
         if self.call is not None:
             self.call = None  # or each link of a chain that submits itself would hold the one before
-        self.instance = None
+        self.instance = self.serving = None
         self.lease = None
         self.args = ()
         self.kwargs = _NOTHING
