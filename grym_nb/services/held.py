@@ -17,13 +17,15 @@ from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines.inline import iterate
 from grym_nb.services.frame import CURRENT, Frame, current_frame
 from grym_nb.services.outcome import typed, unpinned
-from grym_nb.services.reload.probation import serving_of
+from grym_nb.services.reload.probation import passed, serving_of
+from grym_nb.services.reload.reloading import answer_before
 from grym_nb.services.turns import on_device, resume, resumed
 from grym_nb.services.waits import aside
 
 __all__ = ["Hold", "Stream", "Use"]
 
 T = TypeVar("T")
+_NONE = object()  # there is no item
 _Conclude = Callable[[Frame, BaseException | None], BaseException | None]
 
 
@@ -112,6 +114,8 @@ class Stream(Iterator[Any]):
         self._asked = asked
         self._conclude = conclude
         self._hold: Hold | None = None
+        self._made: Any = None
+        self._has_yielded = False
         self._closed = False
         self._reading = threading.RLock()  # a generator that closes itself may do so
 
@@ -138,9 +142,7 @@ class Stream(Iterator[Any]):
         token = CURRENT.set(frame)
         try:
             frame.serving = serving_of(frame)
-            made = getattr(frame.serving.model, frame.spec.method)(*frame.args, **frame.kwargs)
-            # `iter`: a decorator may have collected what the generator yields.
-            self._made: Any = iterate(frame, made) if isinstance(made, AsyncGeneratorType) else iter(made)
+            self._made = _made(frame)
         except BaseException as raised:
             error = hold.release(typed(frame, raised))
         finally:
@@ -192,11 +194,16 @@ class Stream(Iterator[Any]):
         try:
             frame.check()
             with on_device(frame):  # between two items it is others'
-                return next(self._made)
+                return self._next(frame)
         except StopIteration:
             pass
         except BaseException as raised:
-            error = typed(frame, raised)
+            found, item = (False, None) if self._has_yielded else answer_before(frame, raised, self._again)
+            if item is not _NONE:
+                if found:
+                    self._has_yielded = True
+                    return item
+                error = typed(frame, raised)
         finally:
             CURRENT.reset(token)
             frame.suspended = threading.get_ident()
@@ -204,6 +211,22 @@ class Stream(Iterator[Any]):
         if error is None:
             raise StopIteration
         raise unpinned(error) from None
+
+    def _next(self, frame: Frame) -> Any:
+        item = next(self._made)
+        if not self._has_yielded:
+            self._has_yielded = True
+            if frame.serving is not None:
+                passed(frame, frame.serving)
+        return item
+
+    def _again(self, frame: Frame) -> Any:
+        """Return the first item as another version of the code yields it, or that there is none."""
+        with on_device(frame):
+            made = _made(frame)
+            item = next(made, _NONE)
+        self._made = made
+        return item
 
     def close(self) -> None:
         """End the generator and give the slot back; waits for whoever is reading it."""
@@ -244,7 +267,7 @@ class Stream(Iterator[Any]):
         assert hold is not None
         token = CURRENT.set(hold.frame)
         try:
-            made: Any = getattr(self, "_made", None)
+            made = self._made
             if hasattr(made, "close"):
                 made.close()
         except BaseException as raised:
@@ -270,6 +293,14 @@ class Stream(Iterator[Any]):
         if self._closed or self._hold is not None:
             return f"<Stream of {self._asked.title}, ended>"
         return f"<Stream of {self._asked.title}, not begun: read it in a loop>"
+
+
+def _made(frame: Frame) -> Any:
+    """Return what the task of a call yields from, in the version of the code that answers it."""
+    assert frame.serving is not None and frame.spec is not None
+    made = getattr(frame.serving.model, frame.spec.method)(*frame.args, **frame.kwargs)
+    # `iter`: a decorator may have collected what the generator yields.
+    return iterate(frame, made) if isinstance(made, AsyncGeneratorType) else iter(made)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines import run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from grym_nb.services.frame import Frame
     from grym_nb.services.instance import Serving
@@ -83,8 +83,13 @@ def passed(frame: Frame, serving: Serving) -> None:
             serving.probation = None
 
 
-def answered_before(frame: Frame, raised: BaseException) -> tuple[Serving, Any] | None:
-    """Ask the versions before the one that raised, newest first; None where none of them answers."""
+def answered_before(
+    frame: Frame, raised: BaseException, ask: Callable[[Frame], Any] | None = None
+) -> tuple[Serving, Any] | None:
+    """Ask the versions before the one that raised, newest first; None where none of them answers.
+
+    What a generator yields is not asked for again, but as somebody says who has had nothing of it yet.
+    """
     serving, spec = frame.serving, frame.spec
     assert serving is not None and spec is not None
     if (
@@ -94,7 +99,8 @@ def answered_before(frame: Frame, raised: BaseException) -> tuple[Serving, Any] 
         or frame.cancelled
     ):
         return None
-    if spec.kind in ("generator", "async generator") or any(_is_used_up(value) for value in _given(frame)):
+    again = ask or (None if spec.kind in ("generator", "async generator") else run)
+    if again is None or any(_is_used_up(value) for value in _given(frame)):
         return None
     now = frame.record.ports.clock()
     one: Serving | None = serving
@@ -106,7 +112,7 @@ def answered_before(frame: Frame, raised: BaseException) -> tuple[Serving, Any] 
             continue
         frame.serving = one
         try:
-            value = run(frame)
+            value = again(frame)
         except Exception:  # it was right to raise, as far as this one tells
             continue
         return one, value

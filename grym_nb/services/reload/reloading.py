@@ -287,12 +287,17 @@ def rollback(record: ServiceRecord) -> Reload:
     return _noted(record, report)
 
 
-def answer_before(frame: Frame, raised: BaseException) -> tuple[bool, Any]:
-    """Have a call that new code fails answered by a version before it, which serves from now on."""
+def answer_before(
+    frame: Frame, raised: BaseException, ask: Callable[[Frame], Any] | None = None
+) -> tuple[bool, Any]:
+    """Have a call that new code fails answered by a version before it, which serves from now on.
+
+    `ask` is how that is done, where it is not as usual.
+    """
     record, gone = frame.record, frame.serving
     if gone is None or gone.probation is None or frame.options.version is not None:
         return False, None
-    found = answered_before(frame, raised)
+    found = answered_before(frame, raised, ask)
     if found is None:
         return False, None
     back, value = found
