@@ -1,0 +1,245 @@
+"""A reload, and somebody else at the same time; or Ctrl-C in the middle of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from grym_nb.errors import ReloadFailed, TaskFailed
+from grym_nb.services import ServiceHandle, ServiceRegistry
+from grym_nb.services.reload import smoke, swap
+from tests.services.crowd import Gates, all_at_once, apart, outcome, start, until
+from tests.services.reload.files import Edited
+
+FULL = os.environ.get("GRYM_FULL") == "1"
+RACED = """
+    from grym_nb import ModelService, task
+
+    class Raced(ModelService):
+        def __init__(self, *, gain=1, gates=None):
+            self.gain = gain
+            self.gates = gates
+
+        def load(self):
+            self.weights = [object()]
+            if self.gates is not None:
+                self.gates.hold()
+
+        @task("say")
+        def say(self, x):
+            return x * self.gain, "one"
+
+        @task("several")
+        def several(self, x):
+            if x:
+                yield "one"
+            yield x
+
+        @task("later")
+        async def later(self, x):
+            return x
+
+        @task("batched", batch="items")
+        def batched(self, items):
+            return [x for x in items]
+
+        @task("act", replay=False)
+        def act(self, what):
+            return what()
+
+        @task("acts")
+        def acts(self, name):
+            return None
+"""
+
+
+@pytest.fixture
+def raced(edited: Edited, registry: ServiceRegistry) -> ServiceHandle:
+    return registry.register("raced", edited.start(raced=RACED).Raced, concurrency=2)
+
+
+@pytest.mark.parametrize("way", ["plain", "hooks", "back"])
+def test_a_reload_that_is_cut_short_leaves_the_old_code_or_the_new(way: str) -> None:
+    left = apart("tests.services.reload.cut", way, "7" if FULL else "53", seconds=600.0)
+    assert left["odd"] == [] and left["places"] > 1
+
+
+@contextmanager
+def before(what: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have something done as an edit is about to be put in force, for the first time."""
+    put: Any = getattr(swap.Edit, what)
+    did: list[object] = []
+
+    def first(self: swap.Edit, **more: Any) -> Any:
+        if not did:
+            did.append(self)
+            did.append(act())
+        return put(self, **more)
+
+    monkeypatch.setattr(swap.Edit, what, first)
+    yield
+    assert did
+
+
+@pytest.mark.parametrize("came", ["configure", "unload", "load", "register", "rollback", "remove"])
+def test_whoever_comes_between_the_new_code_is_in_force(
+    came: str,
+    edited: Edited,
+    registry: ServiceRegistry,
+    raced: ServiceHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    edited.edit("raced", ('self.gain, "one"', 'self.gain, "two"'))
+    if came != "load":
+        raced.say(1)
+        raced.reload()
+        edited.edit("raced", ('self.gain, "two"', 'self.gain, "three"'))
+    acts: dict[str, Callable[[], object]] = {
+        "configure": lambda: raced.configure(gain=2),
+        "unload": raced.unload,
+        "load": raced.load,
+        "register": lambda: registry.register("raced", raced._record.spec.callable, concurrency=5),
+        "rollback": raced.rollback,
+        "remove": lambda: registry.remove("raced"),
+    }
+    with before("put", lambda: outcome(start(acts[came])), monkeypatch):
+        raced.reload(force=True)
+    if came == "remove":
+        assert raced.state == "closed"
+        return
+    gain = 2 if came == "configure" else 1
+    assert raced.say(1) == (gain, "two" if came == "load" else "three")
+    assert raced.config.get("gain", 1) == gain
+    record = raced._record
+    assert record.instance is not None and type(record.instance.model) is record.spec.made_class
+    assert record.lane.slots == (5 if came == "register" else 2)
+    assert raced.reload().how == "unchanged"
+
+
+def test_a_load_under_way_ends_first(edited: Edited, registry: ServiceRegistry) -> None:
+    gates = Gates()
+    raced = registry.register("raced", edited.start(raced=RACED).Raced, config={"gates": gates})
+    loading = start(raced.load)
+    gates.wait("in")
+    edited.edit("raced", ('self.gain, "one"', 'self.gain, "two"'))
+    reloading_ = start(raced.reload)
+    until(registry.codebase._turn.locked)
+    gates["go"].set()
+    assert outcome(loading) is raced and outcome(reloading_).after == "v2"
+    assert raced.say(1) == (1, "two") and raced.status().loads == 1
+
+
+def test_two_who_reload_at_once(edited: Edited, raced: ServiceHandle) -> None:
+    raced.say(1)
+    for n in range(3):
+        edited.write("raced", RACED.replace('"one"', f'"{n}"'))
+        hows = sorted(report.how for report in all_at_once(4, lambda _: raced.reload()))
+        assert hows == ["in place", "unchanged", "unchanged", "unchanged"] and raced.say(1) == (1, f"{n}")
+
+
+def test_from_within_another_service(edited: Edited, registry: ServiceRegistry, raced: ServiceHandle) -> None:
+    other = registry.register("other", edited.start(other=RACED.replace("Raced", "Other")).Other)
+    raced.say(1)
+    edited.edit("raced", ('self.gain, "one"', 'self.gain, "two"'))
+    assert other.act(raced.reload).how == "in place" and raced.say(1) == (1, "two")
+
+
+def test_what_is_tried_cannot_reload(edited: Edited, registry: ServiceRegistry, raced: ServiceHandle) -> None:
+    other = registry.register("other", edited.start(other=RACED.replace("Raced", "Other")).Other)
+    other.load()
+    raced.acts("other")
+    raced.configure(gates=SimpleNamespace(hold=int, reload=other.reload))
+    raced.acts("other")
+    edited.edit("raced", ("return None", "self.gates.reload()"))
+    with pytest.raises(ReloadFailed, match="cannot be reloaded by code that is being tried"):
+        raced.reload()
+    assert raced.acts("other") is None and not registry.codebase._turn.locked()
+
+
+def test_what_does_not_come_to_an_end_is_not_waited_for(
+    edited: Edited, raced: ServiceHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smoke, "_LATE", 0.05)
+    gates = Gates()
+    raced.configure(gates=gates)
+    gates["go"].set()
+    raced.acts("x")
+    gates["go"].clear()
+    edited.edit("raced", ("return None", "self.gates.hold()"))
+    report = raced.reload()
+    assert report.how == "in place" and "it was not done after 0.05 s" in report.notes
+    assert raced._record.users == 1
+    gates["go"].set()
+    until(lambda: not raced._record.users and raced._record.lane.free == 2)
+
+
+@pytest.mark.parametrize("way", ["blocking", "submitted", "async", "batched", "streamed"])
+def test_new_code_that_raises_is_answered_by_the_old(way: str, edited: Edited, raced: ServiceHandle) -> None:
+    raced.load()
+    edited.edit(
+        "raced",
+        ('return x * self.gain, "one"', "raise KeyError(x)"),
+        ("async def later(self, x):\n", "async def later(self, x):\n        raise KeyError(x)\n"),
+        ("return [x for x in items]", "raise KeyError(items)"),
+        ("        if x:\n", "        if x == 1:\n            raise KeyError(x)\n        if x:\n"),
+    )
+    raced.reload()
+    ways: dict[str, Callable[[], object]] = {
+        "blocking": lambda: raced.say(1),
+        "submitted": lambda: raced.say.submit(1).result(30),
+        "async": lambda: raced.later(1),
+        "batched": lambda: raced.batched([0, 1, 2]),
+        "streamed": lambda: list(raced.several(1)),
+    }
+    expected = {"blocking": (1, "one"), "submitted": (1, "one"), "async": 1, "batched": [0, 1, 2]}
+    assert ways[way]() == expected.get(way, ["one", 1])
+    assert raced.version == "v1" and raced._record.reloads[-1].how == "taken back"
+
+
+def test_a_stream_that_has_yielded_is_not_begun_again(edited: Edited, raced: ServiceHandle) -> None:
+    raced.load()
+    edited.edit(
+        "raced", ('            yield "one"\n', '            yield "two"\n            raise KeyError(x)\n')
+    )
+    raced.reload()
+    stream = iter(raced.several(1))
+    assert next(stream) == "two"
+    with pytest.raises(TaskFailed, match="KeyError"):
+        next(stream)
+    assert raced.version == "v2" and raced._record.lane.free == 2
+
+
+def test_a_call_that_is_kept_keeps_no_code(edited: Edited, raced: ServiceHandle) -> None:
+    calls = [raced.say.submit(1)]
+    calls[0].result(30)
+    assert raced._record.instance is not None
+    old = weakref.ref(type(raced._record.instance.model))
+    for n in range(8):
+        edited.write("raced", RACED.replace('"one"', f'"{n}"'))
+        raced.reload()
+        if n == 0:
+            assert raced._record.instance is not None
+            old = weakref.ref(type(raced._record.instance.model))
+        calls.append(raced.say.submit(1))
+        assert calls[-1].result(30) == (1, f"{n}")
+    gc.collect()
+    assert old() is None and len(calls) == 9
+
+
+def test_a_version_that_was_taken_back_to_goes_as_others_do(edited: Edited, raced: ServiceHandle) -> None:
+    raced.say(1)
+    for n in range(12):
+        edited.write("raced", RACED.replace('"one"', f'"{n}"'))
+        raced.reload(), raced.rollback()
+    edited.write("raced", RACED.replace('"one"', '"last"'))
+    raced.reload()
+    record = raced._record
+    assert min(record.specs) > record.newest - record.ports.settings.versions_kept
+    assert raced.say(1) == (1, "last")
