@@ -330,7 +330,12 @@ def _taken_back(record: ServiceRecord, report: Reload, gone: Serving, why: str) 
 def _try_out(edit: Edit, report: Reload, of: Reload | None = None) -> None:
     """Try new code before it serves; raises where its ping, or a call that went well before, fails on it."""
     record = edit.record
-    tried = edit.tried()
+    try:
+        tried = edit.tried()
+    except Exception:
+        if edit.is_gone:
+            return  # which is seen as it is put in force
+        raise
     report.tried, report.notes = tried.tried, (*report.notes, *tried.skipped)
     if tried.error is None or tried.failure is None:
         return

@@ -131,9 +131,26 @@ class Edit:
         self._add_news(model)
         return smoke(self.record, self.instance, Serving(model, made.version, made.number, self.spec))
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the model is not there any more for which it was to be."""
+        return self.record.instance is not self.instance
+
     def needs_quiet(self) -> bool:
         """Tell whether no call may run as it is put in place: attributes are copied then."""
-        return self.instance is not None and not self.asks and self.made().apart is not None
+        made = self._made_if_there()
+        return made is not None and made.apart is not None
+
+    def _made_if_there(self) -> Serving | None:
+        """Return the version that is to serve; None where there is no model for it, or not any more."""
+        if self.instance is None or self.asks:
+            return None
+        try:
+            return self.made()
+        except Exception:
+            if self.is_gone:
+                return None
+            raise
 
     def remake(self) -> None:
         """Make the version that is to serve of what is there now: no call runs any more that changes it."""
@@ -147,7 +164,7 @@ class Edit:
         what Ctrl-C cuts short is put right by that.
         """
         record, instance = self.record, self.instance
-        serving = None if instance is None or self.asks else self.made()
+        serving = self._made_if_there()
         if serving is not None and on_probation and serving.probation is None and not self.is_placed:
             serving.probation = Probation(record.ports.clock(), serving.tasks)  # before its first call
         gone: list[Serving] = []

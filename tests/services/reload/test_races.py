@@ -123,6 +123,17 @@ def test_whoever_comes_between_the_new_code_is_in_force(
     assert raced.reload().how == "unchanged"
 
 
+@pytest.mark.parametrize("when", ["tried", "needs_quiet", "put"])
+def test_a_model_that_goes_meanwhile_is_no_fault_of_the_new_code(
+    when: str, edited: Edited, raced: ServiceHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raced.say(1)
+    edited.edit("raced", ('self.gain, "one"', 'self.gain, "two"'))
+    with before(when, lambda: outcome(start(raced.unload)), monkeypatch):
+        assert raced.reload().how == "at load"
+    assert raced.say(1) == (1, "two")
+
+
 def test_a_load_under_way_ends_first(edited: Edited, registry: ServiceRegistry) -> None:
     gates = Gates()
     raced = registry.register("raced", edited.start(raced=RACED).Raced, config={"gates": gates})
