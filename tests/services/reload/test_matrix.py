@@ -1,0 +1,161 @@
+"""Each kind of edit comes into force with the weights as they are; it can be taken back, and made again."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from tests.services.reload.files import Edited
+from tests.services.reload.kinds import KINDS, Kind
+
+
+class Bystander(ModelService):
+    """A service that no edit is of."""
+
+    def load(self) -> None:
+        self.weights = [object()]
+
+    @task("held")
+    def held(self) -> object:
+        return self.weights
+
+
+@dataclass
+class Stand:
+    """A service of some kind, and one beside it."""
+
+    kind: Kind
+    edited: Edited
+    service: ServiceHandle
+    other: ServiceHandle
+
+    def write(self, texts: dict[str, str | None]) -> None:
+        for module, text in texts.items():
+            if text is None:
+                self.edited.path(module).unlink()
+            else:
+                self.edited.path(module).write_bytes(encoded(text))
+
+    def answer(self) -> Any:
+        return answer(self.service)
+
+    def state(self) -> tuple[Any, ...]:
+        """Return what an edit has to leave as it is, of the service and of the other one."""
+        return *self.service.held(), self.other.held()
+
+
+def answer(service: ServiceHandle) -> Any:
+    """Return what a service answers; of a stream all parts."""
+    value = service.ask()
+    return list(value) if isinstance(value, Iterator) else value
+
+
+def encoded(text: str) -> bytes:
+    return text.encode("latin-1" if "latin-1" in text else "utf-8")
+
+
+def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> list[bool]:
+    return [a is b for a, b in zip(one, other, strict=True)]
+
+
+def each(*, cell: bool = False) -> list[Any]:
+    """Return the kinds as parameters: those that go, those that are skipped, those that do not hold yet."""
+    found = []
+    for kind in KINDS:
+        if cell and not kind.cell:
+            continue
+        marks = []
+        if kind.needs and importlib.util.find_spec(kind.needs) is None:
+            marks.append(pytest.mark.skip(reason=f"{kind.needs} is not installed"))
+        if kind.broken:
+            marks.append(pytest.mark.xfail(strict=True, reason=kind.broken))
+        found.append(pytest.param(kind, id=kind.name, marks=marks))
+    return found
+
+
+@pytest.fixture
+def stand(kind: Kind, edited: Edited, registry: ServiceRegistry) -> Stand:
+    for module, text in kind.texts.items():
+        edited.path(module).parent.mkdir(exist_ok=True)
+        edited.path(module).write_bytes(encoded(text))
+    importlib.invalidate_caches()
+    made = importlib.import_module(kind.module).S
+    service = registry.register("service", made, config=kind.config)
+    return Stand(kind, edited, service, registry.register("bystander", Bystander))
+
+
+@pytest.mark.parametrize("kind", each())
+def test_an_edit_of_a_file_is_in_force(kind: Kind, stand: Stand) -> None:
+    service = stand.service
+    assert stand.answer() == kind.before
+    state = stand.state()
+    stand.write(kind.edited())
+    report = service.reload()
+    assert report.how == kind.how, report
+    assert stand.answer() == kind.after
+    kept = kind.how != "loaded"
+    assert same(stand.state(), state) == [kept] * (len(state) - 1) + [True]
+    assert service.status().loads == (1 if kept else 2)
+    assert service.version == ("v1" if kind.how == "unchanged" else "v2")
+    assert (stand.other.version, stand.other.status().loads) == ("v1", 1)
+    with service.use() as model:
+        assert type(model) is sys.modules[kind.module].S
+
+
+@pytest.mark.parametrize("kind", [one for one in each() if one.values[0].how != "unchanged"])
+def test_an_edit_of_a_file_is_taken_back_and_made_again(kind: Kind, stand: Stand) -> None:
+    service = stand.service
+    assert stand.answer() == kind.before
+    state = stand.state()
+    stand.write(kind.edited())
+    service.reload()
+    assert stand.answer() == kind.after
+    assert service.rollback().after == service.version == "v1"
+    assert stand.answer() == kind.before
+    stand.write(dict(kind.texts))
+    service.reload()
+    assert stand.answer() == kind.before
+    stand.write(kind.edited())
+    service.reload()
+    assert stand.answer() == kind.after
+    if kind.how != "loaded":
+        assert service.status().loads == 1 and all(same(stand.state(), state))
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of a notebook's cells, as IPython has it."""
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    return main
+
+
+def run_cell(notebook: ModuleType, text: str) -> Any:
+    exec(compile(text, "<cell>", "exec", dont_inherit=True), vars(notebook))
+    return notebook.S
+
+
+@pytest.mark.parametrize("kind", each(cell=True))
+def test_an_edit_of_a_cell_is_in_force(
+    kind: Kind, notebook: ModuleType, registry: ServiceRegistry
+) -> None:
+    service = registry.register("service", run_cell(notebook, kind.texts["m"]), config=kind.config)
+    assert answer(service) == kind.before
+    weights = service.held()[0]
+    edited = kind.edited()["m"]
+    assert edited is not None
+    registry.register("service", run_cell(notebook, edited), config=kind.config)
+    assert answer(service) == kind.after
+    assert (service.held()[0] is weights) == (kind.how != "loaded")
+    assert service.status().loads == (1 if kind.how != "loaded" else 2)
+    assert service.version == "v2"
+    service.rollback()
+    assert answer(service) == kind.before and service.version == "v1"
