@@ -12,20 +12,13 @@ from typing import Any
 
 import pytest
 
-from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
+from grym_nb.services import ServiceHandle, ServiceRegistry
 from tests.services.reload.files import Edited
 from tests.services.reload.kinds import KINDS, Kind
+from tests.services.reload.kinds.kind import service
 
 
-class Bystander(ModelService):
-    """A service that no edit is of."""
-
-    def load(self) -> None:
-        self.weights = [object()]
-
-    @task("held")
-    def held(self) -> object:
-        return self.weights
+BYSTANDER = service("return x").replace("class S(", "class Bystander(")
 
 
 @dataclass
@@ -49,7 +42,7 @@ class Stand:
 
     def state(self) -> tuple[Any, ...]:
         """Return what an edit has to leave as it is, of the service and of the other one."""
-        return *self.service.held(), self.other.held()
+        return *self.service.held(), *self.other.held()
 
 
 def answer(service: ServiceHandle) -> Any:
@@ -88,8 +81,13 @@ def stand(kind: Kind, edited: Edited, registry: ServiceRegistry) -> Stand:
         edited.path(module).write_bytes(encoded(text))
     importlib.invalidate_caches()
     made = importlib.import_module(kind.module).S
-    service = registry.register("service", made, config=kind.config)
-    return Stand(kind, edited, service, registry.register("bystander", Bystander))
+    beside = edited.start(bystander=BYSTANDER).Bystander
+    return Stand(
+        kind,
+        edited,
+        registry.register("service", made, config=kind.config),
+        registry.register("bystander", beside),
+    )
 
 
 @pytest.mark.parametrize("kind", each())

@@ -11,6 +11,7 @@ _HELPER = """
     def more(x):
         return x + N
 """
+_TRY = "try:\n    return {}\nexcept NameError:\n    return 'none'"
 _PACKAGE = {
     "pkg.__init__": "from .inner import more\nfrom . import other\n__all__ = ['more', 'other']\n",
     "pkg.inner": "from .deep import N\ndef more(x):\n    return x + N\n",
@@ -56,7 +57,7 @@ MODULES: tuple[Kind, ...] = (
         "a helper beside another service's model",
         {
             "helper": _HELPER + "    WEIGHTS = [object()]\n",
-            "m": service("return more(x)", head="from helper import more, WEIGHTS", held="WEIGHTS[0],"),
+            "m": service("return more(x)", head="from helper import more, WEIGHTS", held="self.weights, WEIGHTS[0]"),
         },
         {"helper": ("x + N", "x - N")},
         *(4, 2),
@@ -115,18 +116,18 @@ MODULES: tuple[Kind, ...] = (
     ),
     kind(
         "what * stands for",
-        {"helper": _HELPER, "m": service("return 'further' in globals()", head="from helper import *")},
+        {"helper": _HELPER, "m": service(_TRY.format("further(x)"), head="from helper import *")},
         {"helper": ("N = 1", "N = 1\ndef further(x):\n    return x")},
-        *(False, True),
+        *("none", 3),
     ),
     kind(
         "__all__",
         {
             "helper": "__all__ = ['more']\ndef more(x):\n    return x\ndef _less(x):\n    return -x\n",
-            "m": service("return '_less' in globals(), more(x)", head="from helper import *"),
+            "m": service(_TRY.format("_less(x)"), head="from helper import *"),
         },
         {"helper": ("['more']", "['more', '_less']")},
-        *((False, 3), (True, 3)),
+        *("none", -3),
     ),
     kind(
         "an import inside a function",

@@ -91,7 +91,7 @@ STATE: tuple[Kind, ...] = (
             (
                 '    @task("held")',
                 "    def migrate(self, state, version):\n"
-                "        return {**state, 'total': sum(state['counts']) + (version == 'v1')}\n"
+                "        return {**state, 'total': sum(state['counts']) + (version[0] == 'v')}\n"
                 '    @task("held")',
             ),
         ],
