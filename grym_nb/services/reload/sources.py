@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import sys
 import threading
+import time
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from grym_nb.services.reload.versions import Versions
 
 __all__ = ["Codebase", "module_of"]
 
+_COARSE = 0.1  # seconds, by which the clock of files may be behind
+
 
 @dataclass(slots=True)
 class _Source:
@@ -35,6 +38,7 @@ class _Source:
     package: bool
     text: str
     is_whole: bool  # it is what was imported: else the file was changed before anybody looked
+    looked: float  # when what it imports was last looked at
     code: Code | None = None
 
     def imported(self) -> list[str]:
@@ -58,12 +62,15 @@ class Codebase:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
 
-    def follow(self, *names: str) -> None:
-        """Follow modules, and what they import, from now on; imports nothing."""
+    def follow(self, *names: str, since: float | None = None) -> None:
+        """Follow modules, and what they import, from now on; imports nothing.
+
+        `since` is when none of those that are not followed yet had been imported.
+        """
         todo = list(names)
         while todo:
             name = todo.pop()
-            if name in self._sources or (found := _source(name)) is None:
+            if name in self._sources or (found := _source(name, since)) is None:
                 continue
             with self._lock:
                 self._sources.setdefault(name, found)
@@ -118,7 +125,10 @@ class Codebase:
 
     def edited(self, name: str) -> dict[str, Code]:
         """Return what is new on disk of a module and all that it imports; raises the `SyntaxError` in it."""
-        self.follow(*self.family(name))
+        for one in self.family(name):  # what was imported only as something ran
+            source, now = self._sources[one], time.time()
+            self.follow(*_followed(self.text_of(one), one, package=source.package), since=source.looked)
+            source.looked = now
         found: dict[str, Code] = {}
         names = self.family(name)
         while names:
@@ -174,20 +184,34 @@ def _imported(text: str, home: str) -> tuple[str, ...]:
                 parts = home.split(".")
                 whole = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [whole])])
             found += [whole, *(f"{whole}.{one.name}" for one in node.names)]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(part for one in found for part in _with_packages(one)))
 
 
-def _source(name: str) -> _Source | None:
-    """Return the source of a module that can be followed: a file of the user's that was imported."""
+def _with_packages(name: str) -> Iterator[str]:
+    """Yield a module, and the packages that are run before it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _source(name: str, since: float | None) -> _Source | None:
+    """Return the source of a module that can be followed: a file of the user's that was imported.
+
+    One that was imported `since` is that text if the file is older.
+    """
     module = sys.modules.get(name)
     path = getattr(module, "__file__", None)
     if name == "__main__" or module is None or not path or not path.endswith(".py") or is_settled(name):
         return None
     path = str(Path(path).absolute())
-    text = _text(path)
+    now, text = time.time(), _text(path)
     if text is None:
         return None
-    return _Source(name, path, hasattr(module, "__path__"), text, _is_whole(module, text, path))
+    if since is None:
+        is_whole = _is_whole(module, text, path)
+    else:
+        is_whole = Path(path).stat().st_mtime < since - _COARSE
+    return _Source(name, path, hasattr(module, "__path__"), text, is_whole, now)
 
 
 def _text(path: str) -> str | None:

@@ -325,3 +325,30 @@ def test_one_that_has_failed_is_loaded(edited: Edited, speech: ServiceHandle) ->
     speech.unload()
     speech._record.given_up = "too often"
     assert speech.reload().how == "loaded" and speech.say(1)[0] == 2
+
+
+LAZY = """
+    from grym_nb import ModelService, task
+    import box.lid
+
+    class Lazy(ModelService):
+        @task("ask")
+        def ask(self):
+            import later
+            return later.N, box.lid.N
+"""
+
+
+def test_what_was_imported_as_it_ran_is_reloaded_and_so_is_a_package(
+    edited: Edited, registry: ServiceRegistry
+) -> None:
+    edited.write("later", "N = 1\n")
+    edited.write("box.__init__", "")
+    edited.write("box.lid", "N = 1\n")
+    lazy = registry.register("lazy", edited.start(lazy=LAZY).Lazy)
+    assert lazy.ask() == (1, 1)
+    edited.edit("later", ("N = 1", "N = 2"))
+    assert lazy.reload().how == "in place" and lazy.ask() == (2, 1)
+    edited.edit("box.lid", ("N = 1", "N = 3"))
+    lazy.reload()
+    assert lazy.ask() == (2, 3) and lazy.rollback() and lazy.ask() == (2, 1)
