@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from grym_nb.services.reload.plan import Code, Plan, plan
+from grym_nb.services.reload.statements import Statement
 from grym_nb.services.reload.versions import Followed, Version, Versions, builtins_of, remember
 
 __all__ = ["Built", "Ran", "build"]
@@ -104,10 +105,20 @@ class _Builder:
         code, places = self._after[name], self._plan.run.get(name, frozenset())
         made = {bound for at in places for bound in code.statements[at].binds}
         made |= self._plan.gone.get(name, frozenset())
+        made |= self._starred(name) - code.binders.keys()
         self._built.rebound[name] = code.rebound - made
         for key, value in vars(self._before.modules[name]).items():
             if key not in made:
                 into[key] = alias.get(id(value), value)
+
+    def _starred(self, name: str) -> set[str]:
+        """Return what a module has by ``from ... import *`` that runs again, or is there no more."""
+        code, places = self._after[name], self._plan.run.get(name, frozenset())
+        before = self._before.codes
+        carried = {one.text for at, one in enumerate(code.statements) if at not in places}
+        went = (one for one in before[name].statements if one.text not in carried) if name in before else ()
+        stars = {what.module for one in went for what in one.imports if what.attribute == "*"}
+        return {public for module in stars if module in before for public in before[module].public}
 
     def _run(self, name: str) -> None:
         """Run what has to run in a module, once: also when one that runs before it imports it."""
@@ -117,14 +128,25 @@ class _Builder:
         code, variables = self._after[name], vars(self._views[name])
         file = f"{code.path} (version {self._built.version.number + 1})"
         remember(file, code.text, variables)
-        for at in sorted(self._plan.run.get(name, ())):
-            node = code.statements[at].node
+        places = self._plan.run.get(name, ())
+        for at, one in enumerate(code.statements):
+            if at not in places:
+                self._first_of(one)
+                continue
+            node = one.node
             began = time.perf_counter()
             exec(
                 compile(ast.Module([node], []), file, "exec", flags=code.flags, dont_inherit=True), variables
             )
             took = time.perf_counter() - began
-            self._built.ran.append(Ran(name, node.lineno, code.statements[at].binds, took))
+            self._built.ran.append(Ran(name, node.lineno, one.binds, took))
+
+    def _first_of(self, one: Statement) -> None:
+        """Run what a statement imports, also where it is carried over: what follows it asks for that."""
+        for what in one.imports:
+            self._first(what.module)
+            if what.attribute is not None:
+                self._first(f"{what.module}.{what.attribute}")
 
     def _first(self, name: str) -> None:
         """Run a module that is imported, if it has yet to run."""

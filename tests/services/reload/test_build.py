@@ -210,3 +210,17 @@ def test_two_hundred_edits_leave_nothing_behind(files: Files) -> None:
         assert module.Model().run(1) == at + 2
     gc.collect()
     assert sum(one() is not None for one in made) <= 2
+
+
+def test_what_a_module_imports_is_there_before_what_follows_the_import(files: Files) -> None:
+    files.start(base="class Base:\n    n = 1\n", used="import base\nclass Used(base.Base):\n    pass\n")
+    files.edit("base", "n = 1", "n = 2")
+    assert sys.modules["used"].Used.n == 2
+
+
+def test_what_is_imported_by_a_star_no_more_is_gone(files: Files) -> None:
+    helper = "__all__ = ['a', 'b']\na = b = 1\n"
+    used = "from helper_ import *\ndef both():\n    return a, b\n"
+    module = files.start(helper_=helper, used=used)
+    files.edit("helper_", "['a', 'b']", "['a']")
+    assert module.a == 1 and not hasattr(module, "b")
