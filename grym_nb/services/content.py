@@ -6,6 +6,7 @@ changed in a closure does not.
 """
 
 from __future__ import annotations
+import __future__
 
 import hashlib
 import logging
@@ -97,7 +98,10 @@ def _parts(value: Any) -> tuple[str, Iterable[Any]]:
     kind = type(value)
     named = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, types.CodeType):
-        shape = value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, value.co_flags
+        flags = (
+            value.co_flags & ~__future__.annotations.compiler_flag
+        )  # what is annotated is told apart from that
+        shape = value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, flags
         names = value.co_names, value.co_varnames
         return "code", (*shape, *names, value.co_code, value.co_exceptiontable, *value.co_consts)
     if isinstance(value, types.FunctionType):

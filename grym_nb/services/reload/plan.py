@@ -8,6 +8,7 @@ over would go on to see what was. Nothing is imported or run here.
 from __future__ import annotations
 import __future__
 
+import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def plan(before: Mapping[str, Code], after: Mapping[str, Code]) -> Plan:
         for name in was.keys() | now.keys():
             if was.get(name) != now.get(name):
                 spread.name((module, name))
-        known = Counter(one.text for one in before[module].statements) if module in before else Counter()
+        known = Counter(_as_before(before[module], after[module])) if module in before else Counter()
         for at, one in enumerate(after[module].statements):
             if known[one.text]:
                 known[one.text] -= 1
@@ -121,6 +122,17 @@ def plan(before: Mapping[str, Code], after: Mapping[str, Code]) -> Plan:
         if module in before
     }
     return Plan({module: frozenset(places) for module, places in spread.run.items()}, gone)
+
+
+def _as_before(before: Code, after: Code) -> Iterator[str]:
+    """Yield the texts that mean what they did; other ``from __future__``, what is annotated does not."""
+    for one in before.statements:
+        if before.flags == after.flags or not _annotated(one):
+            yield one.text
+
+
+def _annotated(one: Statement) -> bool:
+    return any(getattr(node, part, None) for node in ast.walk(one.node) for part in ("annotation", "returns"))
 
 
 class _World:

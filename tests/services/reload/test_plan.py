@@ -316,3 +316,9 @@ def test_lines_are_those_of_python() -> None:
     text = 'A = "a\u2028b"\n\x0c\nB = A\nC = 1; D = C\n'
     assert [sorted(one.binds) for one in Code("m", text).statements] == [["A"], ["B"], ["C"], ["D"]]
     assert edited(text, text.replace("C = 1", "C = 2")) == ["C = 2; D = C"] * 2
+
+
+def test_what_is_annotated_runs_again_with_another_future() -> None:
+    text = "\nW = 1\ndef f(x: int) -> int:\n    return x\ndef g(x):\n    return x\n"
+    future = "from __future__ import annotations"
+    assert edited(text, future + text) == [future, "def f(x: int) -> int:"]
