@@ -22,23 +22,27 @@ _HOOKS = ("load", "warm_up")
 _MAKING = ("__new__", "__init__", "__post_init__", "__init_subclass__")
 
 
-def changed_in_load(old: type, new: type, factories: tuple[Any, Any] = (None, None)) -> tuple[str, ...]:
+def changed_in_load(
+    old: type, new: type, factories: tuple[Any, Any] = (None, None), hooks: tuple[str, ...] = _HOOKS
+) -> tuple[str, ...]:
     """Return by what two loads differ: functions and values that they lead to, by name.
 
     `factories` are what makes the two, where that is no class.
     """
-    before, after = (_Load(made, factory).found for made, factory in zip((old, new), factories, strict=True))
+    before, after = (
+        _Load(made, factory, hooks).found for made, factory in zip((old, new), factories, strict=True)
+    )
     return tuple(name for name in {**after, **before} if before.get(name) != after.get(name))
 
 
 class _Load:
     """All that a load reaches, by name: code by its content, values by what they are."""
 
-    def __init__(self, cls: type, factory: Any) -> None:
+    def __init__(self, cls: type, factory: Any, hooks: tuple[str, ...]) -> None:
         self.found: dict[str, object] = {}
         self._names: set[str] = set()  # that are asked for
         self._classes: dict[type, str] = {}  # the user's own, and how they are called
-        self._take_class("self", cls, _HOOKS)
+        self._take_class("self", cls, hooks)
         if isinstance(factory, FunctionType):
             self._take("its factory", factory)
 
@@ -72,9 +76,10 @@ class _Load:
         """Take what a function may ask for by name: of its module, of a module there, or of a class."""
         space = function.__globals__
         kept = kept_by(function)
-        names = [name for code in _codes(function.__code__) for name in code.co_names if name not in kept]
+        every = [name for code in _codes(function.__code__) for name in code.co_names]
+        names = [name for name in every if name not in kept or _is_data(space.get(name))]
         modules = [one for name in names if isinstance(one := space.get(name), ModuleType)]
-        fresh = [name for name in dict.fromkeys(names) if name not in self._names]
+        fresh = [name for name in dict.fromkeys(names) if name not in self._names | kept]
         self._names.update(fresh)
         for name in names:
             if name in space and not isinstance(space[name], ModuleType):
@@ -110,6 +115,11 @@ def _content(value: Any, functions: list[FunctionType]) -> object:
     if isinstance(value, ModuleType):
         return value.__name__
     return id(value)
+
+
+def _is_data(value: Any) -> bool:
+    """Tell whether a value is not code, of which nothing but the name may be kept."""
+    return value is not None and not isinstance(value, (type, ModuleType)) and not callable(value)
 
 
 def _told(function: FunctionType) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from inspect import getattr_static
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +103,14 @@ class Edit:
         renewal = renewed(state, self._newer, (before.model, serving.model), shared)
         self.stays = renewal.stays
         migrate = getattr(type(serving.model), "migrate", None)
-        own = {*renewal.own, *self.change.others}
+        stale = _stale(type(before.model), type(made), state)
+        own = {*renewal.own, *self.change.others, *stale}
         if not own and migrate is None and not _slotted(before.model) and not _slotted(serving.model):
             object.__setattr__(serving.model, "__dict__", vars(before.model))
         else:
             serving.apart = frozenset({*own, *(state if migrate is not None else ())})
+            for name in stale:
+                renewal.state.pop(name, None)
             if not _slotted(serving.model):  # itself: what held the old one leads to it now
                 object.__setattr__(serving.model, "__dict__", renewal.state)
                 _give(serving.model, self.change.others)
@@ -332,6 +336,12 @@ def _blank(spec: ServiceSpec) -> dict[str, Any] | None:
         return _attributes(spec.callable(**spec.config))
     except Exception:
         return None
+
+
+def _stale(old: type, new: type, state: Mapping[str, Any]) -> set[str]:
+    """Return the attributes in which cached properties keep what other code has computed."""
+    kept = [name for name in state if isinstance(getattr_static(old, name, None), cached_property)]
+    return {name for name in kept if changed_in_load(old, new, hooks=(name,))}
 
 
 def _of_others(record: ServiceRecord) -> set[int]:

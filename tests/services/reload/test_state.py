@@ -193,3 +193,36 @@ def test_a_network_that_is_edited_keeps_its_tensors(edited: Edited, registry: Se
     assert after.tolist() == [[7.0, 7.0]] and hooked == "two"
     assert held(speech).net[0].layer.weight is weight
     assert torch.equal(speech.at("v1").ask(x)[0], before)
+
+
+def test_what_a_cached_property_keeps_is_computed_anew_by_other_code_alone(
+    edited: Edited, registry: ServiceRegistry
+) -> None:
+    text = """
+        from functools import cached_property
+        from grym_nb import ModelService, task
+
+        def gain():
+            return [2]
+
+        class Cached(ModelService):
+            @cached_property
+            def gain(self):
+                return gain()
+
+            @cached_property
+            def other(self):
+                return [1]
+
+            @task("ask")
+            def ask(self):
+                return self.gain, self.other
+    """
+    cached = registry.register("cached", edited.start(cached=text).Cached)
+    first = cached.ask()
+    edited.edit("cached", ("[2]", "[3]"))
+    cached.reload()
+    second = cached.ask()
+    assert (first[0], second[0]) == ([2], [3]) and second[1] is first[1]
+    cached.rollback()
+    assert cached.ask()[0] is first[0]
