@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import Kind, kind, service
+from tests.services.reload.kinds.kind import ONLY_ITS_CLASS, Kind, kind, service
 
 __all__ = ["CLASSES"]
 
@@ -109,6 +109,7 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("self.value * 2", "self.value * 20"),
         *((14, True, True), (140, True, True)),
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "an enum beside which something is edited",
@@ -119,6 +120,7 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("x + 1", "x + 2"),
         *((True, 4), (True, 5)),
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a method of an enum of which the state has a member",
@@ -129,6 +131,7 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ('"is "', '"now "'),
         *((True, "is RED", True), (True, "now RED", True)),
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a member of an enum",
@@ -253,6 +256,7 @@ CLASSES: tuple[Kind, ...] = (
         ("return 1", "return 2"),
         *(("first", "second", 1), ("first", "second", 2)),
         how="in place",
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a class with __slots__ in the state",
@@ -263,6 +267,7 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("self.n + x", "self.n - x"),
         *((4, True), (-2, True)),
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a service with __slots__",
@@ -282,6 +287,7 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("x + 1", "x + 2"),
         *((4, True), (5, True)),
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a class in a list and a dict of the state",
@@ -293,6 +299,7 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("x + 1", "x + 2"),
         *(([4, 4], True), ([5, 5], True)),
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a class in the state that stays as it is",
@@ -304,6 +311,7 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("return x\n", "return -x\n"),
         *((3, True), (-3, True)),
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a nested class",

@@ -106,9 +106,9 @@ CODE: tuple[Kind, ...] = (
     ),
     kind(
         "a classmethod",
-        service("return self.gain() * x", body="@classmethod\ndef gain(cls):\n    return 2, cls is S"),
+        service("return self.gain() * x", body="@classmethod\ndef gain(cls):\n    return 2, cls.__name__"),
         ("return 2", "return 3"),
-        *((2, True) * 3, (3, True) * 3),
+        *((2, "S") * 3, (3, "S") * 3),
     ),
     kind(
         "a staticmethod",
@@ -123,7 +123,10 @@ CODE: tuple[Kind, ...] = (
             head="class Base(ModelService):\n    def more(self, x):\n        return x + 1",
             bases="Base",
         ),
-        ('    @task("held")', '    def more(self, x):\n        return super().more(x) * 2\n    @task("held")'),
+        (
+            '    @task("held")',
+            '    def more(self, x):\n        return super().more(x) * 2\n    @task("held")',
+        ),
         *(4, 8),
     ),
     kind(

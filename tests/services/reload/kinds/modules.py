@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import Kind, kind, service
+from tests.services.reload.kinds.kind import NEWEST_IMPORT, Kind, kind, service
 
 __all__ = ["MODULES"]
 
@@ -57,7 +57,9 @@ MODULES: tuple[Kind, ...] = (
         "a helper beside another service's model",
         {
             "helper": _HELPER + "    WEIGHTS = [object()]\n",
-            "m": service("return more(x)", head="from helper import more, WEIGHTS", held="self.weights, WEIGHTS[0]"),
+            "m": service(
+                "return more(x)", head="from helper import more, WEIGHTS", held="self.weights, WEIGHTS[0]"
+            ),
         },
         {"helper": ("x + N", "x - N")},
         *(4, 2),
@@ -134,6 +136,7 @@ MODULES: tuple[Kind, ...] = (
         {"helper": _HELPER, "m": service("from helper import more\nreturn more(x)")},
         {"helper": ("x + N", "x - N")},
         *(4, 2),
+        broken_back=NEWEST_IMPORT,
     ),
     kind(
         "an import that is added",
@@ -203,8 +206,11 @@ MODULES: tuple[Kind, ...] = (
         "a decorator in another module",
         {
             "deco": "def loud(f):\n    return lambda *args, **kwargs: f(*args, **kwargs) * 10\n",
-            "m": service("return loud(self.more)(x)", head="from deco import loud",
-                         body="@loud\ndef more(self, x):\n    return x + 1"),
+            "m": service(
+                "return loud(self.more)(x)",
+                head="from deco import loud",
+                body="@loud\ndef more(self, x):\n    return x + 1",
+            ),
         },
         {"deco": ("* 10", "* 100")},
         *(400, 40000),
@@ -213,9 +219,11 @@ MODULES: tuple[Kind, ...] = (
         "a registry in another module",
         {
             "registry_": "R = {}\ndef put(name):\n    def to(f):\n        R[name] = f\n        return f\n    return to\n",
-            "m": service("return [(name, f(x)) for name, f in R.items()]",
-                         head="from registry_ import R, put\n@put('a')\ndef a(x):\n    return x + 1\n"
-                              "@put('b')\ndef b(x):\n    return x + 2"),
+            "m": service(
+                "return [(name, f(x)) for name, f in R.items()]",
+                head="from registry_ import R, put\n@put('a')\ndef a(x):\n    return x + 1\n"
+                "@put('b')\ndef b(x):\n    return x + 2",
+            ),
         },
         {"m": ("@put('b')\ndef b(x):\n    return x + 2\n", "")},
         *([("a", 4), ("b", 5)], [("a", 4)]),

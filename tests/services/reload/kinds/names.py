@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import Kind, kind, service
+from tests.services.reload.kinds.kind import NEWEST_IMPORT, ONLY_ITS_CLASS, Kind, kind, service
 
 __all__ = ["NAMES"]
 
@@ -85,6 +85,7 @@ NAMES: tuple[Kind, ...] = (
         ("'one'", "'two'"),
         *((True, ["one"]), (True, ["two"])),
         how="loaded",
+        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "an entry of a dictionary",
@@ -133,6 +134,7 @@ NAMES: tuple[Kind, ...] = (
         service("try:\n    return N\nexcept NameError:\n    return None", head="N = 1"),
         ("N = 1\n", ""),
         *(1, None),
+        cell=False,
     ),
     kind(
         "a try around an import",
@@ -188,6 +190,7 @@ NAMES: tuple[Kind, ...] = (
         service("return more.__annotations__['x']", head="def more(x: int):\n    return x"),
         ("from grym_nb", "from __future__ import annotations\nfrom grym_nb"),
         *(int, "int"),
+        cell=False,
     ),
     kind(
         "a type alias and a TypeVar",
@@ -234,6 +237,7 @@ NAMES: tuple[Kind, ...] = (
         ("'no '", "'still no '"),
         *("no anything", "still no anything"),
         cell=False,
+        broken_back=NEWEST_IMPORT,
     ),
     kind(
         "a huge literal",
