@@ -218,7 +218,14 @@ MODULES: tuple[Kind, ...] = (
     kind(
         "a registry in another module",
         {
-            "registry_": "R = {}\ndef put(name):\n    def to(f):\n        R[name] = f\n        return f\n    return to\n",
+            "registry_": """
+                R = {}
+                def put(name):
+                    def to(f):
+                        R[name] = f
+                        return f
+                    return to
+            """,
             "m": service(
                 "return [(name, f(x)) for name, f in R.items()]",
                 head="from registry_ import R, put\n@put('a')\ndef a(x):\n    return x + 1\n"
