@@ -16,7 +16,7 @@ from functools import partial
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import GrymError, Interrupted, ReloadFailed, StateError
+from grym_nb.errors import GrymError, Interrupted, ReloadFailed, StateError, ValidationError
 from grym_nb.events import ServiceChanged, ServiceReloaded
 from grym_nb.hardening.storages import storages_of
 from grym_nb.render import seconds as in_words
@@ -358,11 +358,19 @@ def _refusing(record: ServiceRecord, report: Reload) -> Iterator[None]:
     except ReloadFailed:
         raise
     except (Exception, SystemExit) as error:
-        where = f" ({error.filename}:{error.lineno})" if isinstance(error, SyntaxError) else ""
-        told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {error}{where}"
-        report.how, report.why = "refused", told
+        report.how, report.why = "refused", _told(error)
         refusal = _refusal(record, report, error, "goes on with the code it had")
     raise unpinned(refusal) from None
+
+
+def _told(error: BaseException) -> str:
+    """Say in a line what is wrong with new code."""
+    if isinstance(error, ValidationError) and error.problems:
+        return "; ".join(map(str, error.problems))
+    if isinstance(error, GrymError):
+        return error.message
+    where = f" ({error.filename}:{error.lineno})" if isinstance(error, SyntaxError) and error.filename else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_on: str) -> ReloadFailed:
@@ -372,7 +380,7 @@ def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_o
         f"{record.name} was not reloaded: {report.why}",
         cause=f"it {goes_on} ({record.version})",
         hint=error.hint
-        if isinstance(error, GrymError)
+        if isinstance(error, GrymError) and not isinstance(error, ValidationError)
         else f"mend it and reload; grym.get({record.name!r}).reload(force=True) takes it as it is"
         if report.how == "refused" and report.seconds.get("try") is not None
         else "mend it and reload",

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from grym_nb.errors import StateError
 from grym_nb.services.content import is_settled
 from grym_nb.services.reload.plan import Code
 from grym_nb.services.reload.versions import Versions
@@ -130,13 +131,18 @@ class Codebase:
             self.follow(*_followed(self.text_of(one), one, package=source.package), since=source.looked)
             source.looked = now
         found: dict[str, Code] = {}
+        unread: dict[str, Exception] = {}
         names = self.family(name)
         while names:
             new: set[str] = set()
             for one in names:
                 source = self._sources[one]
-                text = _text(source.path)
-                if text is None or (text == self.text_of(one) and not self.uncertain((one,))):
+                try:
+                    text = _text_of(source.path)
+                except (OSError, SyntaxError, UnicodeDecodeError) as error:
+                    unread[one] = error
+                    continue
+                if text == self.text_of(one) and not self.uncertain((one,)):
                     continue
                 before = self.versions.newest.codes.get(one) or source.read()
                 code = Code(one, text, package=source.package, path=source.path, before=before)
@@ -145,12 +151,28 @@ class Codebase:
             known = set(self._sources)
             self.follow(*new)  # what only the new text imports
             names = frozenset(set(self._sources) - known)
+        self._refuse(name, found, unread)
         if found:
             missing = {
                 one: s.read() for one, s in self._sources.items() if one not in self.versions.newest.codes
             }
             self.versions.follow(missing)
         return found
+
+    def _refuse(self, name: str, found: Mapping[str, Code], unread: Mapping[str, Exception]) -> None:
+        """Raise where a file cannot be read that a module imports by what is new, or is."""
+        asked, todo = {name}, [name]
+        while todo:
+            one = todo.pop()
+            if one in unread:
+                raise StateError(
+                    f"{self._sources[one].path} cannot be read ({type(unread[one]).__name__})",
+                    hint="save it again as UTF-8, or take out what imports it; and reload",
+                )
+            text = found[one].text if one in found else self.text_of(one)
+            new = {*_followed(text, one, package=self._sources[one].package)} & self._sources.keys() - asked
+            asked |= new
+            todo += sorted(new)
 
 
 def module_of(thing: Any) -> str:
@@ -217,10 +239,14 @@ def _source(name: str, since: float | None) -> _Source | None:
 def _text(path: str) -> str | None:
     """Return the text of a file, decoded as Python does; None where it cannot be read just now."""
     try:
-        with tokenize.open(path) as file:
-            return file.read()
+        return _text_of(path)
     except (OSError, SyntaxError, UnicodeDecodeError):
         return None
+
+
+def _text_of(path: str) -> str:
+    with tokenize.open(path) as file:
+        return file.read()
 
 
 def _is_whole(module: ModuleType, text: str, path: str) -> bool:

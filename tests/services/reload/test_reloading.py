@@ -120,7 +120,7 @@ def test_a_call_under_way_ends_on_its_code_and_its_helpers(edited: Edited, speec
             "its ping raised OSError",
         ),
         ("class Speech", "class Spoken", "Speech is gone from speech"),
-        ("self, *, gain=1", "self, gain", "cannot be reloaded"),
+        ("self, *, gain=1", "self, gain", "config.gain: found nothing"),
     ],
 )
 def test_what_cannot_serve_is_refused(
