@@ -12,17 +12,13 @@ from grym_nb.errors import ReloadFailed, TaskNotFound
 from grym_nb.services import ServiceHandle, ServiceRegistry
 from tests.services.crowd import apart
 from tests.services.reload.files import Edited
-from tests.services.reload.kinds.kind import service
-
-HELPER = "N = 1\ndef more(x):\n    return x + N\n"
-TEXT = service("return more(x)", head="from helper import more")
-HELD = '    @task("held")'
+from tests.services.reload.kinds import REFUSED, Kind
+from tests.services.reload.kinds.refused import HELD, TEXTS
 
 
 @pytest.fixture
 def served(edited: Edited, registry: ServiceRegistry) -> ServiceHandle:
-    edited.start(helper=HELPER)
-    handle = registry.register("service", edited.start(m=TEXT).S)
+    handle = registry.register("service", edited.start(**TEXTS).S)
     assert handle.ask(3) == 4
     return handle
 
@@ -38,50 +34,19 @@ def refused(served: ServiceHandle, told: str) -> None:
     assert served.held()[0] is weights and served.status().loads == 1
 
 
-@pytest.mark.parametrize(
-    ("module", "was", "now", "told"),
-    [
-        pytest.param("m", "def ask(self", "def ask(self:", "SyntaxError", id="syntax"),
-        pytest.param("helper", "return x", "return return x", "SyntaxError", id="syntax of a helper"),
-        pytest.param("helper", "    return", "return", "IndentationError", id="indentation"),
-        pytest.param("m", "class S", "import nowhere_at_all\nclass S", "ModuleNotFoundError", id="import"),
-        pytest.param("m", "import more", "import less", "ImportError", id="import of a name"),
-        pytest.param("helper", "N = 1", "N = 1 / 0", "ZeroDivisionError", id="error at the top"),
-        pytest.param("helper", "N = 1", "raise SystemExit(1)", "SystemExit", id="exit at the top"),
-        pytest.param(
-            "m", HELD, f"    def ping(self): raise OSError(1)\n{HELD}", "ping raised OSError", id="ping"
-        ),
-        pytest.param("m", "more(x)", "more(x).nothing", "AttributeError", id="each call"),
-        pytest.param("helper", "x + N", "x + nobody", "NameError", id="each call of a helper"),
-        pytest.param("m", "class S(", "class T(", "S is gone from m", id="the class"),
-        pytest.param("m", '    @task("ask")\n', "", "at least one method with @task", id="the only tasks"),
-        pytest.param(
-            "m", HELD, f"    def __init__(self, *, gain): pass\n{HELD}", "gain: found", id="a parameter"
-        ),
-        pytest.param("m", "ModelService):", "ModelService, Nobody):", "NameError", id="a base"),
-    ],
-)
-def test_what_cannot_serve_is_refused(
-    edited: Edited, served: ServiceHandle, module: str, was: str, now: str, told: str
-) -> None:
-    changes = [(was, now), *([(f"{HELD}\n", "")] if "@task" in was else [])]
-    before = edited.path(module).read_text()
-    edited.edit(module, *changes)
-    refused(served, told)
-    edited.write(module, before)
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.name) for kind in REFUSED])
+def test_what_cannot_serve_is_refused(edited: Edited, served: ServiceHandle, kind: Kind) -> None:
+    for module, text in kind.edited().items():
+        if text is None:
+            edited.path(module).unlink()
+        else:
+            edited.write(module, text)
+    refused(served, kind.told)
+    for module, text in TEXTS.items():
+        edited.write(module, text)
     assert served.reload().how == "unchanged"
     edited.edit("helper", ("N = 1", "N = 2"))
     assert served.reload().how == "in place" and served.ask() == 5
-
-
-@pytest.mark.parametrize("module", ["m", "helper"])
-def test_a_file_that_is_gone_is_told(edited: Edited, served: ServiceHandle, module: str) -> None:
-    path = edited.path(module)
-    text = path.read_text()
-    path.unlink()
-    refused(served, f"{module}.py")
-    path.write_text(text.replace("return more(x)", "return -more(x)").replace("x + N", "-x - N"))
-    assert served.reload().how == "in place" and served.ask() == -4
 
 
 @pytest.mark.parametrize("module", ["m", "helper"])

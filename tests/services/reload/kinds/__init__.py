@@ -8,8 +8,9 @@ from tests.services.reload.kinds.code import CODE
 from tests.services.reload.kinds.kind import Kind
 from tests.services.reload.kinds.modules import MODULES
 from tests.services.reload.kinds.names import NAMES
+from tests.services.reload.kinds.refused import REFUSED
 from tests.services.reload.kinds.state import STATE
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["KINDS", "REFUSED", "Kind"]
 
 KINDS: tuple[Kind, ...] = (*CODE, *CLASSES, *NAMES, *MODULES, *STATE)

@@ -16,7 +16,7 @@ Change = tuple[tuple[str, str], ...] | str | None
 ONLY_ITS_CLASS = "registered again, a service is another one by its own class alone, not by what that names"
 NEWEST_IMPORT = "what the first version of a function imports as it runs is the newest, also when taken back"
 
-How = Literal["in place", "loaded", "unchanged"]
+How = Literal["in place", "loaded", "unchanged", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Kind:
     needs: str = ""  # a package without which it is skipped
     #: it is one when all of it is run again in a notebook, too, where `held` is made anew
     cell: bool = True
+    told: str = ""  # of what refuses it
     broken: str = ""  # why it is known not to hold
     broken_back: str = ""  # the same, of what is taken back
     broken_cell: str = ""  # the same, of a notebook
