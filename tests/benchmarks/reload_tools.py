@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,7 +147,7 @@ class Auto(Plain):
         from IPython.core.interactiveshell import InteractiveShell
         from traitlets.config import Config
 
-        self.shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+        self.shell: Any = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
         self.shell.run_line_magic("load_ext", "autoreload")
         self.shell.run_line_magic("autoreload", self.mode)
         self.shell.run_cell(f"import {self.kind.module}")
@@ -204,7 +204,7 @@ def _path(folder: Path, module: str) -> Path:
     return folder / f"{module.replace('.', '/')}.py"
 
 
-def _write(texts: dict[Path, str | None], at: float) -> None:
+def _write(texts: Mapping[Path, str | None], at: float) -> None:
     for path, text in texts.items():
         if text is None:
             path.unlink()
@@ -242,7 +242,7 @@ def _apart(tool: Callable[[], Tool], kind: Kind) -> dict[str, Any]:
         text = got.read()
     os.waitpid(child, 0)
     none = {"seconds": None, "right": False, "kept": False, "is": False}
-    return json.loads(text) if text else none  # type: ignore[no-any-return]
+    return json.loads(text) if text else none
 
 
 def main(name: str, *asked: str) -> None:
