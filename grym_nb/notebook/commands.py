@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from grym_nb.errors import CommandError, closest
+from grym_nb.notebook import actions
 from grym_nb.notebook.typed import Parser, words_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from grym_nb.notebook.sheet import Sheet
-    from grym_nb.services import ServiceHandle, ServiceRegistry
 
 __all__ = ["COMMANDS", "Command", "Position", "command", "dispatch", "parser_of"]
 
@@ -64,7 +64,7 @@ def command(name: str, *, cell: bool = False) -> Command:
         )
     near = closest(name, table)
     hint = "%grym help lists the commands"
-    if not near and name in _registry():
+    if not near and _is_service(name):
         hint = f"{name} is a service: %grym status {name}, or %grym run {name} ..."
     raise CommandError(f"there is no command {name!r}.{near}", hint=hint)
 
@@ -96,101 +96,20 @@ def dispatch(shell: InteractiveShell, line: str, body: str | None = None) -> obj
     return None if typed.quiet else shown
 
 
-# -- services --------------------------------------------------------------------------------------
-
-
-def _registry() -> ServiceRegistry:
+def _is_service(name: str) -> bool:
     from grym_nb.runtime import current
 
-    return current().registry
+    return name in current().registry
 
 
-def _status(shell: InteractiveShell, given: Namespace) -> object:
-    return _registry().status() if given.service is None else _registry()[given.service].status()
-
-
-def _shown(handles: Sequence[ServiceHandle]) -> object:
-    """Return one handle itself, several as a table."""
-    if len(handles) == 1:
-        return handles[0]
-    from grym_nb.services.status import StatusTable
-
-    return StatusTable(tuple(handle.status() for handle in handles))
-
-
-def _load(shell: InteractiveShell, given: Namespace) -> object:
-    handles = [_registry()[name] for name in given.services]  # a typing error is told before a long load
-    return _shown([handle.load() for handle in handles])
-
-
-def _unload(shell: InteractiveShell, given: Namespace) -> object:
-    handles = [_registry()[name] for name in given.services]
-    return _shown([handle.unload(given.timeout) for handle in handles])
+# -- what asks for the table itself ----------------------------------------------------------------
 
 
 def _run(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.calling import run
-
-    return run(_registry(), given.words, shell.user_ns, usage=command("run").line)
-
-
-def _context(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.context import act
-
-    return act(shell, given.words)
-
-
-# -- looking ---------------------------------------------------------------------------------------
-
-
-def _calls(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.calls import calls_of
-
-    return calls_of(_registry())
-
-
-def _cancel(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.calls import cancel
-
-    return cancel(_registry(), given.calls, shell.user_ns)
-
-
-def _devices(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.runtime import current
 
-    return current().resources.table()
-
-
-def _mem(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.memory import memory
-    from grym_nb.runtime import current
-
-    return memory(current(), given)
-
-
-def _why(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.why import why, why_service
-
-    return why(_registry()) if given.service is None else why_service(_registry()[given.service])
-
-
-def _debug(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.why import debug
-
-    debug(shell, _registry())
-    return None
-
-
-def _doctor(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.doctor import examine
-
-    return examine(shell)
-
-
-def _glossary(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.glossary import glossary
-
-    return glossary()
+    return run(current().registry, given.words, shell.user_ns, usage=command("run").line)
 
 
 def _help(shell: InteractiveShell, given: Namespace) -> object:
@@ -212,98 +131,7 @@ def _help_of(known: Command) -> Sheet:
     return Sheet(f"{known.line}: {known.about}", ("\n".join(known.examples),))
 
 
-def _define(shell: InteractiveShell, given: Namespace) -> object:
-    __tracebackhide__ = True
-    from grym_nb.notebook.cells import define
-
-    return define(shell, given)
-
-
 # -- the table -------------------------------------------------------------------------------------
-
-
-def _health(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.health import health
-    from grym_nb.runtime import current
-
-    return health(current(), given)
-
-
-def _metrics(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.figures import metrics
-    from grym_nb.runtime import current
-
-    return metrics(current(), given)
-
-
-def _alerts(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.health import alerts
-    from grym_nb.runtime import current
-
-    return alerts(current(), given)
-
-
-def _topology(shell: InteractiveShell, given: Namespace) -> object:
-    from grym_nb.notebook.health import topology_of
-    from grym_nb.runtime import current
-
-    return topology_of(current(), given)
-
-
-def _nothing(parser: Parser) -> None:
-    return None
-
-
-def _mem_options(parser: Parser) -> None:
-    parser.add_argument("--budget", nargs="+", metavar="4GB")
-    parser.add_argument("--why", action="store_true")
-    parser.add_argument("--free", action="store_true")
-    parser.add_argument("--trace", metavar="FILE")
-
-
-def _metrics_options(parser: Parser) -> None:
-    _maybe_service(parser)
-    parser.add_argument("--since", metavar="5m")
-    parser.add_argument("--export", nargs="+", metavar="FORMAT")
-    parser.add_argument("--serve", nargs="?", const="0", metavar="PORT")
-
-
-def _alerts_options(parser: Parser) -> None:
-    parser.add_argument("--rules", action="store_true")
-    parser.add_argument("--silence", nargs="+", metavar="RULE")
-    parser.add_argument("--unsilence", nargs="+", metavar="RULE")
-    parser.add_argument("--minutes", type=float, metavar="M")
-
-
-def _maybe_service(parser: Parser) -> None:
-    parser.add_argument("service", nargs="?", metavar="SERVICE")
-
-
-def _some_services(parser: Parser) -> None:
-    parser.add_argument("services", nargs="+", metavar="SERVICE")
-
-
-def _unload_options(parser: Parser) -> None:
-    _some_services(parser)
-    parser.add_argument("--timeout", type=float, metavar="S")
-
-
-def _some_calls(parser: Parser) -> None:
-    parser.add_argument("calls", nargs="+", metavar="CALL")
-
-
-def _maybe_command(parser: Parser) -> None:
-    parser.add_argument("command", nargs="?", metavar="COMMAND")
-
-
-def _service_options(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("config", nargs="*", default=[], metavar="name=value")
-    parser.add_argument("--needs", default="", metavar="A,B")
-    parser.add_argument("--memory", metavar="2GB")
-    parser.add_argument("--budget", metavar="3GB")
-    parser.add_argument("--ttl", type=float, metavar="S")
-    parser.add_argument("--concurrency", type=int, default=1, metavar="N")
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -312,8 +140,8 @@ COMMANDS: tuple[Command, ...] = (
         "the services, or one of them in full",
         "[SERVICE]",
         ("%grym", "%grym status loudness", "st = %grym status"),
-        _status,
-        _maybe_service,
+        actions.status,
+        actions.maybe_service,
         ("service",),
     ),
     Command(
@@ -321,8 +149,8 @@ COMMANDS: tuple[Command, ...] = (
         "loads services now, and what they need",
         "SERVICE...",
         ("%grym load loudness",),
-        _load,
-        _some_services,
+        actions.load,
+        actions.some_services,
         ("services",),
     ),
     Command(
@@ -330,8 +158,8 @@ COMMANDS: tuple[Command, ...] = (
         "lets running calls end, then gives the memory back",
         "SERVICE... [--timeout S]",
         ("%grym unload loudness", "%grym unload loudness dsp --timeout 5"),
-        _unload,
-        _unload_options,
+        actions.unload,
+        actions.unload_options,
         ("services",),
     ),
     Command(
@@ -364,7 +192,7 @@ COMMANDS: tuple[Command, ...] = (
             "%grym context watch type=tempo kinds=put,expired",
             "%grym context watch off",
         ),
-        _context,
+        actions.context,
         None,
         ("values",),
     ),
@@ -373,16 +201,16 @@ COMMANDS: tuple[Command, ...] = (
         "the calls that run now and how far they are, then the last ones",
         "",
         ("%grym calls",),
-        _calls,
-        _nothing,
+        actions.calls,
+        actions.nothing,
     ),
     Command(
         "cancel",
         "asks calls to end, by their numbers in %grym calls",
         "CALL... | all",
         ("%grym cancel 12 13", "%grym cancel $call", "%grym cancel all"),
-        _cancel,
-        _some_calls,
+        actions.cancel,
+        actions.some_calls,
         ("call",),
     ),
     Command(
@@ -390,24 +218,24 @@ COMMANDS: tuple[Command, ...] = (
         "the devices: which call has each, how many wait for it, and how it was used",
         "",
         ("%grym devices",),
-        _devices,
-        _nothing,
+        actions.devices,
+        actions.nothing,
     ),
     Command(
         "mem",
         "memory: who has what, why somebody went (--why), and what is left of it given back (--free)",
         "[--why] [--free] [--trace FILE] [--budget SIZE | DEVICE=SIZE ... | none]",
         ("%grym mem", "%grym mem --why", "%grym mem --free", "%grym mem --budget 4GB"),
-        _mem,
-        _mem_options,
+        actions.mem,
+        actions.mem_options,
     ),
     Command(
         "health",
         "how the services do and why, and what could be better",
         "[SERVICE]",
         ("%grym health", "%grym health loudness"),
-        _health,
-        _maybe_service,
+        actions.health,
+        actions.maybe_service,
         ("service",),
     ),
     Command(
@@ -420,8 +248,8 @@ COMMANDS: tuple[Command, ...] = (
             "%grym metrics asr --since 1h --export json asr.json",
             "%grym metrics --serve",
         ),
-        _metrics,
-        _metrics_options,
+        actions.metrics,
+        actions.metrics_options,
         ("service",),
     ),
     Command(
@@ -434,16 +262,16 @@ COMMANDS: tuple[Command, ...] = (
             "%grym alerts --silence failing --minutes 30",
             "%grym alerts --unsilence failing",
         ),
-        _alerts,
-        _alerts_options,
+        actions.alerts,
+        actions.alerts_options,
     ),
     Command(
         "topology",
         "which service needs and calls which, and what fails if one fails",
         "[SERVICE]",
         ("%grym topology", "%grym topology dsp"),
-        _topology,
-        _maybe_service,
+        actions.topology,
+        actions.maybe_service,
         ("service",),
     ),
     Command(
@@ -451,27 +279,41 @@ COMMANDS: tuple[Command, ...] = (
         "the last error in full: your frames, and the shapes in them",
         "[SERVICE]",
         ("%grym why", "%grym why loudness"),
-        _why,
-        _maybe_service,
+        actions.why,
+        actions.maybe_service,
         ("service",),
     ),
-    Command("debug", "a debugger in the frames of the last failure", "", ("%grym debug",), _debug, _nothing),
+    Command(
+        "debug",
+        "a debugger in the frames of the last failure",
+        "",
+        ("%grym debug",),
+        actions.debug,
+        actions.nothing,
+    ),
     Command(
         "doctor",
         "what is wrong with this environment, and the cure",
         "",
         ("%grym doctor",),
-        _doctor,
-        _nothing,
+        actions.doctor,
+        actions.nothing,
     ),
-    Command("glossary", "what things were called elsewhere", "", ("%grym glossary",), _glossary, _nothing),
+    Command(
+        "glossary",
+        "what things were called elsewhere",
+        "",
+        ("%grym glossary",),
+        actions.glossary,
+        actions.nothing,
+    ),
     Command(
         "help",
         "the commands, or how one of them is typed",
         "[COMMAND]",
         ("%grym help", "%grym help run"),
         _help,
-        _maybe_command,
+        actions.maybe_command,
         ("command",),
     ),
     Command(
@@ -479,8 +321,8 @@ COMMANDS: tuple[Command, ...] = (
         "defines or redefines a service by the class in the cell",
         "NAME [--needs A,B] [--memory 2GB] [--budget 3GB] [--ttl S] [--concurrency N] [name=value ...]",
         ("%%grym service loudness --memory 200MB block_s=0.4\nclass Loudness(grym.ModelService):\n    ...",),
-        _define,
-        _service_options,
+        actions.define,
+        actions.service_options,
         ("service", "values"),
         cell=True,
     ),
