@@ -70,11 +70,16 @@ class ServiceChanged(ServiceEvent):
 
 @dataclass(frozen=True, slots=True)
 class ServiceReloaded(ServiceEvent):
-    """A service was to get other code: `how` it went ("in place", "loaded", "refused", ...), and why."""
+    """A service was to get other code: `how` it went ("in place", "loaded", "refused", ...), and why.
+
+    `by` tells who began it ("asked", "watch", "calls"); `line` says all of it.
+    """
 
     version: str
     how: str
     why: str
+    by: str = "asked"
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from grym_nb.render import is_secret, redacted
 
-__all__ = ["Failure", "LastFailure", "Site", "describe", "sites_of", "to_the_users"]
+__all__ = ["Failure", "LastFailure", "Site", "describe", "named", "sites_of", "to_the_users"]
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
@@ -83,7 +83,7 @@ def _is_library(file: str) -> bool:
     return "site-packages" in path or file.startswith("<frozen") or path.startswith(_LIBRARIES)
 
 
-def _named(file: str) -> str:
+def named(file: str) -> str:
     """Return how a person calls the file: ``In[3]`` for a cell, else a path from here."""
     if "IPython" in sys.modules:
         shell = sys.modules["IPython"].get_ipython()
@@ -104,7 +104,7 @@ def sites_of(traceback: TracebackType | None) -> tuple[Site, ...]:
             code = _without_secrets(linecache.getline(file, line, frame.f_globals).strip())
             names = {} if frame.f_code.co_name == "<module>" else frame.f_locals
             values = redacted({name: value for name, value in names.items() if not name.startswith("__")})
-            sites.append(Site(_named(file), line, frame.f_code.co_name, code, values))
+            sites.append(Site(named(file), line, frame.f_code.co_name, code, values))
         traceback = traceback.tb_next
     return tuple(sites[-_MOST_SITES:])
 

@@ -21,11 +21,12 @@ from grym_nb.events import ServiceChanged, ServiceReloaded
 from grym_nb.hardening.storages import storages_of
 from grym_nb.render import seconds as in_words
 from grym_nb.render import size
+from grym_nb.services.failure import describe, named, sites_of
 from grym_nb.services.frame import current_frame
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.probation import answered_before
-from grym_nb.services.reload.report import Reload
+from grym_nb.services.reload.report import By, Reload
 from grym_nb.services.reload.sources import module_of
 from grym_nb.services.reload.swap import Edit, Newer, put_in_force, take_back
 from grym_nb.services.retire import Retirement, retire
@@ -68,7 +69,9 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
 # -- a service whose file was edited --------------------------------------------------------------------
 
 
-def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = False) -> Reload:
+def reload(
+    registry: ServiceRegistry, record: ServiceRecord, *, force: bool = False, by: By = "asked"
+) -> Reload:
     """Put in force what is on disk by now of a service's module, and of all of the user's that it imports.
 
     With `force` also where its ping or its last calls fail on it, and without probation.
@@ -77,6 +80,7 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
     _refuse_from_trial(record)
     codebase, report = registry.codebase, _report(record)
     had_failed = _has_failed(record)
+    report.by = by
     with codebase.turn():
         if record.lifecycle.state == "closed":
             raise record.closed()
@@ -89,7 +93,7 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
             codes = codebase.edited(module)
         if not codes:
             return _unchanged(record, report, "nothing of it has changed on disk")
-        lost = codebase.uncertain(codes)
+        lost, before = codebase.uncertain(codes), {name: codebase.text_of(name) for name in codes}
         with _step(report, "build"), _refusing(record, report):
             built = build(codebase.versions, codes)
         report.ran = tuple(f"{ran.module}:{ran.line}" for ran in built.ran)
@@ -103,6 +107,11 @@ def reload(registry: ServiceRegistry, record: ServiceRecord, *, force: bool = Fa
         reports = {
             edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
         }
+        for edit in edits:
+            family = codebase.family(module_of(edit.spec.callable))
+            reports[edit.record.name].sources = {
+                code.path: (before[name], code.text) for name, code in codes.items() if name in family
+            }
         if not force:
             with _step(report, "try"), _refusing(record, report):
                 for edit in edits:
@@ -309,8 +318,9 @@ def answer_before(
     error = typed(frame, raised)
     frame.serving = back
     if take_back(record, gone, back):
-        why = f"{frame.task} raised {type(raised).__name__}: {raised}"
+        why = f"{frame.task} raised {type(raised).__name__}: {raised}{_place(raised)}"
         report = _report(record)
+        report.by = "calls"
         _taken_back(record, report, gone, why)
         _log.warning(
             "%s: %s answered instead, and serves again; %%grym why shows it", report.line, back.version
@@ -345,8 +355,10 @@ def _try_out(edit: Edit, report: Reload, of: Reload | None = None) -> None:
     record.ports.failures.keep(failure, error.__traceback__)
     what = f"its {failure.task}" if failure.task == "ping" else f"{failure.task}, called as before,"
     told = of or report
-    told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}"
-    raise _refusal(record, told, error, "goes on with the code it had") from None
+    told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}{_place(error)}"
+    refusal = _refusal(record, told, error, "goes on with the code it had")
+    refusal.failure = failure
+    raise refusal from None
 
 
 @contextmanager
@@ -360,17 +372,33 @@ def _refusing(record: ServiceRecord, report: Reload) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         report.how, report.why = "refused", _told(error)
         refusal = _refusal(record, report, error, "goes on with the code it had")
+        refusal.failure = refusal.failure or describe(
+            error, service=record.name, task="reload", version=record.version
+        )
     raise unpinned(refusal) from None
 
 
 def _told(error: BaseException) -> str:
-    """Say in a line what is wrong with new code."""
+    """Say in a line what is wrong with new code, and where."""
     if isinstance(error, ValidationError) and error.problems:
         return "; ".join(map(str, error.problems))
-    if isinstance(error, GrymError):
-        return error.message
-    where = f" ({error.filename}:{error.lineno})" if isinstance(error, SyntaxError) and error.filename else ""
-    return f"{type(error).__name__}: {error}{where}"
+    told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {_words(error)}"
+    return f"{told}{_place(error)}"
+
+
+def _words(error: BaseException) -> str:
+    return error.msg if isinstance(error, SyntaxError) else str(error)
+
+
+def _place(error: BaseException) -> str:
+    """Say in which file and line of the user's an error was raised, as far as it was in one."""
+    if isinstance(error, SyntaxError):
+        file, line = error.filename, error.lineno
+    elif sites := sites_of(error.__traceback__):
+        file, line = sites[-1].file, sites[-1].line
+    else:
+        return ""
+    return f" ({named(file or '').partition(' (version ')[0]}:{line})"
 
 
 def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_on: str) -> ReloadFailed:
@@ -387,7 +415,7 @@ def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_o
         service=record.name,
     )
     told.report = report
-    told.failure = getattr(error, "failure", None) or record.last_error
+    told.failure = getattr(error, "failure", None)
     return told
 
 
@@ -433,20 +461,25 @@ def _heavy(built: Built) -> Iterator[str]:
 
 
 def _report(record: ServiceRecord) -> Reload:
-    return Reload(record.name, record.ports.clock(), record.version, record.version, "unchanged")
+    report = Reload(record.name, record.ports.clock(), record.version, record.version, "unchanged")
+    report.numbers = (record.code_version, record.code_version)
+    return report
 
 
 def _beside(report: Reload, edit: Edit) -> Reload:
     """Return the report of a service that is reloaded with another one."""
     own = _report(edit.record)
     own.ran, own.carried, own.notes = report.ran, report.carried, (f"with {report.service}",)
+    own.by = report.by
     return own
 
 
 def _noted(record: ServiceRecord, report: Reload) -> Reload:
+    report.numbers = (report.numbers[0], record.code_version)
     record.reloads.append(report)
     record.metrics.counter("service.reloads", service=record.name, how=report.how).add()
-    event = ServiceReloaded(record.ports.clock(), record.name, report.after, report.how, report.why)
+    now = record.ports.clock()
+    event = ServiceReloaded(now, record.name, report.after, report.how, report.why, report.by, report.line)
     record.ports.events.publish(event)
     return report
 
@@ -454,10 +487,11 @@ def _noted(record: ServiceRecord, report: Reload) -> Reload:
 @contextmanager
 def _step(report: Reload, name: str) -> Iterator[None]:
     began = time.perf_counter()
+    before = report.seconds.setdefault(name, 0.0)  # there already for what is said if it fails
     try:
         yield
     finally:
-        report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - began
+        report.seconds[name] = before + time.perf_counter() - began
 
 
 def _nothing() -> None:

@@ -8,9 +8,12 @@ from typing import Literal
 
 from grym_nb.render import Table, count, seconds, size
 
-__all__ = ["How", "Reload"]
+__all__ = ["By", "How", "Reload"]
 
 How = Literal["unchanged", "in place", "loaded", "at load", "refused", "taken back"]
+
+#: who began it: somebody who asked for it, a file that was saved, or a call that failed on new code
+By = Literal["asked", "watch", "calls"]
 
 _WORDS: Mapping[How, str] = {
     "unchanged": "is as it was",
@@ -40,6 +43,11 @@ class Reload:
     under_way: int = 0  # calls that were running as it came, and end on the code with which they began
     notes: tuple[str, ...] = ()  # what was not tried, what goes on with the old code
     answered: int = 0  # calls that the new code failed, and the version before has answered
+    by: By = "asked"
+    numbers: tuple[int, int] = (0, 0)  # of the two versions: a label may stand for many
+    sources: Mapping[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # by file: the text before, and after
 
     @property
     def line(self) -> str:

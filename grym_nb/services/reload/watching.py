@@ -44,7 +44,7 @@ class Watching:
     def _saved(self, paths: frozenset[str]) -> None:
         for record in self._made_of(paths):
             try:
-                reload(self._registry, record)
+                reload(self._registry, record, by="watch")
             except GrymError as error:  # the old code serves; the history has it, and who looks at events
                 _log.warning("%s", error)
 
