@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from grym_nb.services import ServiceHandle, ServiceRegistry
 
 __all__ = [
+    "a_service",
     "alerts",
     "alerts_options",
     "calls",
     "cancel",
+    "compare",
     "context",
     "debug",
     "define",
     "devices",
+    "diff",
     "doctor",
     "glossary",
     "health",
@@ -32,6 +35,10 @@ __all__ = [
     "metrics",
     "metrics_options",
     "nothing",
+    "reload",
+    "reload_options",
+    "rollback",
+    "service_and_versions",
     "service_options",
     "some_calls",
     "some_services",
@@ -39,6 +46,8 @@ __all__ = [
     "topology",
     "unload",
     "unload_options",
+    "watch",
+    "watch_options",
     "why",
 ]
 
@@ -53,6 +62,7 @@ def _registry() -> ServiceRegistry:
 
 
 def status(shell: InteractiveShell, given: Namespace) -> object:
+    """Return the table of services, or one of them in full."""
     return _registry().status() if given.service is None else _registry()[given.service].status()
 
 
@@ -66,16 +76,19 @@ def _shown(handles: Sequence[ServiceHandle]) -> object:
 
 
 def load(shell: InteractiveShell, given: Namespace) -> object:
+    """Load services now, and return them."""
     handles = [_registry()[name] for name in given.services]  # a typing error is told before a long load
     return _shown([handle.load() for handle in handles])
 
 
 def unload(shell: InteractiveShell, given: Namespace) -> object:
+    """Let go of services, and return them."""
     handles = [_registry()[name] for name in given.services]
     return _shown([handle.unload(given.timeout) for handle in handles])
 
 
 def context(shell: InteractiveShell, given: Namespace) -> object:
+    """Do what stands behind `context`."""
     from grym_nb.notebook.context import act
 
     return act(shell, given.words)
@@ -85,24 +98,28 @@ def context(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def calls(shell: InteractiveShell, given: Namespace) -> object:
+    """Return the calls under way, and the last ones."""
     from grym_nb.notebook.calls import calls_of
 
     return calls_of(_registry())
 
 
 def cancel(shell: InteractiveShell, given: Namespace) -> object:
+    """Ask calls to end."""
     from grym_nb.notebook.calls import cancel
 
     return cancel(_registry(), given.calls, shell.user_ns)
 
 
 def devices(shell: InteractiveShell, given: Namespace) -> object:
+    """Return who has which device."""
     from grym_nb.runtime import current
 
     return current().resources.table()
 
 
 def mem(shell: InteractiveShell, given: Namespace) -> object:
+    """Return who has what memory, or give back what is left."""
     from grym_nb.notebook.memory import memory
     from grym_nb.runtime import current
 
@@ -110,12 +127,14 @@ def mem(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def why(shell: InteractiveShell, given: Namespace) -> object:
+    """Return the last error in full."""
     from grym_nb.notebook.why import why, why_service
 
     return why(_registry()) if given.service is None else why_service(_registry()[given.service])
 
 
 def debug(shell: InteractiveShell, given: Namespace) -> object:
+    """Open a debugger in the frames of the last failure."""
     from grym_nb.notebook.why import debug
 
     debug(shell, _registry())
@@ -123,18 +142,21 @@ def debug(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def doctor(shell: InteractiveShell, given: Namespace) -> object:
+    """Return what is wrong with this environment."""
     from grym_nb.notebook.doctor import examine
 
     return examine(shell)
 
 
 def glossary(shell: InteractiveShell, given: Namespace) -> object:
+    """Return what things were called elsewhere."""
     from grym_nb.notebook.glossary import glossary
 
     return glossary()
 
 
 def define(shell: InteractiveShell, given: Namespace) -> object:
+    """Define the service of a cell."""
     __tracebackhide__ = True
     from grym_nb.notebook.cells import define
 
@@ -142,6 +164,7 @@ def define(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def health(shell: InteractiveShell, given: Namespace) -> object:
+    """Return how the services do."""
     from grym_nb.notebook.health import health
     from grym_nb.runtime import current
 
@@ -149,6 +172,7 @@ def health(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def metrics(shell: InteractiveShell, given: Namespace) -> object:
+    """Return how their calls went."""
     from grym_nb.notebook.figures import metrics
     from grym_nb.runtime import current
 
@@ -156,6 +180,7 @@ def metrics(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def alerts(shell: InteractiveShell, given: Namespace) -> object:
+    """Return what fires, or silence it."""
     from grym_nb.notebook.health import alerts
     from grym_nb.runtime import current
 
@@ -163,20 +188,58 @@ def alerts(shell: InteractiveShell, given: Namespace) -> object:
 
 
 def topology(shell: InteractiveShell, given: Namespace) -> object:
+    """Return who needs and calls whom."""
     from grym_nb.notebook.health import topology_of
     from grym_nb.runtime import current
 
     return topology_of(current(), given)
 
 
+# -- other code ------------------------------------------------------------------------------------
+
+
+def reload(shell: InteractiveShell, given: Namespace) -> object:
+    """Put in force what was edited of services; return what came of it."""
+    from grym_nb.notebook.editing import reload
+
+    return reload([_registry()[name] for name in given.services], force=given.force)
+
+
+def rollback(shell: InteractiveShell, given: Namespace) -> object:
+    """Have the version of before serve again."""
+    return _registry()[given.service].rollback()
+
+
+def diff(shell: InteractiveShell, given: Namespace) -> object:
+    """Return what differs between the source of two versions."""
+    from grym_nb.services.reload.diff import diff
+
+    return diff(_registry()[given.service], *given.versions)
+
+
+def compare(shell: InteractiveShell, given: Namespace) -> object:
+    """Return how two versions answer the same calls."""
+    from grym_nb.services.reload.compare import compare
+
+    return compare(_registry()[given.service], *given.versions)
+
+
+def watch(shell: InteractiveShell, given: Namespace) -> object:
+    """Begin or end to put in force what is saved, or tell whether that is so."""
+    from grym_nb.notebook.editing import watch
+
+    return watch(_registry(), given.action)
+
+
 # -- how they are typed ----------------------------------------------------------------------------
 
 
 def nothing(parser: Parser) -> None:
-    return None
+    """Declare nothing: it takes no words."""
 
 
 def mem_options(parser: Parser) -> None:
+    """Declare the options of `mem`."""
     parser.add_argument("--budget", nargs="+", metavar="4GB")
     parser.add_argument("--why", action="store_true")
     parser.add_argument("--free", action="store_true")
@@ -184,6 +247,7 @@ def mem_options(parser: Parser) -> None:
 
 
 def metrics_options(parser: Parser) -> None:
+    """Declare the options of `metrics`."""
     maybe_service(parser)
     parser.add_argument("--since", metavar="5m")
     parser.add_argument("--export", nargs="+", metavar="FORMAT")
@@ -191,6 +255,7 @@ def metrics_options(parser: Parser) -> None:
 
 
 def alerts_options(parser: Parser) -> None:
+    """Declare the options of `alerts`."""
     parser.add_argument("--rules", action="store_true")
     parser.add_argument("--silence", nargs="+", metavar="RULE")
     parser.add_argument("--unsilence", nargs="+", metavar="RULE")
@@ -198,27 +263,55 @@ def alerts_options(parser: Parser) -> None:
 
 
 def maybe_service(parser: Parser) -> None:
+    """Declare a service that may be left out."""
     parser.add_argument("service", nargs="?", metavar="SERVICE")
 
 
 def some_services(parser: Parser) -> None:
+    """Declare one service or more."""
     parser.add_argument("services", nargs="+", metavar="SERVICE")
 
 
 def unload_options(parser: Parser) -> None:
+    """Declare the options of `unload`."""
     some_services(parser)
     parser.add_argument("--timeout", type=float, metavar="S")
 
 
+def reload_options(parser: Parser) -> None:
+    """Declare the options of `reload`."""
+    some_services(parser)
+    parser.add_argument("--force", action="store_true")
+
+
+def a_service(parser: Parser) -> None:
+    """Declare one service."""
+    parser.add_argument("service", metavar="SERVICE")
+
+
+def service_and_versions(parser: Parser) -> None:
+    """Declare one service, and versions of it."""
+    a_service(parser)
+    parser.add_argument("versions", nargs="*", metavar="VERSION")
+
+
+def watch_options(parser: Parser) -> None:
+    """Declare what `watch` is told."""
+    parser.add_argument("action", nargs="?", default="status", metavar="on|off|status")
+
+
 def some_calls(parser: Parser) -> None:
+    """Declare the numbers of calls."""
     parser.add_argument("calls", nargs="+", metavar="CALL")
 
 
 def maybe_command(parser: Parser) -> None:
+    """Declare a command that may be left out."""
     parser.add_argument("command", nargs="?", metavar="COMMAND")
 
 
 def service_options(parser: Parser) -> None:
+    """Declare the options of `%%grym service`."""
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("config", nargs="*", default=[], metavar="name=value")
     parser.add_argument("--needs", default="", metavar="A,B")

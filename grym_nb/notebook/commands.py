@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "Command", "Position", "command", "dispatch", "parser_of"]
 
 #: what stands at a position of a line, so that Tab can offer it
-Position = Literal["command", "service", "services", "task", "call", "values"]
+Position = Literal[
+    "command", "service", "services", "task", "call", "values", "version", "source", "watching"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,51 @@ COMMANDS: tuple[Command, ...] = (
         _run,
         None,
         ("service", "task", "values"),
+    ),
+    Command(
+        "reload",
+        "puts in force what was edited, with the weights as they are, and tells what came of it",
+        "SERVICE... [--force]",
+        ("%grym reload loudness", "%grym reload loudness --force"),
+        actions.reload,
+        actions.reload_options,
+        ("services",),
+    ),
+    Command(
+        "rollback",
+        "has the version of before serve again",
+        "SERVICE",
+        ("%grym rollback loudness",),
+        actions.rollback,
+        actions.a_service,
+        ("service",),
+    ),
+    Command(
+        "diff",
+        "what differs in the source of two versions: the last two, or one and that which serves",
+        "SERVICE [VERSION [VERSION]]",
+        ("%grym diff loudness", "%grym diff loudness v1 v3"),
+        actions.diff,
+        actions.service_and_versions,
+        ("service", "source", "source"),
+    ),
+    Command(
+        "compare",
+        "the last calls, answered by two versions: what differs, and how long each takes",
+        "SERVICE [VERSION [VERSION]]",
+        ("%grym compare loudness", "%grym compare loudness v1 v3"),
+        actions.compare,
+        actions.service_and_versions,
+        ("service", "version", "version"),
+    ),
+    Command(
+        "watch",
+        "whether files are reloaded as they are saved: on, off, or how it stands",
+        "[on | off | status]",
+        ("%grym watch on", "%grym watch", "%grym watch off"),
+        actions.watch,
+        actions.watch_options,
+        ("watching",),
     ),
     Command(
         "context",

@@ -137,6 +137,10 @@ def _next(known: Command, words: list[str], fragment: str, variables: list[str])
         return [other.name for other in COMMANDS]
     if position == "call":
         return [number for number in _calls() if number not in words]
+    if position in ("version", "source") and at <= 2:
+        return [version for version in _versions(words[0], position) if version not in words[1:]]
+    if position == "watching" and at == 0:
+        return ("on", "off", "status")
     return ()
 
 
@@ -169,6 +173,21 @@ def _services() -> list[str]:
     from grym_nb.runtime import current
 
     return list(current().registry)
+
+
+def _versions(service: str, kind: str) -> list[str]:
+    """Return the versions of which the `source` is known, or that can answer beside the one that serves."""
+    from grym_nb.runtime import current
+
+    handle = current().registry.get(service, None)
+    if handle is None:
+        return []
+    if kind == "source":
+        from grym_nb.services.reload.diff import known_versions
+
+        return [f"v{number}" for number in known_versions(handle)]
+    instance = handle._record.instance
+    return [] if instance is None else [serving.version for serving in instance.versions]
 
 
 def _calls() -> list[str]:
