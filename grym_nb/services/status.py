@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: how calls end that say nothing against the service: answered, refused for their arguments, given up
 _NO_FAILURE = {"ok", "cached", "fallback", ValidationError.code, CallCancelled.code, "interrupted"}
 
+_RELOADS = 3  # that are shown
+
 __all__ = [
     "Ping",
     "ServiceMetrics",
@@ -107,6 +109,7 @@ class ServiceStatus:
     last_error: str
     breaker: str
     device: str
+    reloads: tuple[str, ...]  # what came of the last ones
 
     @property
     def refuses(self) -> str:
@@ -168,6 +171,7 @@ class ServiceStatus:
             ("idle limit", seconds(self.ttl) if self.ttl is not None else ""),
             ("slots", str(self.concurrency) if self.concurrency > 1 else ""),
             ("last error", self.last_error),
+            *(("lately" if not at else "", line) for at, line in enumerate(reversed(self.reloads))),
         ]
         return Table(self.name, ("", ""), [row for row in rows if row[1]])
 
@@ -277,6 +281,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         last_error=_last_error(record),
         breaker=breaker_in_words(record),
         device=device_of(record),
+        reloads=tuple(one.line for one in tuple(record.reloads)[-_RELOADS:]),
     )
 
 

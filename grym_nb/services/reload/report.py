@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -75,7 +76,9 @@ class Reload:
         return Table(self.line, ("", ""), rows)
 
     def __repr__(self) -> str:
-        return self.table().text()
+        table = self.table()
+        return table.text() if table.rows else self.line
 
     def _repr_html_(self) -> str:
-        return self.table().html()
+        table = self.table()
+        return table.html() if table.rows else f"<p>{html.escape(self.line)}</p>"

@@ -81,6 +81,10 @@ class Codebase:
         """Tell whether a module is one of those that are followed."""
         return name in self._sources
 
+    def names(self) -> frozenset[str]:
+        """Return the modules that are followed."""
+        return frozenset(tuple(self._sources))
+
     def paths(self) -> frozenset[str]:
         """Return the files that are followed."""
         return frozenset(source.path for source in tuple(self._sources.values()))
