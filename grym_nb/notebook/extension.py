@@ -7,14 +7,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError
-from grym_nb.events import AlertChanged
+from grym_nb.events import AlertChanged, ServiceReloaded
+from grym_nb.notebook.autoreload import Skipped
 from grym_nb.notebook.breadcrumb import Crumbs, found
 from grym_nb.notebook.completion import matcher_for
 from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
 from grym_nb.notebook.toast import Toasts
-from grym_nb.runtime import on_kernel_runtime
+from grym_nb.runtime import current, on_kernel_runtime
 from grym_nb.services.progress import on_progress
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def install(shell: InteractiveShell) -> None:
         undo.callback(end_feeds, shell)  # of `%grym context watch`
         _add_breadcrumb(shell, undo)
         _add_toasts(shell, undo)
+        _add_skipped(shell, undo)
         _add_lag(undo)
         _installed[shell] = undo.pop_all()
 
@@ -99,12 +101,30 @@ def _add_breadcrumb(shell: InteractiveShell, undo: ExitStack) -> None:
 
 
 def _add_toasts(shell: InteractiveShell, undo: ExitStack) -> None:
-    """Show what alerts say, where somebody looks: under the cells."""
+    """Show what alerts say, and reloads that nobody asked for, where somebody looks: under the cells."""
     toasts = Toasts(lambda bundle: shell.display_pub.publish(dict(bundle)))
     undo.callback(on_kernel_runtime(lambda runtime: runtime.events.subscribe(toasts.hear, AlertChanged)))
+    hear = toasts.hear_reload
+    undo.callback(on_kernel_runtime(lambda runtime: runtime.events.subscribe(hear, ServiceReloaded)))
+    quiet = logging.NullHandler()  # what is shown under a cell is not to be printed there as well
+    log = logging.getLogger("grym_nb.services.reload")
+    log.addHandler(quiet)
+    undo.callback(log.removeHandler, quiet)
     for moment in ("pre_run_cell", "post_run_cell"):
         shell.events.register(moment, toasts.show)
         undo.callback(shell.events.unregister, moment, toasts.show)
+
+
+def _add_skipped(shell: InteractiveShell, undo: ExitStack) -> None:
+    """Have `%autoreload` leave alone what is reloaded here: before it looks, and after each cell."""
+    skipped = Skipped(shell, lambda: current().registry)
+    for moment in ("pre_run_cell", "post_run_cell"):
+        shell.events.register(moment, skipped.look)
+        undo.callback(shell.events.unregister, moment, skipped.look)
+    events: Any = shell.events
+    before = events.callbacks["pre_run_cell"]
+    before.remove(skipped.look)
+    before.insert(0, skipped.look)  # `%autoreload` may be there already
 
 
 def _add_lag(undo: ExitStack) -> None:
