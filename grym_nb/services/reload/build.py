@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import resolve_name
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from grym_nb.services.reload.plan import Code, Plan, plan
@@ -135,9 +135,7 @@ class _Builder:
                 continue
             node = one.node
             began = time.perf_counter()
-            exec(
-                compile(ast.Module([node], []), file, "exec", flags=code.flags, dont_inherit=True), variables
-            )
+            exec(_compiled(node, code, file), variables)
             took = time.perf_counter() - began
             self._built.ran.append(Ran(name, node.lineno, one.binds, took))
 
@@ -152,6 +150,19 @@ class _Builder:
         """Run a module that is imported, if it has yet to run."""
         if name in self._views:
             self._run(name)
+
+
+def _compiled(node: ast.stmt, code: Code, file: str) -> CodeType:
+    """Return one statement of a module, compiled as it would be among the others.
+
+    To call something of a module is other bytecode than to call a method; the compiler tells them apart by
+    the imports that it sees: they stand beside it, and do not run.
+    """
+    body: list[ast.stmt] = [node]
+    if code.import_statements:
+        body.append(ast.If(ast.Constant(False), list(code.import_statements), []))
+    tree = ast.fix_missing_locations(ast.Module(body, []))
+    return compile(tree, file, "exec", flags=code.flags, dont_inherit=True)
 
 
 def _nothing(name: str) -> None:

@@ -75,6 +75,22 @@ class Code:
         return tuple(found)
 
     @cached_property
+    def import_statements(self) -> tuple[ast.stmt, ...]:
+        """All that import something under its name, in the module itself and not in what it defines."""
+        todo: list[ast.AST] = [one.node for one in self.statements]
+        found: list[ast.stmt] = []
+        while todo:
+            node = todo.pop()
+            if isinstance(node, ast.Import):
+                found.append(node)
+            elif isinstance(node, ast.ImportFrom):
+                if node.module != "__future__" and node.names[0].name != "*":
+                    found.append(node)
+            elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.expr)):
+                todo += ast.iter_child_nodes(node)
+        return tuple(found)
+
+    @cached_property
     def flags(self) -> int:
         """What the compiler is told for all of it by ``from __future__ import ...``."""
         asked = [what for one in self.statements for what in one.imports if what.module == "__future__"]

@@ -224,3 +224,23 @@ def test_what_is_imported_by_a_star_no_more_is_gone(files: Files) -> None:
     module = files.start(helper_=helper, used=used)
     files.edit("helper_", "['a', 'b']", "['a']")
     assert module.a == 1 and not hasattr(module, "b")
+
+
+def test_what_runs_again_is_compiled_as_it_was(files: Files) -> None:
+    """To ask a module for something is other bytecode than to call a method: the imports tell, also alone."""
+    module = files.start(
+        m="""
+        import sys
+        try:
+            import json
+        except ImportError:
+            json = None
+        LIMIT = 1
+        def ask():
+            return sys.getsizeof(LIMIT), json.dumps(LIMIT)
+        """
+    )
+    before = module.ask.__code__
+    files.edit("m", "LIMIT = 1", "LIMIT = 2")
+    assert module.ask()[1] == "2"
+    assert module.ask.__code__ is not before and module.ask.__code__.co_code == before.co_code

@@ -138,6 +138,16 @@ def test_what_cannot_serve_is_refused(
     assert speech.reload().how == "unchanged" and speech.say(3) == before
 
 
+def test_a_load_that_asks_a_module_is_what_it_was(edited: Edited, registry: ServiceRegistry) -> None:
+    text = SPEECH.replace("LOADED = []", "import time\n    LOADED = []").replace(
+        "LOADED.append(1)", "LOADED.append(time.time())"
+    )
+    speech = registry.register("speech", edited.start(helper=HELPER, speech=text).Speech)
+    speech.say(1)
+    edited.edit("helper", ("SCALE = 2", "SCALE = 3"))
+    assert speech.reload().how == "in place"
+
+
 def test_force_takes_it_as_it_is(edited: Edited, speech: ServiceHandle) -> None:
     speech.say(3)
     edited.edit("speech", ("return scale(x) * self.gain, self.weights[0]", "return nobody"))
