@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.reload.report import Reload
 
-__all__ = ["Diff", "diff", "known_versions", "source_of", "texts_by_version"]
+__all__ = ["Diff", "Texts", "diff", "known_versions", "source_of", "texts_by_version", "unified"]
 
 _MOST_BYTES = 16_000  # of a repr: it is kept in the notebook's file
 _LINES = 3  # around what differs
