@@ -162,7 +162,8 @@ def _compiled(node: ast.stmt, code: Code, file: str) -> CodeType:
     if code.import_statements:
         body.append(ast.If(ast.Constant(False), list(code.import_statements), []))
     tree = ast.fix_missing_locations(ast.Module(body, []))
-    return compile(tree, file, "exec", flags=code.flags, dont_inherit=True)
+    compiled: CodeType = compile(tree, file, "exec", flags=code.flags, dont_inherit=True)
+    return compiled
 
 
 def _nothing(name: str) -> None:
