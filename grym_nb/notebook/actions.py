@@ -214,14 +214,14 @@ def diff(shell: InteractiveShell, given: Namespace) -> object:
     """Return what differs between the source of two versions."""
     from grym_nb.services.reload.diff import diff
 
-    return diff(_registry()[given.service], *given.versions)
+    return diff(_registry()[given.service], given.one, given.other)
 
 
 def compare(shell: InteractiveShell, given: Namespace) -> object:
     """Return how two versions answer the same calls."""
     from grym_nb.services.reload.compare import compare
 
-    return compare(_registry()[given.service], *given.versions)
+    return compare(_registry()[given.service], given.one, given.other)
 
 
 def watch(shell: InteractiveShell, given: Namespace) -> object:
@@ -292,7 +292,8 @@ def a_service(parser: Parser) -> None:
 def service_and_versions(parser: Parser) -> None:
     """Declare one service, and versions of it."""
     a_service(parser)
-    parser.add_argument("versions", nargs="*", metavar="VERSION")
+    parser.add_argument("one", nargs="?", metavar="VERSION")
+    parser.add_argument("other", nargs="?", metavar="VERSION")
 
 
 def watch_options(parser: Parser) -> None:

@@ -24,18 +24,26 @@ class Skipped:
     these is a module that forwards to its newest version, and to run it again would put an end to that.
     """
 
-    def __init__(self, shell: InteractiveShell, registry: Callable[[], ServiceRegistry]) -> None:
+    def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._registry = registry
+        self._registry: ServiceRegistry | None = None
         #: by reloader, the modules it skips for us, and whether it was told to reload each
         self._told: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
+
+    def meet(self, registry: ServiceRegistry) -> Callable[[], None]:
+        """Go by the services of this registry from now on; return what ends that."""
+        self._registry = registry
+        return self._part
+
+    def _part(self) -> None:
+        self._registry = None
 
     def look(self, *_: object) -> None:
         """Tell each reloader what to skip by now, and what no longer."""
         reloaders = list(_reloaders(self._shell))
-        if not reloaders:
+        if not reloaders or self._registry is None:
             return
-        names = self._ours()
+        names = _ours(self._registry)
         for reloader in reloaders:
             told = self._told.setdefault(reloader, {})
             for name in names:
@@ -47,12 +55,13 @@ class Skipped:
                 if told.pop(name):
                     reloader.mark_module_reloadable(name)
 
-    def _ours(self) -> set[str]:
-        registry = self._registry()
-        followed = registry.codebase.names()
-        if registry.watching.status().is_on:
-            return set(followed)
-        return {name for name in followed if isinstance(sys.modules.get(name), Followed)}
+
+def _ours(registry: ServiceRegistry) -> set[str]:
+    """Return the modules that are watched, or were reloaded."""
+    followed = registry.codebase.names()
+    if registry.watching.status().is_on:
+        return set(followed)
+    return {name for name in followed if isinstance(sys.modules.get(name), Followed)}
 
 
 def _reloaders(shell: InteractiveShell) -> Iterator[Any]:

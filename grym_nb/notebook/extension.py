@@ -15,7 +15,7 @@ from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
 from grym_nb.notebook.toast import Toasts
-from grym_nb.runtime import current, on_kernel_runtime
+from grym_nb.runtime import on_kernel_runtime
 from grym_nb.services.progress import on_progress
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _add_toasts(shell: InteractiveShell, undo: ExitStack) -> None:
 
 def _add_skipped(shell: InteractiveShell, undo: ExitStack) -> None:
     """Have `%autoreload` leave alone what is reloaded here: before it looks, and after each cell."""
-    skipped = Skipped(shell, lambda: current().registry)
+    skipped = Skipped(shell)
+    undo.callback(on_kernel_runtime(lambda runtime: skipped.meet(runtime.registry)))
     for moment in ("pre_run_cell", "post_run_cell"):
         shell.events.register(moment, skipped.look)
         undo.callback(shell.events.unregister, moment, skipped.look)

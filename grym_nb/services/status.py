@@ -281,7 +281,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         last_error=_last_error(record),
         breaker=breaker_in_words(record),
         device=device_of(record),
-        reloads=tuple(one.line for one in tuple(record.reloads)[-_RELOADS:]),
+        reloads=tuple(_cut(one.line, 200) for one in tuple(record.reloads)[-_RELOADS:]),
     )
 
 
@@ -323,8 +323,12 @@ def _last_error(record: ServiceRecord) -> str:
     last = record.last_error
     if last is None:
         return ""
-    message = " ".join(last.message.split())
-    return f"{last.task}: {last.error}: {message if len(message) <= 120 else message[:119] + '…'}"
+    return f"{last.task}: {last.error}: {_cut(last.message, 120)}"
+
+
+def _cut(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def metrics_of(record: ServiceRecord) -> ServiceMetrics:

@@ -7,8 +7,10 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from grym_nb.errors import CommandError
+from grym_nb.notebook.commands import dispatch
 from grym_nb.notebook.completion import offers
 from grym_nb.notebook.editing import watch
 from grym_nb.runtime import Runtime
@@ -284,6 +286,30 @@ def test_the_cell_of_a_class_is_run_again_beside_autoreload(notebook: Notebook) 
     assert "-        return x + 1\n+        return x + 10" in text and "register" not in text
 
 
+def test_a_service_of_a_cell_is_told_apart_with_its_helpers(shared_kernel: Kernel) -> None:
+    """All that its class uses of the cell, and nothing of the line with the magic."""
+    cell = """%%grym service drum
+import grym_nb as grym
+STEP = 1
+def up(x):
+    return x + STEP
+class Drum(grym.ModelService):
+    @grym.task
+    def beat(self, x: int) -> int:
+        return up(x)
+"""
+    shared_kernel.run("%load_ext grym_nb").checked()
+    shared_kernel.run(cell).checked()
+    shared_kernel.run("%grym run drum beat 1").checked()
+    shared_kernel.run(
+        cell.replace("STEP = 1", "STEP = 5").replace("service drum", "service drum --ttl 60")
+    ).checked()
+    assert shared_kernel.run("%grym run drum beat 1").result_text == "6"
+    shown = shared_kernel.run("%grym diff drum").checked().result_text or ""
+    assert shown.splitlines()[0] == "drum v1 → v2: 1 line more, 1 line less"
+    assert "-STEP = 1\n+STEP = 5" in shown and "ttl" not in shown
+
+
 @pytest.mark.parametrize(
     ("line", "texts"),
     [
@@ -305,6 +331,13 @@ def test_what_tab_offers(runtime: Runtime, line: str, texts: list[str]) -> None:
     """Services, and their versions as far as they are known; nothing is loaded for it."""
     assert offers(line)[1] == texts
     assert runtime.registry["dsp"].state == "registered"
+
+
+def test_a_third_version_is_too_many(shell: InteractiveShell) -> None:
+    """Said as with any other word that is too many."""
+    for name in ("diff", "compare"):
+        with pytest.raises(CommandError, match="v3"):
+            dispatch(shell, f"{name} dsp v1 v2 v3")
 
 
 def test_a_watch_says_how_it_comes_to_know(runtime: Runtime) -> None:

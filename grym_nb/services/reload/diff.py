@@ -186,6 +186,8 @@ def source_of(made: Any) -> dict[str, str]:
     It is read as `linecache` has it: IPython keeps the text of each cell that ran.
     """
     file = next((code.co_filename for code in _codes(made)), "")
+    if not file:
+        return {}
     text = "".join(linecache.getlines(file))
     try:
         body = ast.parse(text).body
