@@ -126,6 +126,10 @@ def reload(
                 late = [edit for edit in late if not edit.is_void]
         for edit in edits:
             if not edit.is_void:
+                changed = ServiceChanged(
+                    edit.record.ports.clock(), edit.record.name, edit.record.version, ("code",)
+                )
+                edit.record.ports.events.publish(changed)
                 _done(edit, reports[edit.record.name])
     for edit in edits:
         if edit.asks:
@@ -429,7 +433,6 @@ def _done(edit: Edit, report: Reload) -> None:
     report.notes = (*report.notes, *edit.stays, *edit.told())
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
-    record.ports.events.publish(ServiceChanged(record.ports.clock(), record.name, record.version, ("code",)))
     if report.how == "in place" or instance is None:  # else it is yet to be loaded
         _noted(record, report)
 

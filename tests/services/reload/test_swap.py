@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from grym_nb.events import ServiceChanged
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from tests.services.crowd import Gates, outcome, start
 
@@ -102,3 +103,11 @@ def test_unload_leaves_nothing_of_any_version(registry: ServiceRegistry) -> None
     gc.collect()
     assert not any(one() for one in models)
     assert speech.say()[0] == "now 2"
+
+
+def test_a_change_is_told_once(registry: ServiceRegistry) -> None:
+    told: list[ServiceChanged] = []
+    registry.ports.events.subscribe(told.append, ServiceChanged)
+    put(registry, version("one")).say()
+    put(registry, version("two"))
+    assert [(event.version, event.what) for event in told] == [("v2", ("code",))]
