@@ -20,7 +20,17 @@ from typing import Any
 
 from grym_nb.render import is_secret, redacted
 
-__all__ = ["Failure", "LastFailure", "Site", "describe", "named", "sites_of", "to_the_users"]
+__all__ = [
+    "Failure",
+    "LastFailure",
+    "Site",
+    "describe",
+    "named",
+    "place_of",
+    "sites_of",
+    "to_the_users",
+    "words_of",
+]
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
@@ -107,6 +117,22 @@ def sites_of(traceback: TracebackType | None) -> tuple[Site, ...]:
             sites.append(Site(named(file), line, frame.f_code.co_name, code, values))
         traceback = traceback.tb_next
     return tuple(sites[-_MOST_SITES:])
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error says; where it is of a file's text, without the place."""
+    return error.msg if isinstance(error, SyntaxError) else _words(error)
+
+
+def place_of(error: BaseException) -> str:
+    """Return `` (file:line)`` of the user's where an error was raised; empty where it was in none."""
+    if isinstance(error, SyntaxError):
+        file, line = error.filename, error.lineno
+    elif sites := sites_of(error.__traceback__):
+        file, line = sites[-1].file, sites[-1].line
+    else:
+        return ""
+    return f" ({named(file or '').partition(' (version ')[0]}:{line})"
 
 
 def _without_secrets(code: str) -> str:

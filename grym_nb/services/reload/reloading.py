@@ -21,7 +21,7 @@ from grym_nb.events import ServiceChanged, ServiceReloaded
 from grym_nb.hardening.storages import storages_of
 from grym_nb.render import seconds as in_words
 from grym_nb.render import size
-from grym_nb.services.failure import describe, named, sites_of
+from grym_nb.services.failure import describe, place_of, words_of
 from grym_nb.services.frame import current_frame
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.build import Built, build
@@ -322,7 +322,7 @@ def answer_before(
     error = typed(frame, raised)
     frame.serving = back
     if take_back(record, gone, back):
-        why = f"{frame.task} raised {type(raised).__name__}: {raised}{_place(raised)}"
+        why = f"{frame.task} raised {type(raised).__name__}: {raised}{place_of(raised)}"
         report = _report(record)
         report.by = "calls"
         _taken_back(record, report, gone, why)
@@ -359,7 +359,7 @@ def _try_out(edit: Edit, report: Reload, of: Reload | None = None) -> None:
     record.ports.failures.keep(failure, error.__traceback__)
     what = f"its {failure.task}" if failure.task == "ping" else f"{failure.task}, called as before,"
     told = of or report
-    told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}{_place(error)}"
+    told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}{place_of(error)}"
     refusal = _refusal(record, told, error, "goes on with the code it had")
     refusal.failure = failure
     raise refusal from None
@@ -386,23 +386,8 @@ def _told(error: BaseException) -> str:
     """Say in a line what is wrong with new code, and where."""
     if isinstance(error, ValidationError) and error.problems:
         return "; ".join(map(str, error.problems))
-    told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {_words(error)}"
-    return f"{told}{_place(error)}"
-
-
-def _words(error: BaseException) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error)
-
-
-def _place(error: BaseException) -> str:
-    """Say in which file and line of the user's an error was raised, as far as it was in one."""
-    if isinstance(error, SyntaxError):
-        file, line = error.filename, error.lineno
-    elif sites := sites_of(error.__traceback__):
-        file, line = sites[-1].file, sites[-1].line
-    else:
-        return ""
-    return f" ({named(file or '').partition(' (version ')[0]}:{line})"
+    told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {words_of(error)}"
+    return f"{told}{place_of(error)}"
 
 
 def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_on: str) -> ReloadFailed:
