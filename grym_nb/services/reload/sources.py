@@ -132,7 +132,7 @@ class Codebase:
         """Return what is new on disk of a module and all that it imports; raises the `SyntaxError` in it."""
         for one in self.family(name):  # what was imported only as something ran
             source, now = self._sources[one], time.time()
-            self.follow(*_followed(self.text_of(one), one, package=source.package), since=source.looked)
+            self.follow(*self._imported_by(one), since=source.looked)
             source.looked = now
         found: dict[str, Code] = {}
         unread: dict[str, Exception] = {}
@@ -173,8 +173,8 @@ class Codebase:
                     f"{self._sources[one].path} cannot be read ({type(unread[one]).__name__})",
                     hint="save it again as UTF-8, or take out what imports it; and reload",
                 )
-            text = found[one].text if one in found else self.text_of(one)
-            new = {*_followed(text, one, package=self._sources[one].package)} & self._sources.keys() - asked
+            imported = _followed(found[one].modules) if one in found else self._imported_by(one)
+            new = {*imported} & self._sources.keys() - asked
             asked |= new
             todo += sorted(new)
 
@@ -190,8 +190,9 @@ def module_of(thing: Any) -> str:
 
 
 def _followed(names: Iterable[str]) -> list[str]:
-    """Return which of these modules are the user's own code."""
-    return [one for one in names if one in sys.modules and not is_settled(one)]
+    """Return which of these modules are the user's own code, with the packages that are run before them."""
+    whole = dict.fromkeys(part for one in names for part in _with_packages(one))
+    return [one for one in whole if one in sys.modules and not is_settled(one)]
 
 
 @lru_cache(maxsize=100)
@@ -210,7 +211,7 @@ def _imported(text: str, home: str) -> tuple[str, ...]:
                 parts = home.split(".")
                 whole = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [whole])])
             found += [whole, *(f"{whole}.{one.name}" for one in node.names)]
-    return tuple(dict.fromkeys(part for one in found for part in _with_packages(one)))
+    return tuple(dict.fromkeys(found))
 
 
 def _with_packages(name: str) -> Iterator[str]:
