@@ -24,6 +24,7 @@ from grym_nb.render import size
 from grym_nb.services.failure import describe, place_of, words_of
 from grym_nb.services.frame import current_frame
 from grym_nb.services.outcome import typed, unpinned
+from grym_nb.services.reload.asked import refuse_removed
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.probation import answered_before
 from grym_nb.services.reload.report import By, Reload
@@ -103,7 +104,7 @@ def reload(
             report.notes += (f"{', '.join(lost)}: edited before it was registered, so all of it ran again",)
         with _refusing(record, report):
             edits = _edits(registry, built)
-            _refuse_removed(registry, edits)
+            refuse_removed(registry, edits)
         reports = {
             edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
         }
@@ -209,40 +210,6 @@ def _renewed(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec | Non
     renewed = replace(spec, factory=spec.factory if isinstance(spec.factory, str) else now)
     renewed.__dict__["callable"] = now
     return renewed
-
-
-def _refuse_removed(registry: ServiceRegistry, edits: Sequence[Edit]) -> None:
-    """Raise where a task goes that another service asks for, as far as its code tells."""
-    for edit in edits:
-        before, after = edit.base.tasks or {}, edit.spec.tasks or {}
-        gone = {task.method: task for name, task in before.items() if name not in after}
-        for handle in registry.handles() if gone else ():
-            record = handle._record
-            if record is edit.record or edit.record.name not in {n.rstrip("?") for n in record.spec.needs}:
-                continue
-            spec = next((one.spec for one in edits if one.record is record), record.spec)
-            for name, task in gone.items():
-                if {name, task.type} & _said_by(spec.made_class):
-                    raise StateError(
-                        f"{record.name} asks {edit.record.name} for {name}, which the new code has not",
-                        hint=f"keep {name}, or edit {record.name} as well",
-                        service=edit.record.name,
-                    )
-
-
-def _said_by(cls: type | None) -> set[object]:
-    """Return the names and texts that the methods of a class have in them."""
-    todo = [one.__code__ for one in vars(cls).values() if isinstance(one, FunctionType)] if cls else []
-    said: set[object] = set()
-    while todo:
-        code = todo.pop()
-        said.update(code.co_names)
-        for one in code.co_consts:
-            if isinstance(one, str):
-                said.add(one)
-            elif hasattr(one, "co_names"):
-                todo.append(one)
-    return said
 
 
 def _load_anew(edit: Edit, report: Reload) -> None:
