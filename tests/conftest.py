@@ -12,9 +12,9 @@ import pytest
 
 from tests.kernel import Kernel
 
-hypothesis.settings.register_profile("here", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+# The same examples in each run; with GRYM_FULL=1 others are looked for each time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=os.environ.get("GRYM_FULL") != "1")
+hypothesis.settings.load_profile("suite")
 
 
 def _accelerator() -> bool:

@@ -227,10 +227,11 @@ def _load_anew(edit: Edit, report: Reload) -> None:
             if record.spec is edit.spec:
                 record.adopt(base, number=_number_of(record, base, number))
         report.how, report.after, report.why = "refused", record.version, failed.args[0]
-        again = "; the old weights were let go of for it, and are loaded at the next call"
         if isinstance(failed, Interrupted):
             raise
-        raise _refusal(record, report, failed, f"was loaded with its old code{again}") from None
+        raise _refusal(
+            record, report, failed, "has its old code; the weights, let go of, come with the next call"
+        ) from None
 
 
 def _number_of(record: ServiceRecord, spec: ServiceSpec, default: int) -> int:
