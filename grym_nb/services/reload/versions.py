@@ -78,12 +78,9 @@ class Versions:
     ) -> None:
         """Make a version the newest; what functions have `rebound` since it was built is as it is by now."""
         with self._lock:
-            if self.newest is version:
-                return
-            for name, names in rebound.items():
-                was, now = vars(self.newest.modules[name]), vars(version.modules[name])
-                now.update({one: was[one] for one in names if one in was})
-            self.newest = version
+            if self.newest is not version:
+                _bring_up_to_date(version, self.newest, rebound)
+                self.newest = version
 
     def part(self) -> None:
         """Part what was imported from what everybody has: what ran so far keeps the modules as they are.
@@ -91,27 +88,28 @@ class Versions:
         Done before the first other version is made.
         """
         with self._lock:
-            newest = self.newest
-            whole = {
-                name: module for name, module in newest.modules.items() if not isinstance(module, Followed)
-            }
-            first = {name: module for name, module in whole.items() if sys.modules.get(name) is module}
-            if not first:
-                return
-            views = {name: _copy(module) for name, module in first.items()}
-            self._every.update(views.values())
-            self.newest = Version(newest.number, newest.codes, {**newest.modules, **views})
-            alias = {id(first[name]): view for name, view in views.items()}
-            for name, module in first.items():
-                for variables in (vars(module), vars(views[name])):
-                    for key, value in tuple(variables.items()):
-                        if id(value) in alias:
-                            variables[key] = alias[id(value)]
-                remember(newest.codes[name].path, newest.codes[name].text, vars(module))
-                vars(module)[_LINE] = _Line(name, self)
-                module.__class__ = Followed
-            for view in views.values():
-                vars(view).pop(_LINE, None)
+            self._part()
+
+    def _part(self) -> None:
+        newest = self.newest
+        whole = {name: module for name, module in newest.modules.items() if not isinstance(module, Followed)}
+        first = {name: module for name, module in whole.items() if sys.modules.get(name) is module}
+        if not first:
+            return
+        views = {name: _copy(module) for name, module in first.items()}
+        self._every.update(views.values())
+        self.newest = Version(newest.number, newest.codes, {**newest.modules, **views})
+        alias = {id(first[name]): view for name, view in views.items()}
+        for name, module in first.items():
+            for variables in (vars(module), vars(views[name])):
+                for key, value in tuple(variables.items()):
+                    if id(value) in alias:
+                        variables[key] = alias[id(value)]
+            remember(newest.codes[name].path, newest.codes[name].text, vars(module))
+            vars(module)[_LINE] = _Line(name, self)
+            module.__class__ = Followed
+        for view in views.values():
+            vars(view).pop(_LINE, None)
 
     def added(self, module: ModuleType) -> ModuleType:
         """Have a module of some version told what is set from outside."""
@@ -160,6 +158,12 @@ class Followed(ModuleType):
     def __repr__(self) -> str:
         line = object.__getattribute__(self, "__dict__")[_LINE]
         return repr(line.versions.here().modules[line.name])
+
+
+def _bring_up_to_date(version: Version, before: Version, rebound: Mapping[str, Collection[str]]) -> None:
+    for name, names in rebound.items():
+        was, now = vars(before.modules[name]), vars(version.modules[name])
+        now.update({one: was[one] for one in names if one in was})
 
 
 def _copy(module: ModuleType) -> ModuleType:

@@ -824,8 +824,9 @@ class TestEvents:
                 and not any(seen.writing for seen in heard.watch._unsettled.values())
             )
         )
-        heard.after(SETTLE)
-        assert [len(call) for call in told.calls] == [len(files)]
+        for _ in range(5):  # an event that comes late begins the quiet anew, for the file that it is of
+            heard.after(SETTLE)
+        assert sum(len(call) for call in told.calls) == len(files) and len(told.calls) <= 3
 
     def test_a_directory_that_is_made_anew_is_taken_up_again(
         self, heard: Driven, told: Told, home: Path, files: list[str]
