@@ -27,6 +27,7 @@ from typing import Any
 
 from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled
 from grym_nb.services.reads import watches
+from grym_nb.services.syntax import parsed
 
 __all__ = ["named_by"]
 
@@ -262,7 +263,7 @@ class _Changes:
         self.names: set[str] = set()
         self.attributes: set[str] = set()
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+            tree = parsed(textwrap.dedent(inspect.getsource(function)))
         except Exception:  # there is no source, or what stands there is none; whatever `inspect` meets
             return
         me = next(iter(function.__code__.co_varnames), "")

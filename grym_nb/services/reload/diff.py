@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from grym_nb.errors import StateError, closest
 from grym_nb.render import count
 from grym_nb.services.failure import named
+from grym_nb.services.syntax import parsed
 
 if TYPE_CHECKING:
     from grym_nb.services.handle import ServiceHandle
@@ -190,7 +191,7 @@ def source_of(made: Any) -> dict[str, str]:
         return {}
     text = "".join(linecache.getlines(file))
     try:
-        body = ast.parse(text).body
+        body = parsed(text).body
     except (SyntaxError, ValueError):
         return {}
     wanted = {made.__qualname__.partition(".")[0]}

@@ -14,6 +14,8 @@ from functools import lru_cache
 from textwrap import dedent
 from types import CodeType, FunctionType
 
+from grym_nb.services.syntax import parsed
+
 __all__ = ["kept_by"]
 
 #: calls that keep what they are given, and run it when something happens
@@ -29,7 +31,7 @@ def kept_by(function: FunctionType) -> frozenset[str]:
 def _kept(code: CodeType) -> frozenset[str]:
     try:
         lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
-        tree = ast.parse(dedent("".join(inspect.getblock(lines))))
+        tree = parsed(dedent("".join(inspect.getblock(lines))))
     except (SyntaxError, ValueError, IndexError):
         return frozenset()
     kept = {id(node): name for part in _places(tree) for node, name in _named(part)}

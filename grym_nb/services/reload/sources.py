@@ -24,6 +24,7 @@ from grym_nb.errors import StateError
 from grym_nb.services.content import is_settled
 from grym_nb.services.reload.plan import Code
 from grym_nb.services.reload.versions import Versions
+from grym_nb.services.syntax import parsed
 
 __all__ = ["Codebase", "module_of"]
 
@@ -199,7 +200,7 @@ def _followed(names: Iterable[str]) -> list[str]:
 def _imported(text: str, home: str) -> tuple[str, ...]:
     found: list[str] = []
     try:
-        tree = ast.parse(text)
+        tree = parsed(text)
     except SyntaxError:
         return ()
     for node in ast.walk(tree):

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import pairwise
 
+from grym_nb.services.syntax import parsed
+
 __all__ = ["GIVEN", "Asked", "Chain", "Deeds", "Import", "Statement", "statements_of"]
 
 #: a name with the attributes that are asked of it: ``("helpers", "scale")``
@@ -84,7 +86,7 @@ def statements_of(
 
     What is `known` from an earlier text of it, and stands there as it did, is not read again.
     """
-    body = [one for node in ast.parse(text, path).body for one in _singly(node)]
+    body = [one for node in parsed(text, path).body for one in _singly(node)]
     lines = StringIO(text).readlines()  # as Python counts them: a form feed ends none
     home = module if package else module.rpartition(".")[0]
     shared = {after.lineno for before, after in pairwise(body) if before.end_lineno == _first_line(after)}

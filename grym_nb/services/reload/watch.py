@@ -6,7 +6,6 @@ what was told last, and when whoever writes it seems to be done.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import logging
 import os
@@ -449,7 +448,7 @@ def _mark(text: bytes) -> bytes:
 
 def _parses(path: str, text: bytes) -> bool:
     try:
-        ast.parse(text, path)
+        compile(text, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
