@@ -100,8 +100,17 @@ class Instance:
         return model
 
     def trim(self, kept: int) -> list[Serving]:
-        """Forget all but the last versions, and the one that serves; returns those that are gone."""
-        gone = [one for one in self.versions[:-kept] if one is not self.serving]
+        """Forget all but the last versions, and those that answer for what serves; returns the others.
+
+        One that was taken back again and again stands on the same version each time: that one goes last.
+        """
+        needed: list[Serving] = []
+        one: Serving | None = self.serving
+        while one is not None and len(needed) < kept:
+            needed.append(one)
+            one = one.before if one.probation is not None else None
+        rest = [one for one in reversed(self.versions) if one not in needed]
+        gone = rest[max(0, kept - len(needed)) :]
         self.versions = [one for one in self.versions if one not in gone]
         for one in self.versions:
             if one.before in gone:

@@ -103,13 +103,7 @@ def answered_before(
     if again is None or any(_is_used_up(value) for value in _given(frame)):
         return None
     now = frame.record.ports.clock()
-    one: Serving | None = serving
-    while one is not None and one.probation is not None and one.probation.covers(spec.method, now):
-        one = one.before
-        if one is None or one.model is None:
-            break
-        if spec.method not in one.tasks:
-            continue
+    for one in _others(frame, serving, spec.method, now):
         frame.serving = one
         try:
             value = again(frame)
@@ -118,6 +112,20 @@ def answered_before(
         return one, value
     frame.serving = serving
     return None
+
+
+def _others(frame: Frame, serving: Serving, task: str, now: float) -> Iterator[Serving]:
+    """Yield the versions before one, back to the last that is past its probation; then what serves."""
+    newest = None if frame.instance is None else frame.instance.serving
+    one: Serving | None = serving
+    while one is not None and one.probation is not None and one.probation.covers(task, now):
+        one = one.before
+        if one is None or one.model is None:
+            break
+        if task in one.tasks:
+            yield one
+    if newest is not None and newest is not serving and newest.model is not None and task in newest.tasks:
+        yield newest  # by now; what it raised on was edited since
 
 
 def _given(frame: Frame) -> Iterator[Any]:

@@ -363,3 +363,35 @@ def test_what_was_imported_as_it_ran_is_reloaded_and_so_is_a_package(
     edited.edit("box.lid", ("N = 1", "N = 3"))
     lazy.reload()
     assert lazy.ask() == (2, 3) and lazy.rollback() and lazy.ask() == (2, 1)
+
+
+def test_the_version_that_answers_is_kept_however_often_others_are_taken_back(
+    edited: Edited, speech: ServiceHandle
+) -> None:
+    speech.load()
+    edited.edit("speech", ("return x\n", "return {0: 0}[x]\n"))
+    for n in range(12):
+        edited.edit("speech", (f"{{{n}: ", f"{{{n + 1}: "))
+        speech._record.tape.clear()  # by which it would be refused
+        assert speech.reload().how == "in place"
+        assert speech.fussy(-1) == -1 and speech.version == "v1"
+    instance = speech._record.instance
+    assert instance is not None and len(instance.versions) <= 5
+
+
+def test_a_call_on_code_that_is_gone_is_answered_by_what_serves(
+    edited: Edited, speech: ServiceHandle
+) -> None:
+    """It was under way as its version, and all before it, were left behind."""
+    speech.load()
+    edited.edit("speech", ("return scale(1)", "return scale(1) + nobody"))
+    speech.reload()
+    gates = Gates()
+    running = start(speech.wait, gates)
+    gates.wait("in")
+    edited.edit("speech", ("scale(1) + nobody", "scale(1) + 0"))
+    for n in range(7):
+        edited.edit("speech", (f"scale(1) + {n}", f"scale(1) + {n + 1}"))
+        speech.reload(force=True)
+    gates["go"].set()
+    assert outcome(running) == 9
