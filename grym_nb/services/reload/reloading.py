@@ -379,7 +379,7 @@ def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_o
 def _done(edit: Edit, report: Reload) -> None:
     """Note that new code is in force."""
     record, instance = edit.record, edit.instance
-    report.after = record.version
+    report.after = edit.version  # a call may have taken it back by now
     report.how = "at load" if instance is None or edit.asks else "in place"
     report.why = edit.asks
     report.under_way = edit.under_way
@@ -387,7 +387,7 @@ def _done(edit: Edit, report: Reload) -> None:
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     if report.how == "in place" or instance is None:  # else it is yet to be loaded
-        _noted(record, report)
+        _noted(record, report, edit.number)
 
 
 def _unchanged(record: ServiceRecord, report: Reload, why: str) -> Reload:
@@ -430,8 +430,8 @@ def _beside(report: Reload, edit: Edit) -> Reload:
     return own
 
 
-def _noted(record: ServiceRecord, report: Reload) -> Reload:
-    report.numbers = (report.numbers[0], record.code_version)
+def _noted(record: ServiceRecord, report: Reload, number: int | None = None) -> Reload:
+    report.numbers = (report.numbers[0], number or record.code_version)
     record.reloads.append(report)
     record.metrics.counter("service.reloads", service=record.name, how=report.how).add()
     now = record.ports.clock()

@@ -74,7 +74,7 @@ class Edit:
             record, until, f"reload of {record.name}", lambda: (record.spec, record.instance, record.newest)
         )
         self.base, self.instance, newest = there
-        self._ready, self._number, self.is_placed = None, newest + 1, False
+        self._ready, self.number, self.is_placed = None, newest + 1, False
         self.change = Change()
         spec = self.asked(self.base)
         self.is_void = spec is None
@@ -88,15 +88,20 @@ class Edit:
         """Why its model has to be loaded anew; empty where it stays."""
         return self.change.asks
 
+    @property
+    def version(self) -> str:
+        """What the new version is called, whatever serves by now."""
+        return self.spec.label or f"v{self.number}"
+
     def made(self) -> Serving:
         """Make the version that is to serve, of the attributes that are there now."""
         instance = self.instance
         assert instance is not None
         if self._ready is not None:
             return self._ready
-        before, number = instance.serving, self._number
+        before, number = instance.serving, self.number
         made = object.__new__(_class_of(self.spec, before.model, self._newer))
-        serving = Serving(made, self.spec.label or f"v{number}", number, self.spec)
+        serving = Serving(made, self.version, number, self.spec)
         serving.before = before
         state = _attributes(before.model)
         shared = _of_others(self.record)
@@ -179,7 +184,7 @@ class Edit:
                 return False
             if record.lifecycle.state == "loading" or (record.drain is not None and not self.is_quiet):
                 return False
-            record.adopt(self.spec, number=self._number)
+            record.adopt(self.spec, number=self.number)
             if serving is not None and instance is not None:
                 serving.version = record.version
                 self._add_news(serving.model)

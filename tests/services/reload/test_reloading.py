@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from grym_nb.errors import LoadFailed, ReloadFailed, StateError, TaskFailed, UnknownName
-from grym_nb.events import ServiceReloaded
+from grym_nb.events import ServiceChanged, ServiceReloaded
 from grym_nb.services import ServiceHandle, ServiceRegistry
 from grym_nb.services.reload.compare import compare
 from tests.services.crowd import Gates, outcome, start
@@ -395,3 +395,20 @@ def test_a_call_on_code_that_is_gone_is_answered_by_what_serves(
         speech.reload(force=True)
     gates["go"].set()
     assert outcome(running) == 9
+
+
+def test_a_report_names_its_own_version_though_a_call_has_taken_it_back_at_once(
+    edited: Edited, speech: ServiceHandle, registry: ServiceRegistry
+) -> None:
+    """The call comes between the swap and the report: as the change is told."""
+    speech.load()
+    heard: list[Any] = []
+
+    def call(event: ServiceChanged) -> None:
+        heard.append(speech.fussy(7))
+
+    registry.ports.events.subscribe(call, ServiceChanged)
+    edited.edit("speech", ("return x\n", "return {1: 1}[x]\n"))
+    report = speech.reload()
+    assert heard == [7] and speech.version == "v1"
+    assert (report.how, report.after, report.numbers) == ("in place", "v2", (1, 2))
