@@ -71,7 +71,7 @@ class Facts:
     @property
     def reloads(self) -> tuple[Reload, ...]:
         """What came of its last reloads, oldest first."""
-        return tuple(self._record.reloads)
+        return self._record.reloads
 
     def ping(self) -> Ping:
         """Ask the service how it is; never loads, and leaves no trace in figures or idle time."""

@@ -7,7 +7,6 @@ run outside of it.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import (
@@ -54,8 +53,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceRecord"]
 
-_RELOADS = 20
-
 
 class ServiceRecord:
     """One service under its name. Callers hold a `ServiceHandle`; this is what it stands for."""
@@ -97,7 +94,7 @@ class ServiceRecord:
         self.code_version = self.newest = 1
         self.specs = {1: spec}  # of the last versions
         self.tape = Tape()
-        self.reloads: deque[Reload] = deque(maxlen=_RELOADS)  # what came of the last ones
+        self.reloads: tuple[Reload, ...] = ()  # what came of the last ones
         self.config_version = 1
         self.loads = 0
         self.load_seconds: float | None = None
@@ -437,9 +434,9 @@ class ServiceRecord:
         elif "code" in what:
             self.code_version = self.newest = self.newest + 1
         self.config_version += "config" in what
-        self.spec = self.specs[self.code_version] = spec
-        oldest = self.newest - self.ports.settings.versions_kept
-        self.specs = {at: one for at, one in self.specs.items() if at > oldest or at == self.code_version}
+        self.spec, oldest = spec, self.newest - self.ports.settings.versions_kept
+        specs = {**self.specs, self.code_version: spec}  # another one: others read what is there
+        self.specs = {at: one for at, one in specs.items() if at > oldest or at == self.code_version}
         self._tasks = None
         guard(self, what if number is None else (*what, "code"))
 

@@ -281,7 +281,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         last_error=_last_error(record),
         breaker=breaker_in_words(record),
         device=device_of(record),
-        reloads=tuple(_cut(one.line, 200) for one in tuple(record.reloads)[-_RELOADS:]),
+        reloads=tuple(_cut(one.line, 200) for one in record.reloads[-_RELOADS:]),
     )
 
 

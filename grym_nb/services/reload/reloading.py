@@ -44,6 +44,7 @@ __all__ = ["answer_before", "redefine", "reload", "rollback"]
 _log = logging.getLogger(__name__)
 _SLOW = 1.0  # seconds of a statement
 _LARGE = 50_000_000  # bytes that it holds
+_TOLD = 20  # reloads that are remembered of a service
 _CODE = (type, FunctionType, ModuleType)
 
 
@@ -432,7 +433,8 @@ def _beside(report: Reload, edit: Edit) -> Reload:
 
 def _noted(record: ServiceRecord, report: Reload, number: int | None = None) -> Reload:
     report.numbers = (report.numbers[0], number or record.code_version)
-    record.reloads.append(report)
+    with record.lock:
+        record.reloads = (*record.reloads, report)[-_TOLD:]
     record.metrics.counter("service.reloads", service=record.name, how=report.how).add()
     now = record.ports.clock()
     event = ServiceReloaded(now, record.name, report.after, report.how, report.why, report.by, report.line)

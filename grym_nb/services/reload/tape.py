@@ -5,7 +5,6 @@ What a call was given is kept as it is where nobody can change it, else as a cop
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +40,10 @@ class Taped:
 
 
 class Tape:
-    """Of one service."""
+    """Of one service; any thread notes its calls, and what is read of it is whole."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, deque[Taped]] = {}
+        self._calls: dict[str, tuple[Taped, ...]] = {}
         self.due: dict[str, float] = {}  # by task, when the next one is worth a copy
 
     def note(self, frame: Frame, took: float, now: float) -> None:
@@ -66,21 +65,21 @@ class Tape:
             )
         except Exception:  # what cannot be copied is not kept; a call that went well does not fail for it
             return
-        calls = self._calls.setdefault(task, deque(maxlen=_EACH))
-        calls.append(kept)
-        while self.size > _MOST:
-            self._drop_largest()
+        self._calls[task] = (*self._calls.get(task, ()), kept)[-_EACH:]
+        for largest in sorted(self.calls(), key=lambda one: one.size, reverse=True):
+            if self.size <= _MOST:
+                break
+            self.drop(largest)
 
     def calls(self) -> tuple[Taped, ...]:
         """Return what is kept, the newest of each task first: what time is left for."""
-        kept = [tuple(calls)[::-1] for calls in tuple(self._calls.values())]
+        kept = [calls[::-1] for calls in tuple(self._calls.values())]
         return tuple(calls[at] for at in range(_EACH) for calls in kept if at < len(calls))
 
     def drop(self, taped: Taped) -> None:
         """Forget a call."""
-        calls = self._calls.get(taped.task)
-        if calls is not None and taped in calls:
-            calls.remove(taped)
+        calls = self._calls.get(taped.task, ())
+        self._calls[taped.task] = tuple(one for one in calls if one is not taped)
 
     def clear(self) -> None:
         """Forget all."""
@@ -90,13 +89,7 @@ class Tape:
     @property
     def size(self) -> int:
         """How many bytes are kept."""
-        return sum(taped.size for calls in tuple(self._calls.values()) for taped in tuple(calls))
-
-    def _drop_largest(self) -> None:
-        largest = max((taped for calls in self._calls.values() for taped in calls), key=lambda one: one.size)
-        self._calls[largest.task] = deque(
-            (taped for taped in self._calls[largest.task] if taped is not largest), maxlen=_EACH
-        )
+        return sum(taped.size for taped in self.calls())
 
 
 class _NotTaped(Exception):

@@ -49,7 +49,7 @@ class Versions:
         self.newest = Version(0, {}, {})
         #: the one that this thread builds: while it does, it is the newest here
         self.building: ContextVar[Version | None] = ContextVar("grym_building", default=None)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._every: weakref.WeakSet[ModuleType] = weakref.WeakSet()  # all that are alive, of any version
 
     def follow(self, codes: Mapping[str, Code]) -> None:
@@ -113,7 +113,8 @@ class Versions:
 
     def added(self, module: ModuleType) -> ModuleType:
         """Have a module of some version told what is set from outside."""
-        self._every.add(module)
+        with self._lock:
+            self._every.add(module)
         return module
 
     def told(self, name: str, attribute: str, value: Any) -> None:
@@ -121,7 +122,9 @@ class Versions:
         newest = vars(self.here().modules[name])
         before = newest.get(attribute, _NOTHING)
         whole = sys.modules.get(name)
-        known = [vars(one) for one in tuple(self._every) if one.__name__ == name]
+        with self._lock:
+            every = tuple(self._every)
+        known = [vars(one) for one in every if one.__name__ == name]
         if isinstance(whole, Followed):
             known.append(object.__getattribute__(whole, "__dict__"))
         for variables in (newest, *known):

@@ -254,3 +254,35 @@ def test_a_version_that_was_taken_back_to_goes_as_others_do(edited: Edited, race
     record = raced._record
     assert min(record.specs) > record.newest - record.ports.settings.versions_kept
     assert raced.say(1) == (1, "last")
+
+
+def test_what_came_of_reloads_is_read_as_another_one_ends(edited: Edited, raced: ServiceHandle) -> None:
+    raced.say(1)
+    for n in range(3):
+        edited.write("raced", RACED.replace('"one"', f'"{n}"'))
+        raced.reload()
+    told = reversed(raced._record.reloads)
+    assert next(told).after == "v4"
+    raced.rollback()
+    assert [one.after for one in told] == ["v3", "v2"]
+
+
+def test_a_tape_that_was_read_is_as_it_was(edited: Edited, raced: ServiceHandle) -> None:
+    raced.say(1)
+    tape = raced._record.tape
+    kept = iter(tape.calls())
+    tape.due.clear()
+    raced.say(2)
+    assert [one.args for one in kept] == [(1,)] and [one.args for one in tape.calls()] == [(2,), (1,)]
+    for taped in tape.calls():
+        tape.drop(taped), tape.drop(taped)
+    assert tape.calls() == () and tape.size == 0
+
+
+def test_versions_are_read_as_another_one_comes(edited: Edited, raced: ServiceHandle) -> None:
+    raced.say(1)
+    numbers = iter(raced._record.specs)
+    assert next(numbers) == 1
+    edited.write("raced", RACED.replace('"one"', '"two"'))
+    raced.reload()
+    assert list(numbers) == [] and list(raced._record.specs) == [1, 2]
