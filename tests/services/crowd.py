@@ -49,10 +49,10 @@ def all_at_once(n: int, fn: Callable[[int], Any]) -> list[Any]:
     return [outcome(future) for future in [start(run, i) for i in range(n)]]
 
 
-def outcome(future: Future[Any]) -> Any:
-    """Return the result of a future, or the exception it ended with."""
+def outcome(future: Future[Any], wait: float = WAIT) -> Any:
+    """Return the result of a future, or the exception it ended with; `wait` is for what does a lot."""
     try:
-        error = future.exception(WAIT)
+        error = future.exception(wait)
     except TimeoutError:
         faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
         raise AssertionError("a thread does not end: a deadlock") from None

@@ -151,7 +151,7 @@ def test_a_service_is_edited_while_it_is_called(
     callers = [Caller(served, asking, seed) for seed in range(0, 1000 * THREADS, 1000)]
     running = [start(caller.run, stop) for caller in callers]
     try:
-        changed = outcome(start(editor.run))
+        changed = outcome(start(editor.run), wait=3.0 * RELOADS)
     finally:
         stop.set()
         done = [outcome(one) for one in running]
