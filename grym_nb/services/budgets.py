@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "budget_in_words",
+    "is_within",
     "refuse_before",
     "refuse_measured",
     "say_if_beyond",
@@ -45,6 +46,11 @@ def budget_in_words(budget: Mapping[str, int]) -> str:
     """Return ``"budget 500 MB"``, by device where it was given so; empty where there is none."""
     told = [in_words(size) + ("" if device == TOTAL else f" of {device}") for device, size in budget.items()]
     return f"budget {', '.join(told)}" if told else ""
+
+
+def is_within(record: ServiceRecord, sizes: Mapping[str, int]) -> bool:
+    """Tell whether that is no more than the service may take."""
+    return _beyond(record, sizes) is None
 
 
 def refuse_before(record: ServiceRecord, asked: Mapping[str, int], source: str, *, known: bool) -> None:

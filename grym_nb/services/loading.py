@@ -71,7 +71,7 @@ def load(record: ServiceRecord, attempt: Attempt, cause: Frame) -> None:
                 held.append((need, holder))
                 if _hold(record, need, holder):
                     frame.holds = (*frame.holds, need)
-            with (record.ports.admit or reserved)(record, frame) as reservation:
+            with (record.admit or record.ports.admit or reserved)(record, frame) as reservation:
                 admitted = True
                 made = _made(record, frame, reservation)
                 if reservation is not None:

@@ -40,6 +40,7 @@ from grym_nb.services.waits import Gate, aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from grym_nb.errors import GrymError
     from grym_nb.hardening import RetryBudget
@@ -66,6 +67,8 @@ class ServiceRecord:
     fallback: Callable[[Frame, GrymError], Any] | None
     wrapped: bool  # a call may be more than one attempt
 
+    stands_for: ServiceRecord | None = None  # beside which it is loaded: see `reload.beside`
+    admit: Callable[[ServiceRecord, Frame], AbstractContextManager[Any]] | None = None  # to load in its room
     given_up = ""  # why nobody tries to load it any more, unless somebody says so
     proves = 0.0  # seconds in which what is loaded now has to answer a ping, before any call gets to it
 
@@ -484,8 +487,8 @@ class ServiceRecord:
         return step
 
     def tell(self, step: Step | None) -> None:
-        """Publish a move that was made."""
-        if step is not None:
+        """Publish a move that was made; what nobody calls yet is nobody's business."""
+        if step is not None and self.stands_for is None:
             self.ports.events.publish(StateChanged(step.at, self.name, step.before, step.after, step.reason))
 
     def closed(self) -> ServiceClosed:

@@ -114,18 +114,18 @@ def reload(
             reports[edit.record.name].sources = {
                 code.path: (before[name], code.text) for name, code in codes.items() if name in family
             }
-        if not force:
-            with _step(report, "try"), _refusing(record, report):
-                for edit in edits:
-                    if edit.instance is not None and not edit.asks:
-                        _try_out(edit, reports[edit.record.name], report)
         publish = partial(codebase.versions.publish, built.version, built.rebound)
-        with _step(report, "swap"), _refusing(record, report):
-            late = edits
-            while late := _put(late, publish, on_probation=not force):
-                for edit in late:
-                    edit.look()
-                late = [edit for edit in late if not edit.is_void]
+        try:
+            _prepare(record, edits, built, report, reports, force=force)
+            with _step(report, "swap"), _refusing(record, report):
+                late = edits
+                while late := _put(late, publish, on_probation=not force):
+                    for edit in late:
+                        edit.look()
+                    late = [edit for edit in late if not edit.is_void]
+        finally:
+            for edit in edits:
+                edit.discard()
         for edit in edits:
             if not edit.is_void:
                 changed = ServiceChanged(
@@ -134,7 +134,7 @@ def reload(
                 edit.record.ports.events.publish(changed)
                 _done(edit, reports[edit.record.name])
     for edit in edits:
-        if edit.asks:
+        if edit.asks and edit.beside is None:
             _load_anew(edit, reports[edit.record.name])
     if had_failed and report.how == "at load":
         with _step(report, "load"):
@@ -160,6 +160,29 @@ def _edits(registry: ServiceRegistry, built: Built) -> list[Edit]:
             registry.refuse_tasks(edit.record.name, edit.spec.tasks or {})
             found.append(edit)
     return found
+
+
+def _prepare(
+    record: ServiceRecord,
+    edits: Sequence[Edit],
+    built: Built,
+    report: Reload,
+    reports: Mapping[str, Reload],
+    *,
+    force: bool,
+) -> None:
+    """Load what has to be loaded anew, beside the old, and try all that is there; nothing is in force yet."""
+    versions = record._family.codebase.versions
+    for edit in edits:
+        if edit.asks:
+            its = reports[edit.record.name]
+            with _step(its, "load"), _refusing(record, report), versions.within(built.version):
+                edit.load()
+    if not force:
+        with _step(report, "try"), _refusing(record, report):
+            for edit in edits:
+                if edit.instance is not None and (not edit.asks or edit.beside is not None):
+                    _try_out(edit, reports[edit.record.name], report)
 
 
 def _put(edits: Sequence[Edit], publish: Callable[[], None], *, on_probation: bool = True) -> list[Edit]:
@@ -217,6 +240,7 @@ def _load_anew(edit: Edit, report: Reload) -> None:
     """Load with the new code what cannot go on with the weights that are there; where that fails, the old."""
     record, base = edit.record, edit.base
     number = record.code_version
+    report.notes += (f"the old model went first: {edit.no_room}",) if edit.no_room else ()
     try:
         with _step(report, "load"):
             retire(record, Retirement(edit.asks))
@@ -381,13 +405,15 @@ def _done(edit: Edit, report: Reload) -> None:
     """Note that new code is in force."""
     record, instance = edit.record, edit.instance
     report.after = edit.version  # a call may have taken it back by now
-    report.how = "at load" if instance is None or edit.asks else "in place"
+    report.how = "at load" if instance is None else "in place"
+    if instance is not None and edit.asks:
+        report.how = "loaded" if edit.beside is not None else "at load"
     report.why = edit.asks
     report.under_way = edit.under_way
     report.notes = (*report.notes, *edit.stays, *edit.told())
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
-    if report.how == "in place" or instance is None:  # else it is yet to be loaded
+    if report.how != "at load" or instance is None:  # else it is yet to be loaded
         _noted(record, report, edit.number)
 
 

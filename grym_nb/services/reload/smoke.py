@@ -53,18 +53,25 @@ class _Late(Exception):
     """There is no time left."""
 
 
-def smoke(record: ServiceRecord, instance: Instance, serving: Serving) -> Smoke:
-    """Try a version that does not serve yet; nobody waits longer than a moment for what comes of it."""
+def smoke(
+    record: ServiceRecord, instance: Instance, serving: Serving, *, before: ServiceRecord | None = None
+) -> Smoke:
+    """Try a version that does not serve yet; nobody waits longer than a moment for what comes of it.
+
+    `before` is who answers now, where that is another record than the one that is tried.
+    """
     found = Smoke()
     with _random_kept():
         with suppress(TimeoutError):
-            within(record.ports, _LATE, lambda: _all(record, instance, serving, found), "")
+            within(record.ports, _LATE, lambda: _all(record, instance, serving, before or record, found), "")
             return found
         found.skip(f"it was not done after {_LATE:g} s")
     return found
 
 
-def _all(record: ServiceRecord, instance: Instance, serving: Serving, found: Smoke) -> None:
+def _all(
+    record: ServiceRecord, instance: Instance, serving: Serving, before: ServiceRecord, found: Smoke
+) -> None:
     until = record.ports.clock() + _ALL
     try:
         hook = getattr(serving.model, "ping", None)
@@ -75,13 +82,19 @@ def _all(record: ServiceRecord, instance: Instance, serving: Serving, found: Smo
                 return
             if record.ports.clock() >= until:
                 raise _Late
-            _replay(record, instance, serving, taped, found, until)
+            _replay(record, instance, serving, taped, before, found, until)
     except (_Late, CallTimeout):
         found.skip(f"no time was left for the rest in {_ALL:g} s")
 
 
 def _replay(
-    record: ServiceRecord, instance: Instance, serving: Serving, taped: Taped, found: Smoke, until: float
+    record: ServiceRecord,
+    instance: Instance,
+    serving: Serving,
+    taped: Taped,
+    before: ServiceRecord,
+    found: Smoke,
+    until: float,
 ) -> None:
     spec = serving.tasks.get(taped.task)
     if spec is None:
@@ -96,7 +109,7 @@ def _replay(
         found.tried += 1
         return
     try:  # what fails on the old code, too, says nothing about the new: what it was given has changed
-        _called(record, instance, instance.serving, taped, until)
+        _called_before(before, taped, until)
     except (_Late, CallTimeout):
         pass
     except _AUTHORS:
@@ -122,6 +135,12 @@ def _called(record: ServiceRecord, instance: Instance, serving: Serving, taped: 
     )
     with _entered(record, instance, serving, frame):
         run(frame)
+
+
+def _called_before(record: ServiceRecord, taped: Taped, until: float) -> None:
+    if (there := record.instance) is None:
+        raise _Late
+    _called(record, there, there.serving, taped, until)
 
 
 def _asked(

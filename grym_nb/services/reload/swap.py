@@ -21,6 +21,7 @@ from grym_nb.services.expectation import versions
 from grym_nb.services.instance import Serving
 from grym_nb.services.model import needs_of
 from grym_nb.services.reads import same
+from grym_nb.services.reload.beside import NoRoom, let_go, load_beside, take_over
 from grym_nb.services.reload.loads import changed_in_load
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.renewal import renewed
@@ -29,6 +30,7 @@ from grym_nb.services.retire import once_settled, quiet
 
 if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
+    from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
 
@@ -63,12 +65,16 @@ class Edit:
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
         self.under_way = 0
         self.is_quiet = False  # no call runs meanwhile
+        self.beside: ServiceRecord | None = None  # with what new code has loaded while the old serves
+        self.no_room = ""  # why there is none
+        self._gone: Instance | None = None  # what that took the place of
         self._ready: Serving | None = None  # what is to serve
         self.look()
 
     def look(self) -> None:
         """See what there is, once nobody loads or drains, and what it takes to put new code in its place."""
         record = self.record
+        self.discard()  # for what was there by then
         until = record.ports.clock() + record.ports.settings.drain_seconds
         there = once_settled(
             record, until, f"reload of {record.name}", lambda: (record.spec, record.instance, record.newest)
@@ -88,6 +94,21 @@ class Edit:
         """Why its model has to be loaded anew; empty where it stays."""
         return self.change.asks
 
+    def load(self) -> None:
+        """Load what has to be loaded anew, beside the old one where there is room for both."""
+        if self.asks and self.instance is not None:
+            try:
+                self.beside = load_beside(self.record, self.spec, self.number)
+            except NoRoom as why:
+                self.no_room = str(why)
+
+    def discard(self) -> None:
+        """Let go of what was loaded and did not come to serve."""
+        made = self.beside
+        if made is not None and not self.is_placed:
+            self.beside = None
+            made.unload(0.0)
+
     @property
     def version(self) -> str:
         """What the new version is called, whatever serves by now."""
@@ -99,9 +120,9 @@ class Edit:
         assert instance is not None
         if self._ready is not None:
             return self._ready
-        before, number = instance.serving, self.number
+        before = instance.serving
         made = object.__new__(_class_of(self.spec, before.model, self._newer))
-        serving = Serving(made, self.version, number, self.spec)
+        serving = self._serving(made)
         serving.before = before
         state = _attributes(before.model)
         shared = _of_others(self.record)
@@ -131,14 +152,18 @@ class Edit:
     def tried(self) -> Smoke:
         """Ping the new code, and give it the last calls that went well, on a copy of the attributes."""
         assert self.instance is not None
+        if self.beside is not None:
+            there = self.beside.instance
+            assert there is not None
+            model = _copy(there.model)
+            return smoke(self.beside, there, self._serving(model), before=self.record)
         made = self.made()
-        if made.apart is not None:
-            model = made.model
-        else:
-            model = object.__new__(type(made.model))
-            object.__setattr__(model, "__dict__", {**vars(self.instance.model)})
+        model = made.model if made.apart is not None else _copy(made.model)
         self._add_news(model)
-        return smoke(self.record, self.instance, Serving(model, made.version, made.number, self.spec))
+        return smoke(self.record, self.instance, self._serving(model))
+
+    def _serving(self, model: Any) -> Serving:
+        return Serving(model, self.version, self.number, self.spec)
 
     @property
     def is_gone(self) -> bool:
@@ -177,6 +202,7 @@ class Edit:
         if serving is not None and on_probation and serving.probation is None and not self.is_placed:
             serving.probation = Probation(record.ports.clock(), serving.tasks)  # before its first call
         gone: list[Serving] = []
+        jobs: list[Ticket] = []
         with record.lock:
             if self.is_placed:
                 return True
@@ -193,11 +219,22 @@ class Edit:
                 if serving not in instance.versions:
                     instance.versions.append(serving)
                 instance.serving = serving  # the last: what is cut short before it, the second go does
+            elif self.beside is not None:
+                self.under_way = len(record.lane.frames())
+                self._gone = instance
+                jobs += take_over(record, self.beside)
             self.is_placed = True
             if instance is not None:
                 gone = instance.trim(record.ports.settings.versions_kept)
         del gone
+        record.lane.start(jobs)
         return True
+
+    def finish(self) -> None:
+        """Let go of the model that served before; does nothing twice."""
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            let_go(self.record, gone)
 
     def told(self) -> Iterator[str]:
         """Say which attributes are there that were not, or have another value."""
@@ -244,6 +281,9 @@ def put_in_force(
         except BaseException:
             put()  # what Ctrl-C has cut short
             raise
+        finally:
+            for edit in edits:
+                edit.finish()
 
 
 def take_back(record: ServiceRecord, gone: Serving, back: Serving) -> bool:
@@ -368,6 +408,15 @@ def _slots(cls: type) -> list[str]:
 
 def _slotted(model: Any) -> bool:
     return bool(_slots(type(model)))
+
+
+def _copy(model: Any) -> Any:
+    """Return an object with the same attributes, of which one may be set without the other; not of slots."""
+    if _slotted(model) or not hasattr(model, "__dict__"):
+        return model
+    copied = object.__new__(type(model))
+    object.__setattr__(copied, "__dict__", {**vars(model)})
+    return copied
 
 
 def _attributes(model: Any) -> dict[str, Any]:

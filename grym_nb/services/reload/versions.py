@@ -99,7 +99,8 @@ class Versions:
         views = {name: _copy(module) for name, module in first.items()}
         self._every.update(views.values())
         self.newest = Version(newest.number, newest.codes, {**newest.modules, **views})
-        alias = {id(first[name]): view for name, view in views.items()}
+        # Also what was parted before: a module that was imported since has that as everybody does.
+        alias = {id(sys.modules.get(name)): one for name, one in self.newest.modules.items()}
         for name, module in first.items():
             for variables in (vars(module), vars(views[name])):
                 for key, value in tuple(variables.items()):

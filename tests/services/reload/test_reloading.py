@@ -412,3 +412,21 @@ def test_a_report_names_its_own_version_though_a_call_has_taken_it_back_at_once(
     report = speech.reload()
     assert heard == [7] and speech.version == "v1"
     assert (report.how, report.after, report.numbers) == ("in place", "v2", (1, 2))
+
+
+def test_a_module_that_is_imported_after_a_reload_has_versions_too(
+    edited: Edited, registry: ServiceRegistry, speech: ServiceHandle
+) -> None:
+    speech.say(1)
+    edited.edit("helper", ("SCALE = 2", "SCALE = 3"))
+    speech.reload()
+    late = registry.register(
+        "late",
+        edited.start(late=SPEECH.replace("from helper import scale", "import helper; scale = len")).Speech,
+    )
+    edited.edit("late", ("return scale(x) * self.gain, self.weights[0]", "return helper.SCALE"))
+    late.reload()
+    assert late.say(1) == 3
+    edited.edit("helper", ("SCALE = 3", "SCALE = 4"))
+    assert speech.reload().how == "in place" and late.reload().how == "unchanged"
+    assert (late.say(1), late.at("v2").say(1), speech.at("v2").say(1)[0]) == (4, 3, 3)

@@ -1,0 +1,263 @@
+"""Another `load`: what it loads is there, and tried, before the old weights go; or the old ones stay."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from grym_nb.errors import Interrupted, ReloadFailed
+from grym_nb.services import ServiceHandle, ServiceRegistry
+from tests.services.crowd import Gates, outcome, start, until
+from tests.services.reload.files import Edited
+
+HELPER = """
+    FACTOR = 1
+"""
+MODEL = """
+    import helper
+    import numpy as np
+    from grym_nb import ModelService, task
+
+    LET_GO = []
+
+    class Weights:
+        def __init__(self, seed):
+            self.values = np.full(1000, seed)
+
+    class Model(ModelService):
+        def __init__(self, *, gates=None):
+            self.gates = gates
+
+        def load(self):
+            self.weights = Weights(1)
+
+        def unload(self):
+            LET_GO.append(int(self.weights.values[0]))
+
+        @task("say")
+        def say(self, x):
+            return x * int(self.weights.values[0])
+
+        @task("hold")
+        def hold(self, x):
+            self.gates.hold()
+            return x * int(self.weights.values[0])
+
+        @task("let_go", replay=False)
+        def let_go(self):
+            return [*LET_GO]
+"""
+OTHER = ("Weights(1)", "Weights(2)")
+WAITS = (
+    "self.weights = Weights(1)",
+    'self.gates.tell("loads"); self.gates.wait("load"); self.weights = Weights(2)',
+)
+FAILS = ("self.weights = Weights(1)", 'self.weights = Weights(2); raise OSError("no file")')
+
+
+@pytest.fixture
+def gates() -> Gates:
+    return Gates()
+
+
+@pytest.fixture
+def model(edited: Edited, registry: ServiceRegistry, gates: Gates) -> ServiceHandle:
+    made = edited.start(helper=HELPER, model=MODEL).Model
+    return registry.register("model", made, config={"gates": gates}, memory="1MB")
+
+
+def weights_of(handle: ServiceHandle) -> Any:
+    instance = handle._record.instance
+    assert instance is not None
+    return instance.model.weights
+
+
+def reserved(registry: ServiceRegistry) -> list[str]:
+    return [one.owner for one in registry.ports.resources.ledger.held]
+
+
+def test_the_old_answers_until_the_new_is_there(
+    edited: Edited, registry: ServiceRegistry, model: ServiceHandle, gates: Gates
+) -> None:
+    assert model.say(3) == 3
+    old = weakref.ref(weights_of(model))
+    edited.edit("model", WAITS)
+    reloading = start(model.reload)
+    gates.wait("loads")
+    assert (model.say(3), model.state, model.version) == (3, "ready", "v1")
+    assert reserved(registry) == ["model", "model"]
+    gates["load"].set()
+    report = outcome(reloading)
+    assert (report.how, report.before, report.after, report.notes) == ("loaded", "v1", "v2", ())
+    assert report.tried == 1, "a call that went well before was made on it"
+    assert (model.say(3), model.version, model.status().loads) == (6, "v2", 2)
+    gc.collect()
+    assert old() is None and model.let_go() == [1] and reserved(registry) == ["model"]
+    assert model.reload().how == "unchanged"
+
+
+def test_calls_under_way_end_on_the_old_and_those_that_wait_begin_on_the_new(
+    edited: Edited, registry: ServiceRegistry, model: ServiceHandle, gates: Gates
+) -> None:
+    model.say(1)
+    old = weakref.ref(weights_of(model))
+    running = start(model.hold, 5)
+    gates.wait("in")
+    waiting = model.say.submit(5)
+    edited.edit("model", OTHER)
+    report = model.reload()
+    assert (report.how, report.under_way) == ("loaded", 1)
+    assert waiting.result(30) == 10 and model.say(5) == 10
+    assert old() is not None and reserved(registry) == ["model", "model"]
+    gates["go"].set()
+    assert outcome(running) == 5
+    until(lambda: reserved(registry) == ["model"])
+    gc.collect()
+    assert old() is None and model.let_go() == [1]
+    assert not registry.running() and model._record.lane.free == 1
+
+
+@pytest.mark.parametrize("wrong", ["load", "ping", "call"])
+def test_one_that_fails_leaves_the_old_with_its_weights(
+    wrong: str, edited: Edited, registry: ServiceRegistry, model: ServiceHandle
+) -> None:
+    model.say(3)
+    before = weights_of(model)
+    edits = {
+        "load": [FAILS],
+        "ping": [
+            OTHER,
+            (
+                '    @task("say")',
+                "    def ping(self):\n        raise OSError('no file')\n\n    @task(\"say\")",
+            ),
+        ],
+        "call": [
+            OTHER,
+            (
+                'return x * int(self.weights.values[0])\n\n    @task("hold")',
+                "raise OSError('no file')\n\n    @task(\"hold\")",
+            ),
+        ],
+    }
+    edited.edit("model", *edits[wrong])
+    with pytest.raises(ReloadFailed, match="no file") as refused:
+        model.reload()
+    assert "goes on with the code it had (v1)" in str(refused.value)
+    assert weights_of(model) is before and (model.say(3), model.version) == (3, "v1")
+    gc.collect()
+    assert reserved(registry) == ["model"] and model.status().loads == 1
+    assert [one.how for one in model.reloads] == ["refused"]
+    if wrong != "load":
+        assert model.let_go() == [2]
+
+
+def test_where_two_cannot_be_there_the_way_out_is_told(edited: Edited, model: ServiceHandle) -> None:
+    model.say(3)
+    edited.edit("model", FAILS)
+    with pytest.raises(ReloadFailed) as refused:
+        model.reload()
+    assert "where two of it cannot be there at once: unload(), then reload()" in str(refused.value)
+    edited.edit("model", ('; raise OSError("no file")', ""))
+    model.unload()
+    assert model.reload().how == "at load" and model.say(3) == 6
+
+
+def test_without_room_for_both_the_old_goes_first(
+    edited: Edited, registry: ServiceRegistry, model: ServiceHandle
+) -> None:
+    registry.ports.resources.budget({"cpu": 1_000_000})
+    model.say(3)
+    edited.edit("model", OTHER)
+    report = model.reload()
+    assert (report.how, model.say(3)) == ("loaded", 6)
+    assert report.notes == ("the old model went first: 1.0 MB more are not free",)
+    edited.edit("model", ("self.weights = Weights(2)", FAILS[1]))
+    with pytest.raises(ReloadFailed, match="no file") as refused:
+        model.reload()
+    assert "the weights, let go of, come with the next call" in str(refused.value)
+    assert model.say(3) == 6 and model.version == "v2"
+
+
+def test_a_budget_of_its_own_holds_for_both(
+    edited: Edited, registry: ServiceRegistry, model: ServiceHandle
+) -> None:
+    registry.register("model", model._record.spec.callable, config=model.config, memory="1MB", budget="1MB")
+    model.say(3)
+    edited.edit("model", OTHER)
+    assert model.reload().notes == ("the old model went first: both are more than its budget",)
+    assert model.say(3) == 6
+
+
+def test_what_goes_by_a_name_is_built_anew(edited: Edited, model: ServiceHandle) -> None:
+    edited.edit("model", ("Weights(1)", 'self.shared("weights", lambda: Weights(1))'))
+    model.reload()
+    assert model.say(3) == 3
+    edited.edit("model", OTHER)
+    report = model.reload()
+    assert report.notes == (
+        "the old model went first: it shares weights, and what goes by a name is there once",
+    )
+    assert model.say(3) == 6
+
+
+def test_all_that_share_a_helper_or_none(
+    edited: Edited, registry: ServiceRegistry, model: ServiceHandle
+) -> None:
+    text = MODEL.replace("Model(", "Second(").replace("Weights(1)", "Weights(1 / helper.FACTOR)")
+    edited.edit("model", ("Weights(1)", "Weights(helper.FACTOR)"))
+    model.reload()
+    second = registry.register("second", edited.start(second=text).Second)
+    assert (model.say(3), second.say(3)) == (3, 3)
+    there = weights_of(model), weights_of(second)
+    edited.edit("helper", ("FACTOR = 1", "FACTOR = 0"))
+    with pytest.raises(ReloadFailed, match="division by zero"):
+        model.reload()
+    assert (weights_of(model), weights_of(second)) == there and reserved(registry) == ["model", "second"]
+    edited.edit("helper", ("FACTOR = 0", "FACTOR = 0.5"))
+    assert model.reload().how == "loaded" and second.reload().how == "unchanged"
+    assert (second.say(3), second.version, second.status().loads) == (6, "v2", 2)
+
+
+@pytest.mark.parametrize("came", ["unload", "configure", "remove"])
+def test_whoever_comes_as_it_loads(
+    came: str, edited: Edited, registry: ServiceRegistry, model: ServiceHandle, gates: Gates
+) -> None:
+    model.say(3)
+    edited.edit("model", WAITS)
+    reloading = start(model.reload)
+    gates.wait("loads")
+    if came == "unload":
+        model.unload()
+    elif came == "configure":
+        registry.register("model", model._record.spec.callable, config={"gates": gates}, memory="1MB", ttl=60)
+    else:
+        registry.remove("model")
+    gates["load"].set()
+    outcome(reloading)
+    gc.collect()
+    if came == "remove":
+        assert reserved(registry) == [] and model.state == "closed"
+        return
+    assert (model.say(3), model.version) == (6, "v2") and reserved(registry) == ["model"]
+
+
+def test_interrupted_as_it_loads(edited: Edited, registry: ServiceRegistry, model: ServiceHandle) -> None:
+    model.say(3)
+    before = weights_of(model)
+    edited.edit("model", ("self.weights = Weights(1)", "self.weights = Weights(2); raise KeyboardInterrupt"))
+    with pytest.raises(Interrupted):
+        model.reload()
+    assert weights_of(model) is before and model.say(3) == 3 and reserved(registry) == ["model"]
+    edited.edit("model", ("; raise KeyboardInterrupt", ""))
+    assert model.reload().how == "loaded" and model.say(3) == 6
+
+
+def test_taken_back_it_is_loaded_by_the_old_code(edited: Edited, model: ServiceHandle) -> None:
+    model.say(3)
+    edited.edit("model", OTHER)
+    model.reload()
+    assert model.rollback().how == "loaded" and (model.say(3), model.version) == (3, "v1")
