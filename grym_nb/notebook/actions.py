@@ -202,7 +202,7 @@ def reload(shell: InteractiveShell, given: Namespace) -> object:
     """Put in force what was edited of services; return what came of it."""
     from grym_nb.notebook.editing import reload
 
-    return reload([_registry()[name] for name in given.services], force=given.force)
+    return reload([_registry()[name] for name in given.services], force=given.force, share=given.share)
 
 
 def rollback(shell: InteractiveShell, given: Namespace) -> object:
@@ -282,6 +282,12 @@ def reload_options(parser: Parser) -> None:
     """Declare the options of `reload`."""
     some_services(parser)
     parser.add_argument("--force", action="store_true")
+    parser.add_argument("--share", type=a_share, metavar="S")
+
+
+def a_share(text: str) -> float:
+    """Read a share, as a number or in percent."""
+    return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
 
 
 def a_service(parser: Parser) -> None:

@@ -180,8 +180,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "reload",
         "puts in force what was edited, with the weights as they are, and tells what came of it",
-        "SERVICE... [--force]",
-        ("%grym reload loudness", "%grym reload loudness --force"),
+        "SERVICE... [--force] [--share S]",
+        ("%grym reload loudness", "%grym reload loudness --force", "%grym reload loudness --share 10%"),
         actions.reload,
         actions.reload_options,
         ("services",),

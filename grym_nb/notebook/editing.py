@@ -19,16 +19,16 @@ __all__ = ["reload", "watch"]
 _ACTIONS = ("on", "off", "status")
 
 
-def reload(handles: Sequence[ServiceHandle], *, force: bool) -> object:
+def reload(handles: Sequence[ServiceHandle], *, force: bool, share: float | None = None) -> object:
     """Reload services; return the report of one, of several the table of them.
 
     Where one of several is refused, the others are reloaded all the same.
     """
     __tracebackhide__ = True
     if len(handles) == 1:
-        return handles[0].reload(force=force)
+        return handles[0].reload(force=force, share=share)
     before = {handle.name: handle.reloads[-1:] for handle in handles}
-    reports = [_reloaded(handle, force, before[handle.name]) for handle in handles]
+    reports = [_reloaded(handle, force, share, before[handle.name]) for handle in handles]
     rows = [
         (
             *(one.service, one.how, f"{one.before} → {one.after}" if one.before != one.after else one.after),
@@ -41,9 +41,9 @@ def reload(handles: Sequence[ServiceHandle], *, force: bool) -> object:
     return Table(caption, ("service", "how", "version", "took", "why"), rows)
 
 
-def _reloaded(handle: ServiceHandle, force: bool, before: tuple[Reload, ...]) -> Reload:
+def _reloaded(handle: ServiceHandle, force: bool, share: float | None, before: tuple[Reload, ...]) -> Reload:
     try:
-        report = handle.reload(force=force)
+        report = handle.reload(force=force, share=share)
     except ReloadFailed as refused:
         report = refused.report
     last = handle.reloads[-1:]

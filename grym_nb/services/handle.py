@@ -177,13 +177,16 @@ class ServiceHandle(Facts):
         return self
 
     @says_what_it_takes
-    def reload(self, *, force: bool = False) -> Reload:
+    def reload(self, *, force: bool = False, share: float | None = None) -> Reload:
         """Put in force what was edited, with the weights as they are; returns what came of it.
 
         New code is tried before it serves, and taken back when its first calls fail; with `force` neither. A
         service that has failed is loaded. To load the weights anew: `unload()`, and `load()`.
+
+        With `share`, 0.1 say, it answers one call in ten, and the version before it the others; called again
+        with another `share`, so many. All of them with 1; `rollback()` takes it back. An unload ends it.
         """
-        return reload(self._registry, self._record, force=force)
+        return reload(self._registry, self._record, force=force, share=share)
 
     @says_what_it_takes
     def rollback(self) -> Reload:

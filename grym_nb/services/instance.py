@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from grym_nb.services.parts import Fit
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.reload.probation import Probation
+    from grym_nb.services.reload.split import Split
     from grym_nb.services.spec import ServiceSpec
     from grym_nb.services.tiers import Parked
 
@@ -31,7 +32,7 @@ class Serving:
     A call keeps the one with which it began.
     """
 
-    __slots__ = ("apart", "before", "model", "number", "probation", "spec", "tasks", "version")
+    __slots__ = ("apart", "before", "model", "number", "probation", "spec", "split", "tasks", "version")
 
     def __init__(self, model: Any, version: str, number: int, spec: ServiceSpec) -> None:
         self.model = model
@@ -41,6 +42,7 @@ class Serving:
         self.tasks = tasks_of(type(model))
         self.before: Serving | None = None  # what this one took the place of
         self.probation: Probation | None = None  # its first calls: what fails is tried on the one before
+        self.split: Split | None = None  # while it answers a part of the calls only
         #: None where it shares all attributes with the one before, else those that it has to itself
         self.apart: frozenset[str] | None = None
 
@@ -95,7 +97,7 @@ class Instance:
         """Forget the model in all versions; returns it, to be released."""
         model = self.serving.model
         for one in self.versions:
-            one.model = one.before = None
+            one.model = one.before = one.split = None
         self.versions = []
         return model
 
@@ -109,6 +111,8 @@ class Instance:
         while one is not None and len(needed) < kept:
             needed.append(one)
             one = one.before if one.probation is not None else None
+        if (split := self.serving.split) is not None and split.rest not in needed:
+            needed.append(split.rest)
         rest = [one for one in reversed(self.versions) if one not in needed]
         gone = rest[max(0, kept - len(needed)) :]
         self.versions = [one for one in self.versions if one not in gone]

@@ -275,6 +275,8 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
         record.footprint.heat.spell(now)
     record.last_used = now
     version = version_of(frame)
+    if record.newest > 1 and not frame.what:
+        _of_version(record, version, outcome, took)
     given = _given(frame, took) if took >= _LONG and outcome == "ok" else 0
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text, given))
     if ports.events.wants_calls:
@@ -290,6 +292,17 @@ def _meter(record: ServiceRecord, task: str, outcome: str) -> Histogram:
     """Return the histogram of durations of a task's calls that ended so, without their waits."""
     meter = record.metrics.histogram("service.call.seconds", service=record.name, task=task, outcome=outcome)
     return record.meters.setdefault((task, outcome), meter)
+
+
+def _of_version(record: ServiceRecord, version: str, outcome: str, took: float) -> None:
+    """Count a call for the version of the code that answered it: of a service that has had other code."""
+    meter = record.by_version.get((version, outcome))
+    if meter is None:
+        meter = record.metrics.histogram(
+            "service.version.seconds", service=record.name, version=version, outcome=outcome
+        )
+        meter = record.by_version.setdefault((version, outcome), meter)
+    meter.record(max(took, 0.0))
 
 
 def _waited(record: ServiceRecord, task: str, what: Waits, seconds: float) -> None:

@@ -241,7 +241,8 @@ def _engine(frame: Frame) -> Any:
         if spec.takes_context and ports.context is not None and spec.lacks_context(frame.args, frame.kwargs):
             frame.kwargs["context"] = ports.context(frame)
         serving = frame.instance.serving  # type: ignore[union-attr]
-        if frame.parent is not None or frame.options is not PLAIN or spec.method not in serving.tasks:
+        simple = frame.parent is None and frame.options is PLAIN and serving.split is None
+        if not simple or spec.method not in serving.tasks:
             serving = serving_of(frame)
         frame.serving = serving
         large = spec.batch or frame.instance.learns  # type: ignore[union-attr]

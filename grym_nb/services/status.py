@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -109,6 +109,7 @@ class ServiceStatus:
     last_error: str
     breaker: str
     device: str
+    by_version: tuple[str, ...]  # how each version does, of a service that was edited
     reloads: tuple[str, ...]  # what came of the last ones
 
     @property
@@ -171,6 +172,7 @@ class ServiceStatus:
             ("idle limit", seconds(self.ttl) if self.ttl is not None else ""),
             ("slots", str(self.concurrency) if self.concurrency > 1 else ""),
             ("last error", self.last_error),
+            *(("by version" if not at else "", line) for at, line in enumerate(self.by_version)),
             *(("lately" if not at else "", line) for at, line in enumerate(reversed(self.reloads))),
         ]
         return Table(self.name, ("", ""), [row for row in rows if row[1]])
@@ -281,8 +283,27 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         last_error=_last_error(record),
         breaker=breaker_in_words(record),
         device=device_of(record),
+        by_version=tuple(_versions(record)),
         reloads=tuple(_cut(one.line, 200) for one in record.reloads[-_RELOADS:]),
     )
+
+
+def _versions(record: ServiceRecord) -> Iterator[str]:
+    """Say of each version that was called what share of the calls it gets, and how it does."""
+    instance = record.instance
+    split = None if instance is None else instance.serving.split
+    shares = {} if split is None else {split.rest.version: 1.0 - split.share, record.version: split.share}
+    meters = record.by_version.copy()
+    for version in dict.fromkeys([*(version for version, _ in meters), *shares]):
+        its = {outcome: meter for (of, outcome), meter in meters.items() if of == version}
+        failed = sum(meter.count for outcome, meter in its.items() if outcome not in _NO_FAILURE)
+        p95 = None if "ok" not in its else its["ok"].snapshot().p95
+        told = [count(sum(meter.count for meter in its.values()), "call"), f"{failed} failed"]
+        if version in shares:
+            told.insert(0, f"{100.0 * shares[version]:.3g} % of the calls")
+        if p95 is not None:
+            told.append(f"p95 {seconds(p95)}")
+        yield f"{version}: {', '.join(told)}"
 
 
 def _holds(record: ServiceRecord) -> dict[str, int]:

@@ -52,7 +52,8 @@ class Probation:
 def serving_of(frame: Frame) -> Serving:
     """Return the version that answers a call: that with which its chain has begun, else the newest.
 
-    One that waited while its task was taken out is answered by the last version that has it.
+    While calls are split between two, it is either of them. One that waited as its task was taken out is
+    answered by the last version that has it.
     """
     instance, spec = frame.instance, frame.spec
     assert instance is not None and spec is not None
@@ -71,6 +72,8 @@ def serving_of(frame: Frame) -> Serving:
             return above.serving
     if spec.method not in newest.tasks:
         return next((one for one in reversed(instance.versions) if spec.method in one.tasks), newest)
+    if (split := newest.split) is not None and spec.method in split.rest.tasks and not split.takes():
+        return split.rest
     return newest
 
 

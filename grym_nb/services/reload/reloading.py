@@ -29,6 +29,7 @@ from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.probation import answered_before
 from grym_nb.services.reload.report import By, Reload
 from grym_nb.services.reload.sources import module_of
+from grym_nb.services.reload.split import check_share, split
 from grym_nb.services.reload.swap import Edit, Newer, put_in_force, take_back
 from grym_nb.services.retire import Retirement, retire
 
@@ -72,12 +73,20 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
 
 
 def reload(
-    registry: ServiceRegistry, record: ServiceRecord, *, force: bool = False, by: By = "asked"
+    registry: ServiceRegistry,
+    record: ServiceRecord,
+    *,
+    force: bool = False,
+    share: float | None = None,
+    by: By = "asked",
 ) -> Reload:
     """Put in force what is on disk by now of a service's module, and of all of the user's that it imports.
 
-    With `force` also where its ping or its last calls fail on it, and without probation.
+    With `force` also where its ping or its last calls fail on it, and without probation. With a `share` for
+    so many of the calls; where nothing is new, so many are from now on answered by what was new last.
     """
+    if share is not None:
+        check_share(share)
     record.refuse_from_within("reload", waits=False)
     _refuse_from_trial(record)
     codebase, report = registry.codebase, _report(record)
@@ -89,10 +98,14 @@ def reload(
         module = module_of(record.spec.callable)
         codebase.follow(module)
         if not codebase.follows(module):
+            if share is not None:
+                return _split(record, report, share)
             why = f"{module} is not followed: a cell is run again, what is installed is not edited"
             return _unchanged(record, report, why)
         with _step(report, "read"), _refusing(record, report):
             codes = codebase.edited(module)
+        if not codes and share is not None:
+            return _split(record, report, share)
         if not codes:
             return _unchanged(record, report, "nothing of it has changed on disk")
         lost, before = codebase.uncertain(codes), {name: codebase.text_of(name) for name in codes}
@@ -106,6 +119,8 @@ def reload(
         with _refusing(record, report):
             edits = _edits(registry, built)
             refuse_removed(registry, edits)
+            for edit in edits:
+                edit.answer(1.0 if share is None else share)
         reports = {
             edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
         }
@@ -263,6 +278,26 @@ def _number_of(record: ServiceRecord, spec: ServiceSpec, default: int) -> int:
     return next((number for number, one in record.specs.items() if one is spec), default)
 
 
+# -- by and by -------------------------------------------------------------------------------------
+
+
+def _split(record: ServiceRecord, report: Reload, share: float) -> Reload:
+    """Have what serves answer another share of the calls, and the version before it the rest."""
+    with record.lock:
+        instance = record.instance
+        serving = None if instance is None else instance.serving
+        done = serving is not None and split(serving, serving.before, share)
+    if serving is None or not done:
+        raise StateError(
+            f"{record.name} has no other version to answer the rest of the calls",
+            hint="there is one once an edit is in force for the weights that are there",
+            service=record.name,
+        )
+    report.before = report.after if serving.split is None else serving.split.rest.version
+    report.how, report.share = "split", share
+    return _noted(record, report)
+
+
 # -- back ------------------------------------------------------------------------------------------
 
 
@@ -411,6 +446,7 @@ def _done(edit: Edit, report: Reload) -> None:
     report.why = edit.asks
     report.under_way = edit.under_way
     report.notes = (*report.notes, *edit.stays, *edit.told())
+    report.share = edit.share
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     if report.how != "at load" or instance is None:  # else it is yet to be loaded

@@ -11,7 +11,7 @@ from grym_nb.render import Table, count, seconds, size
 
 __all__ = ["By", "How", "Reload"]
 
-How = Literal["unchanged", "in place", "loaded", "at load", "refused", "taken back"]
+How = Literal["unchanged", "in place", "loaded", "at load", "refused", "taken back", "split"]
 
 #: who began it: somebody who asked for it, a file that was saved, or a call that failed on new code
 By = Literal["asked", "watch", "calls"]
@@ -23,6 +23,7 @@ _WORDS: Mapping[How, str] = {
     "at load": "has new code, and is loaded at its next call",
     "refused": "goes on with the code it had",
     "taken back": "has the code of before again",
+    "split": "is in force",
 }
 
 
@@ -43,6 +44,7 @@ class Reload:
     tried: int = 0  # calls that were made on the new code before it served
     under_way: int = 0  # calls that were running as it came, and end on the code with which they began
     notes: tuple[str, ...] = ()  # what was not tried, what goes on with the old code
+    share: float = 1.0  # of the calls, that the new code answers; the version before has the rest
     answered: int = 0  # calls that the new code failed, and the version before has answered
     by: By = "asked"
     numbers: tuple[int, int] = (0, 0)  # of the two versions: a label may stand for many
@@ -56,7 +58,12 @@ class Reload:
         version = self.after if self.before == self.after else f"{self.before} → {self.after}"
         took = f" in {seconds(sum(self.seconds.values()))}" if self.seconds else ""
         why = f": {self.why}" if self.why else ""
-        return f"{self.service} {version} {_WORDS[self.how]}{took}{why}"
+        some = (
+            ""
+            if self.share >= 1.0 and self.how != "split"
+            else f" for {100.0 * self.share:.3g} % of the calls"
+        )
+        return f"{self.service} {version} {_WORDS[self.how]}{some}{took}{why}"
 
     def table(self) -> Table:
         """Return all there is to say, as a table."""

@@ -16,6 +16,7 @@ from inspect import getattr_static
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
+from grym_nb.errors import StateError
 from grym_nb.services.content import code_of, is_settled
 from grym_nb.services.expectation import versions
 from grym_nb.services.instance import Serving
@@ -26,6 +27,7 @@ from grym_nb.services.reload.loads import changed_in_load
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
+from grym_nb.services.reload.split import split
 from grym_nb.services.retire import once_settled, quiet
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Edit:
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
         self.under_way = 0
         self.is_quiet = False  # no call runs meanwhile
+        self.share = 1.0  # of the calls, that it is to answer
         self.beside: ServiceRecord | None = None  # with what new code has loaded while the old serves
         self.no_room = ""  # why there is none
         self._gone: Instance | None = None  # what that took the place of
@@ -93,6 +96,16 @@ class Edit:
     def asks(self) -> str:
         """Why its model has to be loaded anew; empty where it stays."""
         return self.change.asks
+
+    def answer(self, share: float) -> None:
+        """Have it answer only a share of the calls; raises where there is nothing for the rest of them."""
+        if share < 1.0 and (self.instance is None or self.asks):
+            raise StateError(
+                f"the calls of {self.record.name} cannot be split: {self.asks or 'it is not loaded'}",
+                hint="two versions on the same weights can share them; reload() puts all in force",
+                service=self.record.name,
+            )
+        self.share = share
 
     def load(self) -> None:
         """Load what has to be loaded anew, beside the old one where there is room for both."""
@@ -201,6 +214,8 @@ class Edit:
         serving = self._made_if_there()
         if serving is not None and on_probation and serving.probation is None and not self.is_placed:
             serving.probation = Probation(record.ports.clock(), serving.tasks)  # before its first call
+        if serving is not None and not self.is_placed:
+            split(serving, serving.before, self.share)
         gone: list[Serving] = []
         jobs: list[Ticket] = []
         with record.lock:
@@ -226,6 +241,7 @@ class Edit:
             self.is_placed = True
             if instance is not None:
                 gone = instance.trim(record.ports.settings.versions_kept)
+        _forget(record, {one.version for one in gone})
         del gone
         record.lane.start(jobs)
         return True
@@ -253,6 +269,15 @@ class Edit:
         for name, value in self.change.news.items():
             if not hasattr(model, name):
                 object.__setattr__(model, name, value)
+
+
+def _forget(record: ServiceRecord, gone: set[str]) -> None:
+    """Drop the figures of versions of which none is there any more: else they would grow with each edit."""
+    instance = record.instance
+    there = set() if instance is None else {one.version for one in instance.versions}
+    for version in gone - there:
+        record.by_version = {key: one for key, one in record.by_version.items() if key[0] != version}
+        record.metrics.drop(service=record.name, version=version)
 
 
 def put_in_force(
