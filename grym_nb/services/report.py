@@ -1,4 +1,4 @@
-"""What services add to the report on memory: what calls take, what runs in parts, what loading took."""
+"""What services add to the report on memory: what calls take, what is kept of them, what loading took."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def report_on(registry: ServiceRegistry, context: Callable[[], Any]) -> None:
     def more() -> Iterator[Table | str]:
         yield from _context(context())
         yield from _loads(registry)
-        yield from (table for table in (_learned(registry), _parted(registry)) if table.rows)
+        yield from (t for t in (_learned(registry), _parted(registry), _taped(registry)) if t.rows)
 
     pool.more = more
     pool.leftovers.places = lambda: [_frames(registry), *_items(context())]
@@ -84,3 +84,10 @@ def _parted(registry: ServiceRegistry) -> Table:
                 rows.append((f"{handle.name}.{task}", str(fit.items), f"in {seconds(left)}"))
     columns = ("call", "items at a time", "all are tried again")
     return Table("computed in parts, as memory ran out", columns, rows)
+
+
+def _taped(registry: ServiceRegistry) -> Table:
+    """Return what is kept of the last calls, by which new code is tried: it is in nobody's books."""
+    tapes = [(handle.name, handle._record.tape) for handle in registry.handles()]
+    rows = [(name, str(len(tape.calls())), size(held)) for name, tape in tapes if (held := tape.size)]
+    return Table("kept of the last calls, to try new code on", ("service", "calls", "has"), rows)

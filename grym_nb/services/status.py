@@ -105,6 +105,7 @@ class ServiceStatus:
     holds: Mapping[str, int]  # by device, as measured
     held: Mapping[str, int]  # when it was last there
     parked: bool
+    taped: int  # bytes of its last calls, by which new code is tried: in nobody's books
     ttl: float | None
     last_error: str
     breaker: str
@@ -145,6 +146,8 @@ class ServiceStatus:
             told.append(f"{size(self.memory)} as stated")
         if self.budget:
             told.append(budget_in_words(self.budget))
+        if self.taped:
+            told.append(f"{size(self.taped)} kept of its last calls")
         return ", ".join(told)
 
     def _table(self) -> Table:
@@ -279,6 +282,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         holds=_holds(record),
         held=record.footprint.sizes or {},
         parked=record.footprint.parked is not None,
+        taped=record.tape.size,
         ttl=spec.ttl,
         last_error=_last_error(record),
         breaker=breaker_in_words(record),

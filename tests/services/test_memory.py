@@ -38,6 +38,7 @@ from grym_nb.hardening.pressure import Pressure
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, memory, task
 from grym_nb.services.learning import peaks_of
 from grym_nb.services.progress import Progress, on_progress
+from grym_nb.services.report import report_on
 from grym_nb.testing import FakeClock
 from tests.hardening.test_prediction import safetensors
 from tests.services.crowd import WAIT, Gates, outcome, start, until
@@ -1056,6 +1057,24 @@ def test_the_status_tells_what_a_service_holds(house: House) -> None:
     work.unload()
     assert "50.0 KB of cpu when it was last there" in repr(work.status())
     assert "50.0 KB of cpu" in repr(status) and "as stated" not in repr(status)
+
+
+def test_what_is_kept_of_the_last_calls_is_told(house: House) -> None:
+    report_on(house.registry, lambda: None)
+    work = house.make("work")
+    work.load()
+    assert "kept of" not in repr(house.pool.memory()) and "kept of" not in repr(work.status())
+    work.ask()
+    assert "kept of" not in repr(house.pool.memory())  # it was given nothing
+    work._record.tape.due.clear()
+    work.ask(None)
+    held = work._record.tape.size
+    assert held > 0 and work.status().taped == held
+    assert f"{held} B kept of its last calls" in repr(work.status())
+    told = next(table for table in house.pool.memory().more if table.caption.startswith("kept of"))
+    assert told.rows == [("work", "2", f"{held} B")]
+    work.unload()
+    assert work.status().taped == 0 and "kept of" not in repr(house.pool.memory())
 
 
 # -- what calls take ---------------------------------------------------------------------------------
