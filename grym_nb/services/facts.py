@@ -70,7 +70,7 @@ class Facts:
 
     @property
     def reloads(self) -> tuple[Reload, ...]:
-        """What came of its last reloads, oldest first."""
+        """What came of its last reloads, in the order in which they took force."""
         return self._record.reloads
 
     def ping(self) -> Ping:

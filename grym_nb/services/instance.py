@@ -93,6 +93,11 @@ class Instance:
         """What answers calls that begin now; None once it is let go of."""
         return self.serving.model
 
+    @property
+    def models(self) -> list[Any]:
+        """The model in all versions that are there: what they share is there once, the rest as well."""
+        return [one.model for one in tuple(self.versions)]
+
     def let_go(self) -> Any:
         """Forget the model in all versions; returns it, to be released."""
         model = self.serving.model

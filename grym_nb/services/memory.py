@@ -27,7 +27,7 @@ from grym_nb.services.expectation import expected, is_device_known, to_reserve, 
 from grym_nb.services.frame import CURRENT, Awaited, Frame, current_frame, stack
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.retire import Retirement, release_parked, retire
-from grym_nb.services.tiers import take
+from grym_nb.services.tiers import parked_in, take
 from grym_nb.services.turns import resumed
 from grym_nb.services.waits import aside
 
@@ -143,7 +143,7 @@ def _say_if_larger(record: ServiceRecord, size: int) -> None:
 
 def _held_by(instance: Instance, pause: Callable[[], object] | None = None) -> Storages:
     """Return the storages of a model, without those of the services it needs."""
-    storages = {} if instance.model is None else storages_of(instance.model, pause=pause)
+    storages = {} if instance.model is None else storages_of(*instance.models, pause=pause)
     opaque = ("cpu", -id(instance))  # it is no tensor, and still is there, whatever its calls add to it
     known = None if instance.reservation is None else instance.reservation.storages
     is_opaque = not storages and instance.grown >= OPAQUE if known is None else opaque in known
@@ -304,6 +304,8 @@ class Sleeper:
     @property
     def state(self) -> str:
         """That it is parked, and what waking it would take."""
+        if parked_in(self._record) is None:
+            return "parked, with other code than it has by now"
         took = self._record.footprint.wake_seconds
         return "parked, its next call wakes it" + (f" in about {seconds(took)}" if took is not None else "")
 

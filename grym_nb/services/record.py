@@ -33,6 +33,7 @@ from grym_nb.services.mending import refuse_load_within, wake_if_idle
 from grym_nb.services.model import TaskSpec
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.reload.reloading import redefine
+from grym_nb.services.reload.report import Reload, noted
 from grym_nb.services.reload.tape import Tape
 from grym_nb.services.retire import Drain, Retirement, configure, release, retire
 from grym_nb.services.turns import give, resumed
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from grym_nb.services.family import Family
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.ports import Breaker, Ports
-    from grym_nb.services.reload.report import Reload
     from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["ServiceRecord"]
@@ -428,9 +428,11 @@ class ServiceRecord:
         """How many calls are inside or accepted."""
         return self.queued + (self.instance.users if self.instance is not None else 0)
 
-    def adopt(self, spec: ServiceSpec, *, number: int | None = None) -> None:
-        """Make `spec` the one in force (held): as the code's version of that `number`, new or earlier."""
+    def adopt(self, spec: ServiceSpec, *, number: int | None = None, report: Reload | None = None) -> None:
+        """Make `spec` the one in force (held), as the code's version of that `number`; told by `report`."""
         self.given_up = ""
+        if report is not None:  # from here on it is a part of the history, whatever comes after it
+            self.reloads = noted(self.reloads, report)
         what = self.spec.differs(spec)
         if number is not None:
             self.code_version = number

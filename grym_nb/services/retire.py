@@ -18,7 +18,7 @@ from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, Awaited, current_frame
 from grym_nb.services.progress import Wait, wait_a_while
 from grym_nb.services.reads import new_values
-from grym_nb.services.tiers import park, take
+from grym_nb.services.tiers import park, parked_in, take
 from grym_nb.services.turns import resumed
 from grym_nb.services.waits import aside
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from grym_nb.services.lifecycle import Step
     from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.reload.report import Reload
     from grym_nb.services.spec import ServiceSpec
     from grym_nb.services.tiers import Parked
 
@@ -61,6 +62,7 @@ class Retirement:
     close: bool = False
     base: ServiceSpec | None = None  # only while this one is in force
     idle_for: float | None = None  # only when nobody has used it for so many seconds
+    report: Reload | None = None  # which tells of the spec, once that is in force
     park: Tenant | None = None  # beside its accelerator, if it is on one: as whose reservation
 
 
@@ -116,7 +118,8 @@ def retire(record: ServiceRecord, why: Retirement) -> ServiceError | None:
             if not _begin(record, why, drain, deadline):
                 if record.instance is None:
                     record.ports.failures.clear(record.name)  # a failed load left its frames there
-                    if why.idle_for is None and (parked := take(record)) is not None:
+                    goes = why.idle_for is None and not (why.number and parked_in(record))
+                    if goes and (parked := take(record)) is not None:
                         return release_parked(record, parked)
                 return None
             _wait_until_idle(record, deadline, f"unload of {record.name}")
@@ -171,7 +174,7 @@ def _end(record: ServiceRecord, drain: Drain, why: Retirement | None = None) -> 
                 assert why is not None
                 record.instance = None
                 if why.spec is not None:
-                    record.adopt(why.spec, number=why.number)
+                    record.adopt(why.spec, number=why.number, report=why.report)
                 step = record.move("close" if why.close else "unloaded", why.reason)
             record.condition.notify_all()
             record.drain = None
@@ -225,7 +228,7 @@ def _move(record: ServiceRecord, why: Retirement, drain: Drain) -> Step | None:
     step: Step | None = None
     if state != "closed":
         if why.spec is not None:
-            record.adopt(why.spec, number=why.number)
+            record.adopt(why.spec, number=why.number, report=why.report)
         if why.close:
             step = record.move("close", why.reason)
         elif state == "failed":

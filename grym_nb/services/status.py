@@ -12,6 +12,7 @@ from grym_nb.render import Table, count, redacted, seconds, size
 from grym_nb.services.budgets import budget_in_words
 from grym_nb.services.frame import CURRENT, PLAIN, Frame, Waits
 from grym_nb.services.guards import breaker_in_words
+from grym_nb.services.tiers import parked_in, there
 from grym_nb.services.turns import device_of
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
         budget=spec.budget,
         holds=_holds(record),
         held=record.footprint.sizes or {},
-        parked=record.footprint.parked is not None,
+        parked=parked_in(record) is not None,
         taped=record.tape.size,
         ttl=spec.ttl,
         last_error=_last_error(record),
@@ -312,8 +313,7 @@ def _versions(record: ServiceRecord) -> Iterator[str]:
 
 def _holds(record: ServiceRecord) -> dict[str, int]:
     """Return what a service holds now, loaded or parked, by device."""
-    parked = record.footprint.parked
-    instance = record.instance if parked is None else parked.instance
+    instance = there(record)
     reservation = None if instance is None else instance.reservation
     return {} if reservation is None else {d: held for d, held in reservation.sizes.items() if held}
 

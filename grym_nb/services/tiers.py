@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["Parked", "park", "parked_in", "take", "wake"]
+__all__ = ["Parked", "park", "parked_in", "take", "there", "wake"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Parked:
     def __init__(self, record: ServiceRecord, instance: Instance, moved: dict[str, list[Any]]) -> None:
         self.instance = instance
         self.moved = moved
-        self.versions = record.code_version, record.config_version
+        self.versions = instance.serving.number, record.config_version
         self.at = record.ports.clock()
 
     @property
@@ -48,7 +48,7 @@ def park(record: ServiceRecord, instance: Instance, tenant: Tenant) -> Parked | 
     if ledger.of_others(reservation).keys() & (reservation.storages or {}).keys():
         return None  # what it shares stays where others compute with it
     there = {device: size for device, size in reservation.sizes.items() if device != "cpu"}
-    tensors = tensors_in(instance.model)
+    tensors = tensors_in(*instance.models)
     moved = {device: found for device in there if (found := movable(tensors, device))}
     if not moved:
         return None
@@ -86,6 +86,12 @@ def parked_in(record: ServiceRecord) -> Parked | None:
     return parked
 
 
+def there(record: ServiceRecord) -> Instance | None:
+    """Return the instance that is there: loaded, or parked."""
+    instance, parked = record.instance, record.footprint.parked
+    return parked.instance if instance is None and parked is not None else instance
+
+
 def wake(parked: Parked, reservation: Reservation) -> Instance:
     """Move an instance back to where it was; it stays parked where that fails."""
     done: dict[str, list[Any]] = {}
@@ -116,6 +122,6 @@ def _move(moved: dict[str, list[Any]], *, to: str) -> None:
 def _settle(instance: Instance, reservation: Reservation) -> None:
     """Put an instance's memory under another reservation."""
     before, instance.reservation = instance.reservation, reservation
-    reservation.measured(storages_of(instance.model))
+    reservation.measured(storages_of(*instance.models))
     if before is not None:
         before.release()

@@ -27,11 +27,12 @@ from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.asked import refuse_removed
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.probation import answered_before
-from grym_nb.services.reload.report import By, Reload
+from grym_nb.services.reload.report import By, Reload, noted
 from grym_nb.services.reload.sources import module_of
 from grym_nb.services.reload.split import check_share, split
 from grym_nb.services.reload.swap import Edit, Newer, put_in_force, take_back
 from grym_nb.services.retire import Retirement, retire
+from grym_nb.services.tiers import parked_in
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
@@ -45,7 +46,6 @@ __all__ = ["answer_before", "redefine", "reload", "rollback"]
 _log = logging.getLogger(__name__)
 _SLOW = 1.0  # seconds of a statement
 _LARGE = 50_000_000  # bytes that it holds
-_TOLD = 20  # reloads that are remembered of a service
 _CODE = (type, FunctionType, ModuleType)
 
 
@@ -56,6 +56,7 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
     """Put other code in force for the model that is there; False where none is, or it is to be loaded."""
     report = _report(record)
     edit = Edit(record, lambda _: spec, partial(_newer, sys.modules))
+    edit.report = report
     while True:
         if edit.instance is None or edit.asks:
             return False
@@ -125,6 +126,7 @@ def reload(
             edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
         }
         for edit in edits:
+            edit.report = reports[edit.record.name]
             family = codebase.family(module_of(edit.spec.callable))
             reports[edit.record.name].sources = {
                 code.path: (before[name], code.text) for name, code in codes.items() if name in family
@@ -304,28 +306,41 @@ def _split(record: ServiceRecord, report: Reload, share: float) -> Reload:
 def rollback(record: ServiceRecord) -> Reload:
     """Have the version serve that did before; its weights stay, where they are those that are there."""
     record.refuse_from_within("roll back", waits=False)
-    report = _report(record)
     instance = record.instance
+    if instance is None and (parked := parked_in(record)) is not None:
+        instance = parked.instance
     gone = None if instance is None else instance.serving
-    if gone is not None and gone.before is not None and take_back(record, gone, gone.before):
-        return _taken_back(record, report, gone, "asked for")
-    numbers = [number for number in record.specs if number < record.code_version]
-    if not numbers:
+    if gone is not None and (back := gone.before) is not None:
+        report = _taken_back(record, gone, back, "asked for")
+        if take_back(record, gone, back, report):
+            return _noted(record, report, back.number)
+    number = _before(record)
+    if number is None:
         raise StateError(
             f"{record.name} has no earlier version than {record.version}",
             hint="a version comes with each edit that is reloaded, or registered again",
             service=record.name,
         )
-    spec = record.spec.with_code_of(record.specs[max(numbers)])
+    spec = record.spec.with_code_of(record.specs[number])
     record.refuse_from_within("roll back")
-    loaded = instance is not None
-    retire(record, Retirement("rollback", spec=spec, number=max(numbers)))
-    report.how, report.after, report.why = "at load", record.version, "taken back: its weights are others"
+    report, loaded = _report(record), record.instance is not None
+    report.after, report.how = spec.label or f"v{number}", "at load"
+    report.why = "taken back: its weights are others" if loaded else "taken back"
+    report.numbers = record.code_version, number
+    retire(record, Retirement("rollback", spec=spec, number=number, report=report))
     if loaded:
         with _step(report, "load"):
             record.load()
         report.how = "loaded"
-    return _noted(record, report)
+    return _noted(record, report, number)
+
+
+def _before(record: ServiceRecord) -> int | None:
+    """Return the version that served before the one in force: not one that was taken back before that."""
+    now, known = record.code_version, record.specs
+    served = [one.numbers[0] for one in record.reloads if one.numbers[0] < now == one.numbers[1]]
+    left = [number for number in served if number in known]
+    return left[-1] if left else max([number for number in known if number < now], default=None)
 
 
 def answer_before(
@@ -349,11 +364,11 @@ def answer_before(
     frame.serving = gone
     error = typed(frame, raised)
     frame.serving = back
-    if take_back(record, gone, back):
-        why = f"{frame.task} raised {type(raised).__name__}: {raised}{place_of(raised)}"
-        report = _report(record)
-        report.by = "calls"
-        _taken_back(record, report, gone, why)
+    why = f"{frame.task} raised {type(raised).__name__}: {words_of(raised)}{place_of(raised)}"
+    report = _taken_back(record, gone, back, why)
+    report.by = "calls"
+    if take_back(record, gone, back, report):
+        _noted(record, report, back.number)
         _log.warning(
             "%s: %s answered instead, and serves again; %%grym why shows it", report.line, back.version
         )
@@ -361,9 +376,11 @@ def answer_before(
     return True, value
 
 
-def _taken_back(record: ServiceRecord, report: Reload, gone: Serving, why: str) -> Reload:
-    report.before, report.after, report.how, report.why = gone.version, record.version, "taken back", why
-    return _noted(record, report)
+def _taken_back(record: ServiceRecord, gone: Serving, back: Serving, why: str) -> Reload:
+    report = _report(record)
+    report.before, report.after, report.how, report.why = gone.version, back.version, "taken back", why
+    report.numbers = gone.number, back.number
+    return report
 
 
 # -- step by step ----------------------------------------------------------------------------------
@@ -439,14 +456,9 @@ def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_o
 def _done(edit: Edit, report: Reload) -> None:
     """Note that new code is in force."""
     record, instance = edit.record, edit.instance
-    report.after = edit.version  # a call may have taken it back by now
-    report.how = "at load" if instance is None else "in place"
-    if instance is not None and edit.asks:
-        report.how = "loaded" if edit.beside is not None else "at load"
     report.why = edit.asks
     report.under_way = edit.under_way
     report.notes = (*report.notes, *edit.stays, *edit.told())
-    report.share = edit.share
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     if report.how != "at load" or instance is None:  # else it is yet to be loaded
@@ -496,7 +508,7 @@ def _beside(report: Reload, edit: Edit) -> Reload:
 def _noted(record: ServiceRecord, report: Reload, number: int | None = None) -> Reload:
     report.numbers = (report.numbers[0], number or record.code_version)
     with record.lock:
-        record.reloads = (*record.reloads, report)[-_TOLD:]
+        record.reloads = noted(record.reloads, report)
     record.metrics.counter("service.reloads", service=record.name, how=report.how).add()
     now = record.ports.clock()
     event = ServiceReloaded(now, record.name, report.after, report.how, report.why, report.by, report.line)

@@ -9,13 +9,14 @@ from typing import Literal
 
 from grym_nb.render import Table, count, seconds, size
 
-__all__ = ["By", "How", "Reload"]
+__all__ = ["By", "How", "Reload", "noted"]
 
 How = Literal["unchanged", "in place", "loaded", "at load", "refused", "taken back", "split"]
 
 #: who began it: somebody who asked for it, a file that was saved, or a call that failed on new code
 By = Literal["asked", "watch", "calls"]
 
+_TOLD = 20  # reloads that are remembered of a service
 _WORDS: Mapping[How, str] = {
     "unchanged": "is as it was",
     "in place": "has new code, and its weights as they were",
@@ -89,3 +90,8 @@ class Reload:
     def _repr_html_(self) -> str:
         table = self.table()
         return table.html() if table.rows else f"<p>{html.escape(self.line)}</p>"
+
+
+def noted(reports: tuple[Reload, ...], report: Reload) -> tuple[Reload, ...]:
+    """Return a history with a report at its end; where it has a place in it already, that is its place."""
+    return reports if report in reports else (*reports, report)[-_TOLD:]

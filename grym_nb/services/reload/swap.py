@@ -29,11 +29,13 @@ from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
 from grym_nb.services.reload.split import split
 from grym_nb.services.retire import once_settled, quiet
+from grym_nb.services.tiers import there
 
 if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
     from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.reload.report import Reload
     from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["Change", "Edit", "Newer", "put_in_force", "take_back"]
@@ -64,6 +66,7 @@ class Edit:
         self.record = record
         self.asked = asked  # by the spec that is in force; None where that has the code already
         self.newer = newer
+        self.report: Reload | None = None  # stands in the history from when this is in force
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
         self.under_way = 0
         self.is_quiet = False  # no call runs meanwhile
@@ -79,10 +82,13 @@ class Edit:
         record = self.record
         self.discard()  # for what was there by then
         until = record.ports.clock() + record.ports.settings.drain_seconds
-        there = once_settled(
-            record, until, f"reload of {record.name}", lambda: (record.spec, record.instance, record.newest)
+        self.base, self.instance, newest, version, before = once_settled(
+            record,
+            until,
+            f"reload of {record.name}",
+            lambda: (record.spec, record.instance, record.newest, record.version, record.code_version),
         )
-        self.base, self.instance, newest = there
+        self._before = version, before
         self._ready, self.number, self.is_placed = None, newest + 1, False
         self.change = Change()
         spec = self.asked(self.base)
@@ -225,7 +231,8 @@ class Edit:
                 return False
             if record.lifecycle.state == "loading" or (record.drain is not None and not self.is_quiet):
                 return False
-            record.adopt(self.spec, number=self.number)
+            self._tell()
+            record.adopt(self.spec, number=self.number, report=self.report)
             if serving is not None and instance is not None:
                 serving.version = record.version
                 self._add_news(serving.model)
@@ -251,6 +258,15 @@ class Edit:
         gone, self._gone = self._gone, None
         if gone is not None:
             let_go(self.record, gone)
+
+    def _tell(self) -> None:
+        """Say in the report what is about to be in force."""
+        if (report := self.report) is not None:
+            (report.before, number), report.after = self._before, self.version
+            report.numbers = number, self.number
+            loads = self.instance is None or bool(self.asks)
+            report.how = "loaded" if self.beside is not None else "at load" if loads else "in place"
+            report.share = self.share
 
     def told(self) -> Iterator[str]:
         """Say which attributes are there that were not, or have another value."""
@@ -311,19 +327,20 @@ def put_in_force(
                 edit.finish()
 
 
-def take_back(record: ServiceRecord, gone: Serving, back: Serving) -> bool:
-    """Have an earlier version serve again; False where it is not `gone` that serves by now."""
-
+def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reload) -> bool:
+    """Have an earlier version serve again, also one that is parked; False where `gone` does not by now."""
     back.spec.differs(record.spec)  # which takes its time, and is known from here on
 
     def put() -> bool:
         with record.lock:
-            instance = record.instance
+            instance, parked = there(record), record.footprint.parked
             if instance is None or instance.serving is not gone or back.model is None:
                 return False
             _carry_back(gone, back)
-            record.adopt(record.spec.with_code_of(back.spec), number=back.number)
+            record.adopt(record.spec.with_code_of(back.spec), number=back.number, report=report)
             record.footprint.versions = versions(record)
+            if parked is not None and parked.instance is instance:
+                parked.versions = back.number, record.config_version
             instance.serving = back  # the last: what is cut short before it, the second go does
         return True
 

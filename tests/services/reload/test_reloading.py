@@ -412,6 +412,8 @@ def test_a_report_names_its_own_version_though_a_call_has_taken_it_back_at_once(
     report = speech.reload()
     assert heard == [7] and speech.version == "v1"
     assert (report.how, report.after, report.numbers) == ("in place", "v2", (1, 2))
+    assert [one.how for one in speech.reloads] == ["in place", "taken back"]  # as they took force
+    assert speech.reloads[0] is report and report.answered == 1
 
 
 def test_a_module_that_is_imported_after_a_reload_has_versions_too(
