@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from grym_nb.services.frame import current_frame
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.asked import refuse_removed
 from grym_nb.services.reload.build import Built, build
+from grym_nb.services.reload.elsewhere import changed_classes, models_of, outside
 from grym_nb.services.reload.probation import answered_before
 from grym_nb.services.reload.report import By, Reload, noted
 from grym_nb.services.reload.sources import module_of
@@ -125,6 +127,12 @@ def reload(
         reports = {
             edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
         }
+        before_it = codebase.versions.newest.modules
+        changed = changed_classes(
+            [before_it[name] for name in built.fresh if name in before_it],
+            partial(_newer, built.version.modules),
+        )
+        elsewhere = partial(outside, changed, partial(models_of, weakref.ref(registry)))
         for edit in edits:
             edit.report = reports[edit.record.name]
             family = codebase.family(module_of(edit.spec.callable))
@@ -145,10 +153,11 @@ def reload(
                 edit.discard()
         for edit in edits:
             if not edit.is_void:
-                changed = ServiceChanged(
+                reports[edit.record.name].outside = elsewhere
+                event = ServiceChanged(
                     edit.record.ports.clock(), edit.record.name, edit.record.version, ("code",)
                 )
-                edit.record.ports.events.publish(changed)
+                edit.record.ports.events.publish(event)
                 _done(edit, reports[edit.record.name])
     for edit in edits:
         if edit.asks and edit.beside is None:

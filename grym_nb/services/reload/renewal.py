@@ -6,7 +6,6 @@ old state stays as it is, so calls under way, a rollback and a comparison see on
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from grym_nb.services.reload.anew import Making
 from grym_nb.services.reload.walk import Walk
 
-__all__ = ["Renewal", "outside", "renewed"]
+__all__ = ["Renewal", "renewed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +50,3 @@ def renewed(
     new = making.state()
     own = frozenset([name for name, value in new.items() if value is not walk.values[name]])
     return Renewal(new, own, making.count, walk.lines(making.failed))
-
-
-def outside(cls: type, inside: Collection[int] = ()) -> int:
-    """Return how many instances of a class are alive, but for those with these ids.
-
-    Those of a class with empty `__slots__` cannot be found.
-    """
-    return sum(type(one) is cls and id(one) not in inside for one in gc.get_referrers(cls))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +30,11 @@ _WORDS: Mapping[How, str] = {
 
 @dataclass(slots=True, eq=False, repr=False)
 class Reload:
-    """One reload of a service: what it came to, and why; what ran again, and how long each step took."""
+    """One reload of a service: what it came to, and why; what ran again, and how long each step took.
+
+    `outside()` counts, by class, the objects of changed classes that no service holds and that are alive as
+    it is asked: they keep the code that they had, for a variable cannot be made to be another object.
+    """
 
     service: str
     at: float
@@ -52,6 +56,7 @@ class Reload:
     sources: Mapping[str, tuple[str, str]] = field(
         default_factory=dict
     )  # by file: the text before, and after
+    outside: Callable[[], Mapping[str, int]] = dict
 
     @property
     def line(self) -> str:
@@ -80,6 +85,7 @@ class Reload:
             rows.append(("under way", f"{count(self.under_way, 'call')}, to end on {self.before}"))
         if self.answered:
             rows.append((f"answered by {self.before}", count(self.answered, "call")))
+        rows += [("outside", _kept(many, name)) for name, many in self.outside().items()]
         rows += [("note", note) for note in self.notes]
         return Table(self.line, ("", ""), rows)
 
@@ -90,6 +96,11 @@ class Reload:
     def _repr_html_(self) -> str:
         table = self.table()
         return table.html() if table.rows else f"<p>{html.escape(self.line)}</p>"
+
+
+def _kept(many: int, name: str) -> str:
+    keep = "keeps" if many == 1 else "keep"
+    return f"{count(many, 'object')} of {name} that no service holds {keep} the code of before"
 
 
 def noted(reports: tuple[Reload, ...], report: Reload) -> tuple[Reload, ...]:

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_nb.events import EventBus
-from grym_nb.services.reload.renewal import Renewal, outside, renewed
+from grym_nb.services.reload.renewal import Renewal, renewed
 from grym_nb.services.reload.walk import Walk
 
 
@@ -1044,18 +1044,6 @@ def test_keys_that_cannot_be_hashed_stay() -> None:
     change = Change()
     assert change(table=table).table is table
     assert change.stays == ("table: a dict that leads to an instance of the older Part",)
-
-
-def test_instances_elsewhere_are_counted() -> None:
-    class Counted:
-        pass
-
-    class Thinner(Counted):
-        __slots__ = ("x",)
-
-    here, there, other = Counted(), [Counted(), Counted()], Thinner()
-    assert outside(Counted) == 3 and outside(Counted, {id(here)}) == 2
-    assert outside(Counted, [id(here), *map(id, there)]) == 0 and outside(type(other)) == 1
 
 
 # -- any state ------------------------------------------------------------------------------------
