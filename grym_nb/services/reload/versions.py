@@ -1,16 +1,20 @@
 """Modules in versions: each is a module of its own, and the one that everybody has forwards to the newest.
 
 The globals of a function are for ever those in which it was made. So new code is made in new ones, beside the
-old: calls in flight see the old code with the old helpers, to their end.
+old: calls in flight see the old code with the old helpers, to their end. So do those that import them as they
+run: what was built since imports in a way of its own; what ran before anything was followed cannot, and is
+known by its globals when it asks the module that everybody has.
 """
 
 from __future__ import annotations
 
+import ast
 import builtins
 import linecache
 import sys
 import threading
 import weakref
+from bisect import bisect
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,10 +24,13 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from grym_nb.services.reload.plan import Code
+from grym_nb.services.reload.statements import Import
 
 __all__ = ["Followed", "Version", "Versions", "builtins_of", "remember"]
 
-_LINE = "__grym_line__"  # in the dictionary of a followed module: which versions it has
+_ALL = "*"  # of a module's names: any
+_NOTHING = object()
+_LINE = "__grym_line__"  # in the dictionary of a followed module, the first version's: what it is one of
 _TEXT = "__grym_text__"  # in the dictionary of each version: by it its text is kept
 
 
@@ -38,8 +45,50 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
+    """A followed module, and what the functions of its first version import as they run."""
+
     name: str
     versions: Versions
+    begins: tuple[int, ...]  # the line of each statement
+    within: tuple[frozenset[tuple[str, str]], ...]  # what each of them imports: modules, and what of them
+
+    @classmethod
+    def of(cls, code: Code, versions: Versions) -> _Line:
+        """Return that of a module whose first version has this text."""
+        within = (
+            frozenset(name for what in one.within for name in _asked_by(what)) for one in code.statements
+        )
+        return cls(code.name, versions, tuple(_begin(one.node) for one in code.statements), tuple(within))
+
+    @property
+    def newest(self) -> ModuleType:
+        """The module that is the newest in this thread."""
+        return self.versions.here().modules[self.name]
+
+    def imports(self, line: int, module: str, attribute: str) -> bool:
+        """Tell whether the statement that a line is in imports something as it runs."""
+        at = bisect(self.begins, line) - 1
+        named = self.within[at] if at >= 0 else ()
+        return (module, attribute) in named or (module, _ALL) in named
+
+
+def _asked_by(what: Import) -> Iterator[tuple[str, str]]:
+    """Yield which attributes of which modules an import asks for."""
+    if what.attribute is not None:
+        yield what.module, what.attribute
+        yield f"{what.module}.{what.attribute}", _ALL  # where that is a module
+        return
+    yield what.module, _ALL
+    package, _, name = what.module.rpartition(".")
+    while package:  # ``import a.b`` asks ``a`` for it
+        yield package, name
+        package, _, name = package.rpartition(".")
+
+
+def _begin(node: ast.stmt) -> int:
+    """Return the line that Python gives for what a statement defines: that of its first decorator."""
+    parts: list[ast.stmt | ast.expr] = [node, *getattr(node, "decorator_list", ())]
+    return min(one.lineno for one in parts)
 
 
 class Versions:
@@ -107,7 +156,7 @@ class Versions:
                     if id(value) in alias:
                         variables[key] = alias[id(value)]
             remember(newest.codes[name].path, newest.codes[name].text, vars(module))
-            vars(module)[_LINE] = _Line(name, self)
+            vars(module)[_LINE] = _Line.of(newest.codes[name], self)
             module.__class__ = Followed
         for view in views.values():
             vars(view).pop(_LINE, None)
@@ -118,50 +167,68 @@ class Versions:
             self._every.add(module)
         return module
 
-    def told(self, name: str, attribute: str, value: Any) -> None:
-        """Set something in a module, in each version in which it was the same; as `sys.modules` has it."""
-        newest = vars(self.here().modules[name])
-        before = newest.get(attribute, _NOTHING)
+    def told(self, name: str, attribute: str, value: Any, asked: dict[str, Any]) -> None:
+        """Set something in the variables of a module, and in each version in which it was the same."""
+        before = asked.get(attribute, _NOTHING)
         whole = sys.modules.get(name)
         with self._lock:
             every = tuple(self._every)
         known = [vars(one) for one in every if one.__name__ == name]
         if isinstance(whole, Followed):
             known.append(object.__getattribute__(whole, "__dict__"))
-        for variables in (newest, *known):
-            if variables is newest or variables.get(attribute, _NOTHING) is before:
+        for variables in (asked, *known):
+            if variables is asked or variables.get(attribute, _NOTHING) is before:
                 if value is _NOTHING:
                     variables.pop(attribute, None)
                 else:
                     variables[attribute] = value
 
 
-_NOTHING = object()
-
-
 class Followed(ModuleType):
-    """A module that everybody has: it forwards to its newest version."""
+    """A module that everybody has: it forwards to its newest version.
+
+    Its own variables are those of the first, which code of that one gets that imports it as it runs.
+    """
 
     def __getattribute__(self, name: str) -> Any:
-        line = object.__getattribute__(self, "__dict__")[_LINE]
-        return getattr(line.versions.here().modules[line.name], name)
+        line: _Line = object.__getattribute__(self, "__dict__")[_LINE]
+        if _first_asks(line.name, name):
+            return ModuleType.__getattribute__(self, name)
+        return getattr(line.newest, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        line = object.__getattribute__(self, "__dict__")[_LINE]
-        line.versions.told(line.name, name, value)
+        own = object.__getattribute__(self, "__dict__")
+        line: _Line = own[_LINE]
+        asked = own if _first_asks(line.name, name) else vars(line.newest)
+        line.versions.told(line.name, name, value, asked)
 
     def __delattr__(self, name: str) -> None:
-        line = object.__getattribute__(self, "__dict__")[_LINE]
-        getattr(line.versions.here().modules[line.name], name)  # raises as Python does
-        line.versions.told(line.name, name, _NOTHING)
+        own = object.__getattribute__(self, "__dict__")
+        line: _Line = own[_LINE]
+        asked = own if _first_asks(line.name, name) else vars(line.newest)
+        if name not in asked:
+            raise AttributeError(f"module {line.name!r} has no attribute {name!r}")
+        line.versions.told(line.name, name, _NOTHING, asked)
 
     def __dir__(self) -> list[str]:
-        line = object.__getattribute__(self, "__dict__")[_LINE]
-        return dir(line.versions.here().modules[line.name])
+        line: _Line = object.__getattribute__(self, "__dict__")[_LINE]
+        return dir(line.newest)
 
     def __repr__(self) -> str:
-        line = object.__getattribute__(self, "__dict__")[_LINE]
-        return repr(line.versions.here().modules[line.name])
+        line: _Line = object.__getattribute__(self, "__dict__")[_LINE]
+        return repr(line.newest)
+
+
+def _first_asks(module: str, attribute: str) -> bool:
+    """Tell whether what asks a module for something is code of a first version that imports it as it runs.
+
+    As long as such code is in force, that is what the newest has, too: else it would have been made anew.
+    """
+    asking = sys._getframe(1).f_back  # who asks the module, by a method of which this was called
+    if asking is None or (line := asking.f_globals.get(_LINE)) is None:
+        return False
+    asks: _Line = line
+    return asks.imports(asking.f_code.co_firstlineno, module, attribute)
 
 
 def _bring_up_to_date(version: Version, before: Version, rebound: Mapping[str, Collection[str]]) -> None:

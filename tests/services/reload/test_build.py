@@ -150,6 +150,86 @@ def test_what_is_set_from_outside_is_seen_by_all_that_shared_it(files: Files) ->
         del helper.added
 
 
+IMPORTING = """
+    import functools
+    def whole(x):
+        import helper
+        return [(lambda: helper.scale(one))() for one in (x,)][0] + helper.OFFSET
+    @functools.lru_cache(maxsize=None)
+    def part(x):
+        from helper import scale as by
+        return by(x)
+    def unnamed(x):
+        import importlib
+        return importlib.import_module("helper").scale(x)
+    def other():
+        from helper import other
+        return other(), unnamed(1)
+    def add(x):
+        import helper
+        helper.OFFSET += x
+        return helper.OFFSET
+"""
+
+
+def test_what_old_code_imports_as_it_runs_is_of_its_time(files: Files) -> None:
+    module: Any = files.start(helper=HELPER, importing=IMPORTING)
+    first = module.whole, module.part, module.other
+    files.edit("helper", "x * 2", "x * 10")
+    second = module.whole, module.part, module.other
+    part = first[1].__wrapped__  # not what it has cached
+    assert (first[0](1), part(1), second[0](1), second[1](1)) == (3, 2, 11, 10)
+    assert first[2] is second[2], "it names nothing that was edited"
+    assert first[2]() == ("other", 10), "what no import says by name is the newest"
+    files.edit("helper", "x * 10", "x * 100")
+    files.edit("helper", '"other"', '"another"')
+    assert (first[0](1), part(1), first[2]()) == (3, 2, ("other", 100))
+    assert (second[0](1), second[1].__wrapped__(1), module.whole(1)) == (11, 10, 101)
+    assert module.other() == ("another", 100)
+
+
+def test_what_old_code_sets_in_a_module_that_it_imports_is_of_its_time(files: Files) -> None:
+    module: Any = files.start(helper=HELPER, importing=IMPORTING)
+    first = module.add
+    files.edit("helper", "x * 2", "x * 10")
+    assert first(1) == 2
+    assert sys.modules["helper"].OFFSET == 2, "nobody has edited it: it is one for all"
+    files.edit("helper", "OFFSET = 1", "OFFSET = 50")
+    assert (first(1), module.add(1), sys.modules["helper"].OFFSET) == (3, 51, 51)
+
+
+def test_what_old_code_imports_of_a_package_as_it_runs_is_of_its_time(files: Files) -> None:
+    (files.folder / "pack").mkdir()
+    for name, text in (("__init__", "ROOT = 1\n"), ("inner", "def f():\n    return 1\n")):
+        (files.folder / "pack" / f"{name}.py").write_text(text)
+    ways = (
+        "import pack.inner",
+        "import pack.inner as by",
+        "from pack import inner",
+        "from pack.inner import f",
+    )
+    asks = ("pack.inner.f()", "by.f()", "inner.f()", "f()")
+    text = "".join(
+        f"def f{at}():\n    {way}\n    return {ask}\n"
+        for at, (way, ask) in enumerate(zip(ways, asks, strict=True))
+    )
+    module: Any = files.start(user=text)
+    importlib.import_module("pack.inner")
+    codes = {
+        "pack": Code("pack", "ROOT = 1\n", package=True, path=str(files.folder / "pack" / "__init__.py")),
+        "pack.inner": Code(
+            "pack.inner", "def f():\n    return 1\n", path=str(files.folder / "pack" / "inner.py")
+        ),
+    }
+    files.versions.follow(codes)
+    first = [getattr(module, f"f{at}") for at in range(4)]
+    assert [one() for one in first] == [1, 1, 1, 1]
+    built = build(files.versions, {"pack.inner": Code("pack.inner", "def f():\n    return 2\n")})
+    files.versions.publish(built.version, built.rebound)
+    assert [one() for one in first] == [1, 1, 1, 1]
+    assert [getattr(module, f"f{at}")() for at in range(4)] == [2, 2, 2, 2]
+
+
 def test_a_count_goes_on(files: Files) -> None:
     module = files.start(
         counter="""

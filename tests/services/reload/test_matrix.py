@@ -106,7 +106,7 @@ def test_an_edit_of_a_file_is_in_force(kind: Kind, stand: Stand) -> None:
         assert type(model) is sys.modules[kind.module].S
 
 
-@pytest.mark.parametrize("kind", each((one for one in KINDS if one.how != "unchanged"), "broken_back"))
+@pytest.mark.parametrize("kind", each(one for one in KINDS if one.how != "unchanged"))
 def test_an_edit_of_a_file_is_taken_back_and_made_again(kind: Kind, stand: Stand) -> None:
     service = stand.service
     assert stand.answer() == kind.before

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from textwrap import dedent, indent
 from typing import Any, Literal
 
-__all__ = ["NEWEST_IMPORT", "ONLY_ITS_CLASS", "Change", "Kind", "kind", "service"]
+__all__ = ["ONLY_ITS_CLASS", "Change", "Kind", "kind", "service"]
 
 #: texts in the place of texts, all of a new text, or None where a file is deleted
 Change = tuple[tuple[str, str], ...] | str | None
 
 #: why some kinds do not hold yet
 ONLY_ITS_CLASS = "registered again, a service is another one by its own class alone, not by what that names"
-NEWEST_IMPORT = "what the first version of a function imports as it runs is the newest, also when taken back"
 
 How = Literal["in place", "loaded", "unchanged", "refused"]
 
@@ -35,7 +34,6 @@ class Kind:
     cell: bool = True
     told: str = ""  # of what refuses it
     broken: str = ""  # why it is known not to hold
-    broken_back: str = ""  # the same, of what is taken back
     broken_cell: str = ""  # the same, of a notebook
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import NEWEST_IMPORT, Kind, kind, service
+from tests.services.reload.kinds.kind import Kind, kind, service
 
 __all__ = ["MODULES"]
 
@@ -136,7 +136,6 @@ MODULES: tuple[Kind, ...] = (
         {"helper": _HELPER, "m": service("from helper import more\nreturn more(x)")},
         {"helper": ("x + N", "x - N")},
         *(4, 2),
-        broken_back=NEWEST_IMPORT,
     ),
     kind(
         "an import that is added",

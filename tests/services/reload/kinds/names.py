@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import NEWEST_IMPORT, ONLY_ITS_CLASS, Kind, kind, service
+from tests.services.reload.kinds.kind import ONLY_ITS_CLASS, Kind, kind, service
 
 __all__ = ["NAMES"]
 
@@ -237,7 +237,6 @@ NAMES: tuple[Kind, ...] = (
         ("'no '", "'still no '"),
         *("no anything", "still no anything"),
         cell=False,
-        broken_back=NEWEST_IMPORT,
     ),
     kind(
         "a huge literal",
