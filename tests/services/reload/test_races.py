@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 
@@ -174,21 +175,87 @@ def test_what_is_tried_cannot_reload(edited: Edited, registry: ServiceRegistry, 
     assert raced.acts("other") is None and not registry.codebase._turn.locked()
 
 
-def test_what_does_not_come_to_an_end_is_not_waited_for(
-    edited: Edited, raced: ServiceHandle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+HANGS = "self.gates.frame = current_frame(); self.gates.hold()"
+
+
+@pytest.fixture
+def hanging(
+    edited: Edited, registry: ServiceRegistry, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[ServiceHandle, Gates]]:
+    """A service with one slot, and gates through which `HANGS` passes: what is tried with it hangs."""
     monkeypatch.setattr(smoke, "_LATE", 0.05)
-    gates = Gates()
-    raced.configure(gates=gates)
+    text = f"from grym_nb.services.frame import current_frame\n{dedent(RACED)}"
+    service = registry.register("hanging", edited.start(raced=text).Raced)
+    service.configure(gates=(gates := Gates()))
     gates["go"].set()
-    raced.acts("x")
-    gates["go"].clear()
-    edited.edit("raced", ("return None", "self.gates.hold()"))
-    report = raced.reload()
+    service.acts("x")
+    gates["go"].clear(), gates["in"].clear()
+    yield service, gates
+    gates["go"].set()
+
+
+def ends_late(service: ServiceHandle, gates: Gates) -> None:
+    """Have what hangs end while a call is in the slot that it had: the call keeps it, and then it is free."""
+    lane, others = service._record.lane, Gates()
+    assert (service._record.users, lane.free) == (0, 1) and outcome(start(service.say, 1))[0] == 1
+    call = start(service.act, others.hold)
+    others.wait("in")
+    gates["go"].set()
+    until(lambda: gates.frame.ended)  # type: ignore[attr-defined]
+    assert (service._record.users, lane.free) == (1, 0)
+    others["go"].set()
+    outcome(call)
+    assert (service._record.users, lane.free, len(lane.places)) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("what", ["call", "ping"])
+def test_what_does_not_come_to_an_end_is_not_waited_for_and_holds_nothing(
+    what: str, edited: Edited, hanging: tuple[ServiceHandle, Gates]
+) -> None:
+    service, gates = hanging
+    if what == "call":
+        edited.edit("raced", ("return None", HANGS))
+    else:
+        edited.edit(
+            "raced", ('    @task("acts")', f"    def ping(self):\n        {HANGS}\n\n    @task('acts')")
+        )
+    report = service.reload()
     assert report.how == "in place" and "it was not done after 0.05 s" in report.notes
-    assert raced._record.users == 1
+    ends_late(service, gates)
+    assert service.version == "v2" and len(report.notes) == 1
+
+
+def test_old_code_that_does_not_come_to_an_end_where_the_new_failed_holds_nothing(
+    edited: Edited, hanging: tuple[ServiceHandle, Gates]
+) -> None:
+    service, gates = hanging
+    edited.edit("raced", ("return None", HANGS))
+    service.reload(force=True)
     gates["go"].set()
-    until(lambda: not raced._record.users and raced._record.lane.free == 2)
+    service.acts("x")
+    gates["go"].clear()
+    edited.edit("raced", (HANGS, "raise KeyError(name)"))
+    with pytest.raises(ReloadFailed, match="acts, called as before, raised KeyError"):
+        service.reload()
+    assert service.version == "v2"
+    ends_late(service, gates)
+    assert service._record.tape.calls(), "what was asked to end says nothing about the call"
+
+
+def test_what_is_tried_holds_nothing_after_ctrl_c(
+    edited: Edited,
+    hanging: tuple[ServiceHandle, Gates],
+    ctrl_c: Callable[[Callable[[], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service, gates = hanging
+    monkeypatch.setattr(smoke, "_LATE", 60.0)
+    edited.edit("raced", ("return None", HANGS))
+    ctrl_c(lambda: gates.wait("in"))
+    with pytest.raises(KeyboardInterrupt):
+        service.reload()
+    assert service.version == "v1"
+    ends_late(service, gates)
 
 
 @pytest.mark.parametrize("way", ["blocking", "submitted", "async", "batched", "streamed"])
