@@ -34,6 +34,7 @@ __all__ = [
     "of_arrays",
     "of_tensors",
     "owner_of",
+    "reached",
     "storages_of",
     "tensor_of",
     "tensors_in",
@@ -92,6 +93,12 @@ def tensors_in(*roots: object) -> list[Any]:
 def arrays_in(*roots: object) -> list[Any]:
     """Return the NumPy arrays that can be reached from these objects, each once."""
     return [part for part in _parts(roots) if _is_array(part)]
+
+
+def reached(roots: Iterable[object], wanted: Iterable[object]) -> set[int]:
+    """Return which of some objects can be reached from others, by their ids."""
+    sought = {id(one) for one in wanted}
+    return {id(part) for part in _parts(roots) if id(part) in sought} if sought else set()
 
 
 def is_others(part: object) -> bool:

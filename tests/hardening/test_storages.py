@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from grym_nb.hardening import storages
-from grym_nb.hardening.storages import arrays_in, storages_of, tensors_in, total, variables_of
+from grym_nb.hardening.storages import arrays_in, reached, storages_of, tensors_in, total, variables_of
 
 
 def held(*roots: object) -> int:
@@ -65,6 +65,16 @@ def test_arrays_are_found_in_attributes_containers_closures_and_partials() -> No
     )
     assert held(model) == 9 * 8000
     assert len(arrays_in(model)) == 9
+
+
+def test_which_of_some_objects_are_reached() -> None:
+    one, two, three = np.zeros(3), [np.zeros(3)], {"more": 1}
+    roots = [Slotted([one]), partial(len, two)]
+    assert reached(roots, [one, three]) == {id(one)} and reached(roots, [two[0], two]) == {
+        id(two[0]),
+        id(two),
+    }
+    assert reached(roots, []) == set()
 
 
 def test_what_is_shared_counts_once_however_often_it_hangs_there() -> None:

@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError, Interrupted, ReloadFailed, StateError, ValidationError
 from grym_nb.events import ServiceChanged, ServiceReloaded
-from grym_nb.hardening.storages import storages_of
-from grym_nb.render import seconds as in_words
-from grym_nb.render import size
 from grym_nb.services.failure import describe, place_of, words_of
 from grym_nb.services.frame import current_frame
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.asked import refuse_removed
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.elsewhere import changed_classes, models_of, outside
+from grym_nb.services.reload.heavy import Heavy, heavy
 from grym_nb.services.reload.probation import answered_before
 from grym_nb.services.reload.report import By, Reload, noted
 from grym_nb.services.reload.sources import module_of
@@ -46,9 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["answer_before", "redefine", "reload", "rollback"]
 
 _log = logging.getLogger(__name__)
-_SLOW = 1.0  # seconds of a statement
-_LARGE = 50_000_000  # bytes that it holds
-_CODE = (type, FunctionType, ModuleType)
 
 
 # -- a service that is registered anew, as by a cell that is run again ----------------------------------
@@ -114,16 +109,18 @@ def reload(
         lost, before = codebase.uncertain(codes), {name: codebase.text_of(name) for name in codes}
         with _step(report, "build"), _refusing(record, report):
             built = build(codebase.versions, codes)
+            large = heavy(codebase.versions.newest, built)
         report.ran = tuple(f"{ran.module}:{ran.line}" for ran in built.ran)
         report.carried = built.carried
-        report.notes += tuple(_heavy(built))
         if lost:
             report.notes += (f"{', '.join(lost)}: edited before it was registered, so all of it ran again",)
         with _refusing(record, report):
-            edits = _edits(registry, built)
+            edits = _edits(registry, built, large)
             refuse_removed(registry, edits)
             for edit in edits:
                 edit.answer(1.0 if share is None else share)
+        stays = "" if any(edit.asks for edit in edits) else ": what `load` makes stays"
+        report.notes += tuple(f"{one.line}{stays}" for one in large)
         reports = {
             edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
         }
@@ -173,13 +170,13 @@ def reload(
     return report
 
 
-def _edits(registry: ServiceRegistry, built: Built) -> list[Edit]:
+def _edits(registry: ServiceRegistry, built: Built, large: Sequence[Heavy]) -> list[Edit]:
     """Return what takes the place of each service's code, in all services that a new version is of."""
     newer = partial(_newer, built.version.modules)
     found = []
     with registry.codebase.versions.within(built.version):
         for handle in registry.handles():
-            edit = Edit(handle._record, partial(_renewed, newer=newer, built=built), newer)
+            edit = Edit(handle._record, partial(_renewed, newer=newer, built=built), newer, large)
             if edit.is_void:
                 continue
             edit.spec.check("reloaded")
@@ -487,17 +484,6 @@ def _unchanged(record: ServiceRecord, report: Reload, why: str) -> Reload:
 
 def _has_failed(record: ServiceRecord) -> bool:
     return record.lifecycle.state == "failed" or bool(record.given_up)
-
-
-def _heavy(built: Built) -> Iterator[str]:
-    """Say which statements at the top of a module were slow, or hold much: an edit has run them again."""
-    for ran in built.ran:
-        space = vars(built.version.modules[ran.module])
-        made = [space[name] for name in ran.binds if name in space]
-        held = sum(storages_of([one for one in made if not isinstance(one, _CODE)]).values())
-        if ran.seconds >= _SLOW or held >= _LARGE:
-            what = f"took {in_words(ran.seconds)}" + (f" and holds {size(held)}" if held >= _LARGE else "")
-            yield f"{ran.module}:{ran.line} ran again and {what}: what `load` makes stays"
 
 
 def _report(record: ServiceRecord) -> Reload:

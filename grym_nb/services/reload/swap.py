@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
     from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
+    from grym_nb.services.reload.heavy import Heavy
     from grym_nb.services.reload.report import Reload
     from grym_nb.services.spec import ServiceSpec
 
@@ -61,12 +62,17 @@ class Edit:
     """Other code for one service: what it takes, seen and tried before it is put in force."""
 
     def __init__(
-        self, record: ServiceRecord, asked: Callable[[ServiceSpec], ServiceSpec | None], newer: Newer
+        self,
+        record: ServiceRecord,
+        asked: Callable[[ServiceSpec], ServiceSpec | None],
+        newer: Newer,
+        large: Sequence[Heavy] = (),
     ) -> None:
         self.record = record
         self.asked = asked  # by the spec that is in force; None where that has the code already
         self.newer = newer
         self.report: Reload | None = None  # stands in the history from when this is in force
+        self.large = large  # what was made anew beside it, and its state may hold as it was
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
         self.under_way = 0
         self.is_quiet = False  # no call runs meanwhile
@@ -97,6 +103,14 @@ class Edit:
         self.base.differs(self.spec)  # which takes its time, and is known from here on
         if self.instance is not None and not self.is_void:
             self.change = _change(self.base, self.spec, self.instance, self._newer)
+            if not self.asks and (held := self._held()):
+                self.change = Change(f"it holds what was made anew ({', '.join(held)})")
+
+    def _held(self) -> list[str]:
+        """Return what its state holds of what was made anew, but for what its `__init__` sets by now."""
+        assert self.instance is not None
+        state = _without(_attributes(self.instance.model), set(self.change.others))
+        return [name for one in self.large for name in one.held_by(state)]
 
     @property
     def asks(self) -> str:
