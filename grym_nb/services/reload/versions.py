@@ -145,7 +145,8 @@ class Versions:
         first = {name: module for name, module in whole.items() if sys.modules.get(name) is module}
         if not first:
             return
-        views = {name: _copy(module) for name, module in first.items()}
+        bound = {name for name in first if newest.codes[name].rebound}
+        views = {name: _First(one) if name in bound else _copy(one) for name, one in first.items()}
         self._every.update(views.values())
         self.newest = Version(newest.number, newest.codes, {**newest.modules, **views})
         # Also what was parted before: a module that was imported since has that as everybody does.
@@ -158,11 +159,10 @@ class Versions:
             remember(newest.codes[name].path, newest.codes[name].text, vars(module))
             vars(module)[_LINE] = _Line.of(newest.codes[name], self)
             module.__class__ = Followed
-        for view in views.values():
-            vars(view).pop(_LINE, None)
 
     def added(self, module: ModuleType) -> ModuleType:
-        """Have a module of some version told what is set from outside."""
+        """Have a module of a later version told what is set from outside."""
+        vars(module).pop(_LINE, None)  # carried over from the first
         with self._lock:
             self._every.add(module)
         return module
@@ -219,6 +219,25 @@ class Followed(ModuleType):
         return repr(line.newest)
 
 
+class _First(ModuleType):
+    """The first version of a module whose functions bind what is in it: of the variables in which they do."""
+
+    def __init__(self, whole: ModuleType) -> None:
+        super().__init__(whole.__name__)
+        object.__getattribute__(self, "__dict__")[_LINE] = whole
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":
+            return ModuleType
+        return ModuleType.__getattribute__(object.__getattribute__(self, "__dict__")[_LINE], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        ModuleType.__setattr__(object.__getattribute__(self, "__dict__")[_LINE], name, value)
+
+    def __delattr__(self, name: str) -> None:
+        ModuleType.__delattr__(object.__getattribute__(self, "__dict__")[_LINE], name)
+
+
 def _first_asks(module: str, attribute: str) -> bool:
     """Tell whether what asks a module for something is code of a first version that imports it as it runs.
 
@@ -238,6 +257,7 @@ def _bring_up_to_date(version: Version, before: Version, rebound: Mapping[str, C
 
 
 def _copy(module: ModuleType) -> ModuleType:
+    """Return the first version of a module that is asked as quickly as any."""
     view = ModuleType(module.__name__)
     vars(view).update(vars(module))
     return view

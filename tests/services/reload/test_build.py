@@ -253,6 +253,36 @@ def test_a_count_goes_on(files: Files) -> None:
     assert (module.bump(), module.show(), module.COUNT) == (13, 13, 13)
 
 
+def test_what_functions_bind_in_a_module_that_was_not_edited_is_seen(files: Files) -> None:
+    counter = """
+        COUNT = 0
+        def bump():
+            global COUNT
+            COUNT += 1
+            return COUNT
+    """
+    user: Any = files.start(
+        counter=counter, other="N = 1\n", user="import counter\ndef show():\n    return counter.COUNT\n"
+    )
+    module: Any = importlib.import_module("counter")
+    for n in (1, 2):
+        files.edit("other", f"N = {n}", f"N = {n + 1}")
+        assert (module.bump(), module.COUNT, user.show()) == (n, n, n)
+    first = user.show, module.bump
+    built = files.edit("counter", "+= 1", "+= 10", publish=False)
+    assert module.bump() == 3, "by the code that still serves"
+    files.versions.publish(built.version, built.rebound)
+    assert (module.COUNT, user.show(), module.bump(), module.COUNT) == (3, 3, 13, 13)
+    assert (first[1](), first[0]()) == (4, 4), "as a call that is under way"
+    older = first[0].__globals__["counter"]
+    older.COUNT = 7
+    assert first[0]() == 7 and isinstance(older, ModuleType) and {"COUNT", "bump"} <= set(dir(older))
+    del older.COUNT
+    with pytest.raises(AttributeError):
+        first[0]()
+    assert module.COUNT == 13 and "counter.py" in repr(older)
+
+
 def test_modules_that_import_one_another(files: Files) -> None:
     files.start(
         even="import odd\ndef even(n): return n == 0 or odd.odd(n - 1)\n",
