@@ -23,7 +23,8 @@ from grym_nb.services.held import Use
 from grym_nb.services.older import Older, numbered, task_of
 from grym_nb.services.outcome import conclude, unpinned
 from grym_nb.services.path import answered, begin, submitted
-from grym_nb.services.reload.reloading import reload, rollback
+from grym_nb.services.reload.back import rollback
+from grym_nb.services.reload.reloading import reload
 
 if TYPE_CHECKING:
     from grym_nb.services.mapping import Mapped

@@ -17,8 +17,8 @@ from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines.inline import iterate
 from grym_nb.services.frame import CURRENT, Frame, current_frame
 from grym_nb.services.outcome import typed, unpinned
+from grym_nb.services.reload.back import answer_before
 from grym_nb.services.reload.probation import passed, serving_of
-from grym_nb.services.reload.reloading import answer_before
 from grym_nb.services.turns import on_device, resume, resumed
 from grym_nb.services.waits import aside
 

@@ -39,8 +39,8 @@ from grym_nb.services.guards import may_fall_back
 from grym_nb.services.held import Stream
 from grym_nb.services.outcome import conclude, observe, result_of, typed, unpinned
 from grym_nb.services.parts import compute, once_more, short_of
+from grym_nb.services.reload.back import answer_before
 from grym_nb.services.reload.probation import passed, serving_of
-from grym_nb.services.reload.reloading import answer_before
 from grym_nb.services.turns import give, resumed, take
 
 if TYPE_CHECKING:

@@ -8,40 +8,36 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import GrymError, Interrupted, ReloadFailed, StateError, ValidationError
-from grym_nb.events import ServiceChanged, ServiceReloaded
-from grym_nb.services.failure import describe, place_of, words_of
+from grym_nb.errors import GrymError, Interrupted, StateError
+from grym_nb.events import ServiceChanged
+from grym_nb.services.failure import place_of
 from grym_nb.services.frame import current_frame
-from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.asked import refuse_removed
+from grym_nb.services.reload.back import split_calls
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.elsewhere import changed_classes, models_of, outside
-from grym_nb.services.reload.heavy import Heavy, heavy
-from grym_nb.services.reload.probation import answered_before
-from grym_nb.services.reload.report import By, Reload, noted
-from grym_nb.services.reload.sources import module_of
-from grym_nb.services.reload.split import check_share, split
-from grym_nb.services.reload.swap import Edit, Newer, put_in_force, take_back
+from grym_nb.services.reload.heavy import heavy
+from grym_nb.services.reload.history import begun, begun_with, note, refusal, refusing, step
+from grym_nb.services.reload.plan import Code
+from grym_nb.services.reload.report import By, Reload
+from grym_nb.services.reload.sources import Codebase, module_of
+from grym_nb.services.reload.split import check_share
+from grym_nb.services.reload.swap import Edit, Newer, put_in_force
 from grym_nb.services.retire import Retirement, retire
-from grym_nb.services.tiers import parked_in
 
 if TYPE_CHECKING:
-    from grym_nb.services.frame import Frame
-    from grym_nb.services.instance import Serving
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.registry import ServiceRegistry
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["answer_before", "redefine", "reload", "rollback"]
+__all__ = ["redefine", "reload"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,18 +47,17 @@ _log = logging.getLogger(__name__)
 
 def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
     """Put other code in force for the model that is there; False where none is, or it is to be loaded."""
-    report = _report(record)
     edit = Edit(record, lambda _: spec, partial(_newer, sys.modules))
-    edit.report = report
+    report = edit.report
     while True:
         if edit.instance is None or edit.asks:
             return False
-        with _step(report, "try"), _refusing(record, report):
+        with step(report, "try"), refusing(record, report):
             _try_out(edit, report)
-        with _step(report, "swap"), _refusing(record, report):
+        with step(report, "swap"), refusing(record, report):
             late = _put([edit], _nothing)
         if not late:
-            _done(edit, report)
+            _done(edit)
             return True
         edit.look()
 
@@ -87,125 +82,123 @@ def reload(
         check_share(share)
     record.refuse_from_within("reload", waits=False)
     _refuse_from_trial(record)
-    codebase, report = registry.codebase, _report(record)
-    had_failed = _has_failed(record)
+    codebase, report, had_failed = registry.codebase, begun(record), _has_failed(record)
     report.by = by
     with codebase.turn():
         if record.lifecycle.state == "closed":
             raise record.closed()
-        module = module_of(record.spec.callable)
-        codebase.follow(module)
-        if not codebase.follows(module):
-            if share is not None:
-                return _split(record, report, share)
-            why = f"{module} is not followed: a cell is run again, what is installed is not edited"
-            return _unchanged(record, report, why)
-        with _step(report, "read"), _refusing(record, report):
-            codes = codebase.edited(module)
+        codes, why = _read(codebase, record, report)
         if not codes and share is not None:
-            return _split(record, report, share)
+            return split_calls(record, report, share)
         if not codes:
-            return _unchanged(record, report, "nothing of it has changed on disk")
-        lost, before = codebase.uncertain(codes), {name: codebase.text_of(name) for name in codes}
-        with _step(report, "build"), _refusing(record, report):
-            built = build(codebase.versions, codes)
-            large = heavy(codebase.versions.newest, built)
-        report.ran = tuple(f"{ran.module}:{ran.line}" for ran in built.ran)
-        report.carried = built.carried
-        if lost:
-            report.notes += (f"{', '.join(lost)}: edited before it was registered, so all of it ran again",)
-        with _refusing(record, report):
-            edits = _edits(registry, built, large)
+            return _unchanged(record, report, why)
+        built = _built(codebase, record, report, codes)
+        with refusing(record, report):
+            edits = _edits(registry, record, report, built, codes)
             refuse_removed(registry, edits)
             for edit in edits:
                 edit.answer(1.0 if share is None else share)
-        stays = "" if any(edit.asks for edit in edits) else ": what `load` makes stays"
-        report.notes += tuple(f"{one.line}{stays}" for one in large)
-        reports = {
-            edit.record.name: report if edit.record is record else _beside(report, edit) for edit in edits
-        }
-        before_it = codebase.versions.newest.modules
-        changed = changed_classes(
-            [before_it[name] for name in built.fresh if name in before_it],
-            partial(_newer, built.version.modules),
-        )
-        elsewhere = partial(outside, changed, partial(models_of, weakref.ref(registry)))
-        for edit in edits:
-            edit.report = reports[edit.record.name]
-            family = codebase.family(module_of(edit.spec.callable))
-            reports[edit.record.name].sources = {
-                code.path: (before[name], code.text) for name, code in codes.items() if name in family
-            }
-        publish = partial(codebase.versions.publish, built.version, built.rebound)
         try:
-            _prepare(record, edits, built, report, reports, force=force)
-            with _step(report, "swap"), _refusing(record, report):
-                late = edits
-                while late := _put(late, publish, on_probation=not force):
-                    for edit in late:
-                        edit.look()
-                    late = [edit for edit in late if not edit.is_void]
+            _prepare(record, report, edits, built, force=force)
+            _swap(record, report, edits, built, force=force)
         finally:
             for edit in edits:
                 edit.discard()
         for edit in edits:
             if not edit.is_void:
-                reports[edit.record.name].outside = elsewhere
-                event = ServiceChanged(
-                    edit.record.ports.clock(), edit.record.name, edit.record.version, ("code",)
-                )
-                edit.record.ports.events.publish(event)
-                _done(edit, reports[edit.record.name])
+                _tell_changed(edit.record)
+                _done(edit)
     for edit in edits:
         if edit.asks and edit.beside is None:
-            _load_anew(edit, reports[edit.record.name])
+            _load_anew(edit)
     if had_failed and report.how == "at load":
-        with _step(report, "load"):
+        with step(report, "load"):
             record.load()
         report.how, report.why = "loaded", "it had failed"
-    if record.name not in reports:
+    if all(edit.record is not record for edit in edits):
         local = "<" in getattr(record.spec.made_class, "__qualname__", "")
         why = "its class is made inside a function: call that again, and register what it makes"
         return _unchanged(record, report, why if local else "nothing that it uses has changed")
     return report
 
 
-def _edits(registry: ServiceRegistry, built: Built, large: Sequence[Heavy]) -> list[Edit]:
+def _read(codebase: Codebase, record: ServiceRecord, report: Reload) -> tuple[Mapping[str, Code], str]:
+    """Return what is new on disk, by module; where nothing is, why."""
+    module = module_of(record.spec.callable)
+    codebase.follow(module)
+    if not codebase.follows(module):
+        return {}, f"{module} is not followed: a cell is run again, what is installed is not edited"
+    with step(report, "read"), refusing(record, report):
+        return codebase.edited(module), "nothing of it has changed on disk"
+
+
+def _built(codebase: Codebase, record: ServiceRecord, report: Reload, codes: Mapping[str, Code]) -> Built:
+    """Build what is new beside what is there."""
+    if lost := codebase.uncertain(codes):
+        report.notes += (f"{', '.join(lost)}: edited before it was registered, so all of it ran again",)
+    with step(report, "build"), refusing(record, report):
+        built = build(codebase.versions, codes)
+    report.ran = tuple(f"{ran.module}:{ran.line}" for ran in built.ran)
+    report.carried = built.carried
+    return built
+
+
+def _edits(
+    registry: ServiceRegistry,
+    record: ServiceRecord,
+    report: Reload,
+    built: Built,
+    codes: Mapping[str, Code],
+) -> list[Edit]:
     """Return what takes the place of each service's code, in all services that a new version is of."""
-    newer = partial(_newer, built.version.modules)
-    found = []
-    with registry.codebase.versions.within(built.version):
+    codebase = registry.codebase
+    texts = {name: (code.path, (codebase.text_of(name), code.text)) for name, code in codes.items()}
+    before, newer = codebase.versions.newest, partial(_newer, built.version.modules)
+    there = [before.modules[name] for name in built.fresh if name in before.modules]
+    elsewhere = partial(outside, changed_classes(there, newer), partial(models_of, weakref.ref(registry)))
+    large, edits = heavy(before, built), []
+    with codebase.versions.within(built.version):
         for handle in registry.handles():
             edit = Edit(handle._record, partial(_renewed, newer=newer, built=built), newer, large)
             if edit.is_void:
                 continue
             edit.spec.check("reloaded")
             registry.refuse_tasks(edit.record.name, edit.spec.tasks or {})
-            found.append(edit)
-    return found
+            edit.report = its = report if edit.record is record else begun_with(report, edit.record)
+            its.outside = elsewhere
+            family = codebase.family(module_of(edit.spec.callable))
+            its.sources = dict(texts[name] for name in texts if name in family)
+            edits.append(edit)
+    stays = "" if any(edit.asks for edit in edits) else ": what `load` makes stays"
+    report.notes += tuple(f"{one.line}{stays}" for one in large)
+    return edits
 
 
 def _prepare(
-    record: ServiceRecord,
-    edits: Sequence[Edit],
-    built: Built,
-    report: Reload,
-    reports: Mapping[str, Reload],
-    *,
-    force: bool,
+    record: ServiceRecord, report: Reload, edits: Sequence[Edit], built: Built, *, force: bool
 ) -> None:
     """Load what has to be loaded anew, beside the old, and try all that is there; nothing is in force yet."""
     versions = record._family.codebase.versions
     for edit in edits:
         if edit.asks:
-            its = reports[edit.record.name]
-            with _step(its, "load"), _refusing(record, report), versions.within(built.version):
+            with step(edit.report, "load"), refusing(record, report), versions.within(built.version):
                 edit.load()
     if not force:
-        with _step(report, "try"), _refusing(record, report):
+        with step(report, "try"), refusing(record, report):
             for edit in edits:
                 if edit.instance is not None and (not edit.asks or edit.beside is not None):
-                    _try_out(edit, reports[edit.record.name], report)
+                    _try_out(edit, report)
+
+
+def _swap(record: ServiceRecord, report: Reload, edits: list[Edit], built: Built, *, force: bool) -> None:
+    """Put all of it in force; what somebody came before is looked at again, until nobody does."""
+    publish = partial(record._family.codebase.versions.publish, built.version, built.rebound)
+    with step(report, "swap"), refusing(record, report):
+        late = edits
+        while late := _put(late, publish, on_probation=not force):
+            for edit in late:
+                edit.look()
+            late = [edit for edit in late if not edit.is_void]
 
 
 def _put(edits: Sequence[Edit], publish: Callable[[], None], *, on_probation: bool = True) -> list[Edit]:
@@ -259,17 +252,17 @@ def _renewed(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec | Non
     return renewed
 
 
-def _load_anew(edit: Edit, report: Reload) -> None:
+def _load_anew(edit: Edit) -> None:
     """Load with the new code what cannot go on with the weights that are there; where that fails, the old."""
-    record, base = edit.record, edit.base
+    record, base, report = edit.record, edit.base, edit.report
     number = record.code_version
     report.notes += (f"the old model went first: {edit.no_room}",) if edit.no_room else ()
     try:
-        with _step(report, "load"):
+        with step(report, "load"):
             retire(record, Retirement(edit.asks))
             record.load()
         report.how = "loaded"
-        _noted(record, report)
+        note(record, report)
     except (GrymError, Interrupted) as failed:
         with record.lock:
             if record.spec is edit.spec:
@@ -277,7 +270,7 @@ def _load_anew(edit: Edit, report: Reload) -> None:
         report.how, report.after, report.why = "refused", record.version, failed.args[0]
         if isinstance(failed, Interrupted):
             raise
-        raise _refusal(
+        raise refusal(
             record, report, failed, "has its old code; the weights, let go of, come with the next call"
         ) from None
 
@@ -286,115 +279,12 @@ def _number_of(record: ServiceRecord, spec: ServiceSpec, default: int) -> int:
     return next((number for number, one in record.specs.items() if one is spec), default)
 
 
-# -- by and by -------------------------------------------------------------------------------------
-
-
-def _split(record: ServiceRecord, report: Reload, share: float) -> Reload:
-    """Have what serves answer another share of the calls, and the version before it the rest."""
-    with record.lock:
-        instance = record.instance
-        serving = None if instance is None else instance.serving
-        done = serving is not None and split(serving, serving.before, share)
-    if serving is None or not done:
-        raise StateError(
-            f"{record.name} has no other version to answer the rest of the calls",
-            hint="there is one once an edit is in force for the weights that are there",
-            service=record.name,
-        )
-    report.before = report.after if serving.split is None else serving.split.rest.version
-    report.how, report.share = "split", share
-    return _noted(record, report)
-
-
-# -- back ------------------------------------------------------------------------------------------
-
-
-def rollback(record: ServiceRecord) -> Reload:
-    """Have the version serve that did before; its weights stay, where they are those that are there."""
-    record.refuse_from_within("roll back", waits=False)
-    instance = record.instance
-    if instance is None and (parked := parked_in(record)) is not None:
-        instance = parked.instance
-    gone = None if instance is None else instance.serving
-    if gone is not None and (back := gone.before) is not None:
-        report = _taken_back(record, gone, back, "asked for")
-        if take_back(record, gone, back, report):
-            return _noted(record, report, back.number)
-    number = _before(record)
-    if number is None:
-        raise StateError(
-            f"{record.name} has no earlier version than {record.version}",
-            hint="a version comes with each edit that is reloaded, or registered again",
-            service=record.name,
-        )
-    spec = record.spec.with_code_of(record.specs[number])
-    record.refuse_from_within("roll back")
-    report, loaded = _report(record), record.instance is not None
-    report.after, report.how = spec.label or f"v{number}", "at load"
-    report.why = "taken back: its weights are others" if loaded else "taken back"
-    report.numbers = record.code_version, number
-    retire(record, Retirement("rollback", spec=spec, number=number, report=report))
-    if loaded:
-        with _step(report, "load"):
-            record.load()
-        report.how = "loaded"
-    return _noted(record, report, number)
-
-
-def _before(record: ServiceRecord) -> int | None:
-    """Return the version that served before the one in force: not one that was taken back before that."""
-    now, known = record.code_version, record.specs
-    served = [one.numbers[0] for one in record.reloads if one.numbers[0] < now == one.numbers[1]]
-    left = [number for number in served if number in known]
-    return left[-1] if left else max([number for number in known if number < now], default=None)
-
-
-def answer_before(
-    frame: Frame, raised: BaseException, ask: Callable[[Frame], Any] | None = None
-) -> tuple[bool, Any]:
-    """Have a call that new code fails answered by a version before it, which serves from now on.
-
-    `ask` is how that is done, where it is not as usual.
-    """
-    record, gone = frame.record, frame.serving
-    if gone is None or gone.probation is None or frame.options.version is not None:
-        return False, None
-    found = answered_before(frame, raised, ask)
-    if found is None:
-        return False, None
-    back, value = found
-    last = next((one for one in reversed(record.reloads) if one.after == gone.version), None)
-    if last is not None:
-        last.answered += 1
-    record.metrics.counter("service.reload.answered_before", service=record.name).add()
-    frame.serving = gone
-    error = typed(frame, raised)
-    frame.serving = back
-    why = f"{frame.task} raised {type(raised).__name__}: {words_of(raised)}{place_of(raised)}"
-    report = _taken_back(record, gone, back, why)
-    report.by = "calls"
-    if take_back(record, gone, back, report):
-        _noted(record, report, back.number)
-        _log.warning(
-            "%s: %s answered instead, and serves again; %%grym why shows it", report.line, back.version
-        )
-    unpinned(error)
-    return True, value
-
-
-def _taken_back(record: ServiceRecord, gone: Serving, back: Serving, why: str) -> Reload:
-    report = _report(record)
-    report.before, report.after, report.how, report.why = gone.version, back.version, "taken back", why
-    report.numbers = gone.number, back.number
-    return report
-
-
 # -- step by step ----------------------------------------------------------------------------------
 
 
-def _try_out(edit: Edit, report: Reload, of: Reload | None = None) -> None:
+def _try_out(edit: Edit, told: Reload) -> None:
     """Try new code before it serves; raises where its ping, or a call that went well before, fails on it."""
-    record = edit.record
+    record, report = edit.record, edit.report
     try:
         tried = edit.tried()
     except Exception:
@@ -409,116 +299,42 @@ def _try_out(edit: Edit, report: Reload, of: Reload | None = None) -> None:
     record.last_error = failure
     record.ports.failures.keep(failure, error.__traceback__)
     what = f"its {failure.task}" if failure.task == "ping" else f"{failure.task}, called as before,"
-    told = of or report
     told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}{place_of(error)}"
-    refusal = _refusal(record, told, error, "goes on with the code it had")
-    refusal.failure = failure
-    raise refusal from None
+    refused = refusal(record, told, error, "goes on with the code it had")
+    refused.failure = failure
+    raise refused from None
 
 
-@contextmanager
-def _refusing(record: ServiceRecord, report: Reload) -> Iterator[None]:
-    """Turn what the author's new code raises as it is read or built into the end of the reload."""
-    try:
-        yield
-        return
-    except ReloadFailed:
-        raise
-    except (Exception, SystemExit) as error:
-        report.how, report.why = "refused", _told(error)
-        refusal = _refusal(record, report, error, "goes on with the code it had")
-        refusal.failure = refusal.failure or describe(
-            error, service=record.name, task="reload", version=record.version
-        )
-    raise unpinned(refusal) from None
-
-
-def _told(error: BaseException) -> str:
-    """Say in a line what is wrong with new code, and where."""
-    if isinstance(error, ValidationError) and error.problems:
-        return "; ".join(map(str, error.problems))
-    told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {words_of(error)}"
-    return f"{told}{place_of(error)}"
-
-
-def _refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_on: str) -> ReloadFailed:
-    """Return the error of a reload that did not come to new code, which the history has as well."""
-    _noted(record, report)
-    told = ReloadFailed(
-        f"{record.name} was not reloaded: {report.why}",
-        cause=f"it {goes_on} ({record.version})",
-        hint=error.hint
-        if isinstance(error, GrymError) and not isinstance(error, ValidationError)
-        else f"mend it and reload; grym.get({record.name!r}).reload(force=True) takes it as it is"
-        if report.how == "refused" and report.seconds.get("try") is not None
-        else "mend it and reload",
-        service=record.name,
-    )
-    told.report = report
-    told.failure = getattr(error, "failure", None)
-    return told
-
-
-def _done(edit: Edit, report: Reload) -> None:
+def _done(edit: Edit) -> None:
     """Note that new code is in force."""
-    record, instance = edit.record, edit.instance
+    record, instance, report = edit.record, edit.instance, edit.report
     report.why = edit.asks
     report.under_way = edit.under_way
     report.notes = (*report.notes, *edit.stays, *edit.told())
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     if report.how != "at load" or instance is None:  # else it is yet to be loaded
-        _noted(record, report, edit.number)
+        note(record, report, edit.number)
+
+
+def _tell_changed(record: ServiceRecord) -> None:
+    event = ServiceChanged(record.ports.clock(), record.name, record.version, ("code",))
+    record.ports.events.publish(event)
 
 
 def _unchanged(record: ServiceRecord, report: Reload, why: str) -> Reload:
     """End a reload that found nothing new; a service that has failed is loaded all the same."""
     report.how, report.why = "unchanged", why
     if _has_failed(record):
-        with _step(report, "load"):
+        with step(report, "load"):
             record.load()
         report.how, report.why = "loaded", "it had failed"
-        _noted(record, report)
+        note(record, report)
     return report
 
 
 def _has_failed(record: ServiceRecord) -> bool:
     return record.lifecycle.state == "failed" or bool(record.given_up)
-
-
-def _report(record: ServiceRecord) -> Reload:
-    report = Reload(record.name, record.ports.clock(), record.version, record.version, "unchanged")
-    report.numbers = (record.code_version, record.code_version)
-    return report
-
-
-def _beside(report: Reload, edit: Edit) -> Reload:
-    """Return the report of a service that is reloaded with another one."""
-    own = _report(edit.record)
-    own.ran, own.carried, own.notes = report.ran, report.carried, (f"with {report.service}",)
-    own.by = report.by
-    return own
-
-
-def _noted(record: ServiceRecord, report: Reload, number: int | None = None) -> Reload:
-    report.numbers = (report.numbers[0], number or record.code_version)
-    with record.lock:
-        record.reloads = noted(record.reloads, report)
-    record.metrics.counter("service.reloads", service=record.name, how=report.how).add()
-    now = record.ports.clock()
-    event = ServiceReloaded(now, record.name, report.after, report.how, report.why, report.by, report.line)
-    record.ports.events.publish(event)
-    return report
-
-
-@contextmanager
-def _step(report: Reload, name: str) -> Iterator[None]:
-    began = time.perf_counter()
-    before = report.seconds.setdefault(name, 0.0)  # there already for what is said if it fails
-    try:
-        yield
-    finally:
-        report.seconds[name] = before + time.perf_counter() - began
 
 
 def _nothing() -> None:

@@ -23,6 +23,7 @@ from grym_nb.services.instance import Serving
 from grym_nb.services.model import needs_of
 from grym_nb.services.reads import same
 from grym_nb.services.reload.beside import NoRoom, let_go, load_beside, take_over
+from grym_nb.services.reload.history import begun
 from grym_nb.services.reload.loads import changed_in_load
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.renewal import renewed
@@ -71,7 +72,7 @@ class Edit:
         self.record = record
         self.asked = asked  # by the spec that is in force; None where that has the code already
         self.newer = newer
-        self.report: Reload | None = None  # stands in the history from when this is in force
+        self.report = begun(record)  # stands in the history from when this is in force
         self.large = large  # what was made anew beside it, and its state may hold as it was
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
         self.under_way = 0
@@ -275,12 +276,12 @@ class Edit:
 
     def _tell(self) -> None:
         """Say in the report what is about to be in force."""
-        if (report := self.report) is not None:
-            (report.before, number), report.after = self._before, self.version
-            report.numbers = number, self.number
-            loads = self.instance is None or bool(self.asks)
-            report.how = "loaded" if self.beside is not None else "at load" if loads else "in place"
-            report.share = self.share
+        report = self.report
+        (report.before, number), report.after = self._before, self.version
+        report.numbers = number, self.number
+        loads = self.instance is None or bool(self.asks)
+        report.how = "loaded" if self.beside is not None else "at load" if loads else "in place"
+        report.share = self.share
 
     def told(self) -> Iterator[str]:
         """Say which attributes are there that were not, or have another value."""
