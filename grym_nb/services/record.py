@@ -131,6 +131,8 @@ class ServiceRecord:
         """The tasks by method name; None while only loading would tell."""
         if self._tasks is None:
             self._tasks = self.spec.tasks
+        if self._tasks is None and (instance := self.instance) is not None:
+            return instance.tasks
         return self._tasks
 
     @property
