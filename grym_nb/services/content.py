@@ -25,7 +25,7 @@ from typing import Any
 
 from grym_nb.services.reads import watches
 
-__all__ = ["PLAIN", "SKIP", "code_of", "is_settled"]
+__all__ = ["PLAIN", "SKIP", "code_of", "is_settled", "state_of"]
 
 SKIP = {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
 SKIP |= {"__annotations_cache__", "_abc_impl"}
@@ -185,7 +185,7 @@ def _parts_of_value(value: Any) -> Iterable[Any]:
         return str(array.dtype), array.shape, content, kind.__module__ == "numpy" or repr(value)
     text = repr(value)
     told = () if " at 0x" in text or "..." in text else (text,)
-    state = _state(value)
+    state = state_of(value)
     if state is not None:
         # A repr may leave out what matters, or tell too much: it only counts where there is nothing else.
         return kind if kind.__module__ == "__main__" else "", state or told
@@ -202,7 +202,7 @@ def _array(value: Any) -> Any:
         return None
 
 
-def _state(value: Any) -> dict[str, Any] | None:
+def state_of(value: Any) -> dict[str, Any] | None:
     """Return the attributes of an object; None when it is not made of attributes."""
     state = getattr(value, "__dict__", None)
     found = dict(state) if isinstance(state, dict) else None

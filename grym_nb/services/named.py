@@ -29,7 +29,7 @@ from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled
 from grym_nb.services.reads import watches
 from grym_nb.services.syntax import parsed
 
-__all__ = ["named_by"]
+__all__ = ["WRAPS", "looked_up", "named_by", "named_of_module", "uses_of"]
 
 _VALUES = (
     *PLAIN,
@@ -48,7 +48,7 @@ _VALUES = (
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 #: what holds functions inside, and where
-_WRAPS: dict[type, tuple[str, ...]] = {
+WRAPS: dict[type, tuple[str, ...]] = {
     staticmethod: ("__func__",),
     classmethod: ("__func__",),
     property: ("fget", "fset", "fdel"),
@@ -120,8 +120,8 @@ class _Walk:
             self._look_at_function(value)
         elif is_class:
             self._look_at_class(value)
-        elif kind in _WRAPS:
-            self._ahead += [(names, f"{place}.{part}", getattr(value, part)) for part in _WRAPS[kind]]
+        elif kind in WRAPS:
+            self._ahead += [(names, f"{place}.{part}", getattr(value, part)) for part in WRAPS[kind]]
         elif issubclass(kind, _CONTAINERS):
             self._found.add((names, place, f"{kind.__name__} of {len(value)}"))
             self._ahead += [(names, f"{place}[{key}]", inside) for key, inside in _entries(value)]
@@ -138,7 +138,7 @@ class _Walk:
         # What is this function's own has names of its own: another function may change it.
         own = {name: f"{place} {name}" for name in (*taken, *defaults)}
         own |= {name: f"{place} {name} {id(cell)}" for name, cell in cells.items()}
-        uses = _Uses(code)
+        uses = uses_of(code)
         changes = _Changes(function)
         self._changed |= {space + name for name in uses.sets}
         self._changed |= {
@@ -150,9 +150,11 @@ class _Walk:
                 self._ahead.append((_of(own[name]), f"{place} {name}", cell.cell_contents))
         self._ahead += [(_of(own[name]), f"{place}({name})", value) for name, value in defaults.items()]
         for name in sorted(uses.names | uses.modules):
-            value = _looked_up(function, name)
+            value = looked_up(function, name)
             if type(value) is types.ModuleType:
-                self._ahead += [(_of(at), at, inside) for at, inside in _of_module(value, uses.attributes)]
+                self._ahead += [
+                    (_of(at), at, inside) for at, inside in named_of_module(value, uses.attributes)
+                ]
             elif value is not None:
                 self._ahead.append((_of(space + name), space + name, value))
 
@@ -229,13 +231,17 @@ def _is_full(cell: types.CellType) -> bool:
 
 
 class _Uses:
-    """The globals that code names, the ones it sets, the attributes it asks for, and what it imports."""
+    """The globals that code names, the ones it sets, the attributes it asks for, and what it imports.
+
+    `rebinds` are captured names and attributes that it sets.
+    """
 
     def __init__(self, code: types.CodeType) -> None:
         self.names: set[str] = set()
         self.sets: set[str] = set()
         self.attributes: set[str] = set()
         self.modules: set[str] = set()
+        self.rebinds: set[str] = set()
         kinds = {
             "LOAD_GLOBAL": self.names,
             "LOAD_NAME": self.names,
@@ -245,6 +251,8 @@ class _Uses:
             "LOAD_METHOD": self.attributes,
             "IMPORT_FROM": self.attributes,
             "IMPORT_NAME": self.modules,
+            "STORE_ATTR": self.rebinds,
+            "STORE_DEREF": self.rebinds,
         }
         ahead = [code]
         while ahead:
@@ -254,6 +262,12 @@ class _Uses:
                     kinds[step.opname].add(step.argval)
             ahead += [inner for inner in at.co_consts if isinstance(inner, types.CodeType)]
         self.modules |= {name.partition(".")[0] for name in self.modules}
+
+
+@lru_cache(maxsize=2000)
+def uses_of(code: types.CodeType) -> _Uses:
+    """Return what some code names outside of itself; nobody changes that."""
+    return _Uses(code)
 
 
 class _Changes:
@@ -291,7 +305,8 @@ class _Changes:
         self.attributes |= {f".{name}" for name in attributes}
 
 
-def _looked_up(function: types.FunctionType, name: str) -> Any:
+def looked_up(function: types.FunctionType, name: str) -> Any:
+    """Return what a function has by a global name; None where that is Python's own, or nothing."""
     if name in function.__globals__:
         return function.__globals__[name]
     its: Any = function
@@ -302,7 +317,9 @@ def _looked_up(function: types.FunctionType, name: str) -> Any:
     return None if value is vars(builtins).get(name) else value
 
 
-def _of_module(module: types.ModuleType, names: set[str], depth: int = _DEEPEST) -> Iterator[tuple[str, Any]]:
+def named_of_module(
+    module: types.ModuleType, names: set[str], depth: int = _DEEPEST
+) -> Iterator[tuple[str, Any]]:
     """Yield what is named of a user's own module."""
     called = vars(module).get("__name__")
     if not isinstance(called, str) or is_settled(called):
@@ -312,4 +329,4 @@ def _of_module(module: types.ModuleType, names: set[str], depth: int = _DEEPEST)
         if type(value) is not types.ModuleType:
             yield f"{called} {name}", value
         elif depth:
-            yield from _of_module(value, names, depth - 1)
+            yield from named_of_module(value, names, depth - 1)

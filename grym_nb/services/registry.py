@@ -174,6 +174,8 @@ class ServiceRegistry:
             if "budget" in what and (instance := record.instance) is not None and instance.reservation:
                 say_if_beyond(record, instance.reservation.sizes, "its budget was changed")
             self._arm(record)
+        else:
+            record.spec.note(spec)
         return handle
 
     def reconfigure(self, record: ServiceRecord, changes: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from grym_nb.services.checks import Checker
 from grym_nb.services.content import code_of
 from grym_nb.services.model import TaskSpec, clashes, needs_of, tasks_of, unfit_hooks
 from grym_nb.services.policy import CallPolicy, content_of, layers_of, parsed
+from grym_nb.services.reload.reached import Reached, reached_by
 from grym_nb.settings import Settings
 from grym_nb.sizes import Sizes, large_size
 
@@ -47,6 +48,7 @@ class ServiceSpec:
     label: str | None = None
     said: Mapping[str, Any] = field(default_factory=dict)  # of the policy of its calls
     budget: Mapping[str, int] = field(default_factory=dict)  # by device, or "total": what it may take
+    reached: Reached | None = None  # what code from a cell named as it was registered
 
     @classmethod
     def of(
@@ -109,6 +111,8 @@ class ServiceSpec:
         stated = tuple(needs)
         options = (size, rank, ttl, engine, concurrency, version, guards, limits)
         spec = cls(name, factory, dict(config or {}), stated, *options)
+        if not isinstance(factory, str):
+            spec = replace(spec, reached=reached_by(factory, spec.made_class))
         _ = spec.parts  # told now: what a config holds may be changed in place before the next registration
         return spec
 
@@ -251,7 +255,9 @@ class ServiceSpec:
 
     def with_code_of(self, other: ServiceSpec) -> ServiceSpec:
         """Return this registration with the code of another one, and the config that goes with it."""
-        spec = replace(self, factory=other.factory, config=other.config, label=other.label)
+        spec = replace(
+            self, factory=other.factory, config=other.config, label=other.label, reached=other.reached
+        )
         spec.__dict__["callable"] = other.callable  # one that is named would be the newest of that name
         of_code = {name: other.parts[name] for name in ("code", "config", "version")}
         spec.__dict__["parts"] = {**self.parts, **of_code}  # to tell what code is takes its time
@@ -263,9 +269,17 @@ class ServiceSpec:
         return CallPolicy.of(*layers, ("register", self.said))
 
     def differs(self, other: ServiceSpec) -> tuple[str, ...]:
-        """Return the names of the parts in which `other` differs."""
+        """Return the names of the parts in which `other` differs; code from a cell also by what it names."""
         theirs = other.parts
-        return tuple(part for part, value in self.parts.items() if theirs[part] != value)
+        found = tuple(part for part, value in self.parts.items() if theirs[part] != value)
+        if "code" in found or self.reached is None or other.reached is None:
+            return found
+        made_anew = self.factory is not other.factory
+        return ("code", *found) if self.reached.differs(other.reached, made_anew=made_anew) else found
+
+    def note(self, again: ServiceSpec) -> None:
+        """Have what is the same come from a later registration: what it names was bound anew by that."""
+        self.__dict__["reached"] = again.reached
 
 
 def _nothing() -> None:

@@ -363,6 +363,31 @@ def test_what_ipython_keeps_is_no_part_of_the_cell(
     assert outcomes(_taking(before=before), "1 + 1", "x = 1") == ["new", "unchanged", "unchanged"]
 
 
+def test_what_the_code_of_a_cell_calls_is_a_part_of_it(
+    loaded: InteractiveShell, runtime: Runtime, outcomes: Callable[..., list[str]]
+) -> None:
+    """Also when it stands in another cell: in place, or loaded anew where `load` calls it."""
+    made = "def made(): return [{}]"
+    helper = "def helper(): return {}"
+    loaded.run_cell(made.format(1) + "\n" + helper.format(1)).raise_error()
+    cell = (
+        "service y\nclass Part:\n    def more(self): return 1\n"
+        "class Y(grym.ModelService):\n"
+        "    def load(self): self.net, self.part = made(), Part()\n"
+        "    @grym.task\n    def f(self): return helper(), self.net, self.part.more()\n"
+    )
+    assert _cell(loaded, cell).outcome == "new"
+    handle = runtime.registry["y"]
+    _, net, _ = handle.f()
+    assert outcomes(cell, helper.format(1), helper.format(2)) == ["unchanged", "unchanged", "changed"]
+    assert _cell(loaded, cell.replace("return 1", "return 3")).outcome == "changed"
+    assert handle.f()[0] == 2 and handle.f()[1] is net and handle.f()[2] == 3
+    assert handle.status().loads == 1
+    loaded.run_cell(made.format(5)).raise_error()
+    assert _cell(loaded, cell.replace("return 1", "return 3")).outcome == "changed"
+    assert handle.f() == (2, [5], 3) and handle.status().loads == 2
+
+
 def test_a_semicolon_keeps_the_note_to_itself(loaded: InteractiveShell, runtime: Runtime) -> None:
     """It is defined all the same."""
     assert _cell(loaded, f"service one;\n{ONE}") is None

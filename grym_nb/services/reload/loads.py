@@ -7,8 +7,9 @@ no part of how it is loaded.
 
 from __future__ import annotations
 
+import builtins
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property, partial
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
@@ -16,33 +17,55 @@ from typing import Any
 from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled
 from grym_nb.services.reload.kept import kept_by
 
-__all__ = ["changed_in_load"]
+__all__ = ["HOOKS", "INIT", "changed_in_load", "load_of"]
 
-_HOOKS = ("load", "warm_up")
+#: what loads a service
+HOOKS = ("load", "warm_up")
+INIT = ("__init__",)
 _MAKING = ("__new__", "__init__", "__post_init__", "__init_subclass__")
 
 
-def changed_in_load(
-    old: type, new: type, factories: tuple[Any, Any] = (None, None), hooks: tuple[str, ...] = _HOOKS
-) -> tuple[str, ...]:
-    """Return by what two loads differ: functions and values that they lead to, by name.
+def load_of(
+    cls: type | None,
+    factory: Any = None,
+    hooks: tuple[str, ...] = HOOKS,
+    *,
+    tell: Callable[[Any], object] = id,
+    but: Collection[str] = (),
+) -> Mapping[str, object]:
+    """Return all that a load reaches, by name: code by its content, values by what they are.
 
-    `factories` are what makes the two, where that is no class.
+    `factory` is what makes the model, where that is no class. `tell` tells values that are no constants from
+    one another; those that are called as in `but` do not count.
     """
-    before, after = (
-        _Load(made, factory, hooks).found for made, factory in zip((old, new), factories, strict=True)
-    )
+    return _Load(cls, factory, hooks, tell, but).found
+
+
+def changed_in_load(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[str, ...]:
+    """Return by what two loads differ: functions and values that they lead to, by name."""
     return tuple(name for name in {**after, **before} if before.get(name) != after.get(name))
 
 
 class _Load:
-    """All that a load reaches, by name: code by its content, values by what they are."""
+    """A walk through all that a load reaches."""
 
-    def __init__(self, cls: type, factory: Any, hooks: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        cls: type | None,
+        factory: Any,
+        hooks: tuple[str, ...],
+        tell: Callable[[Any], object],
+        but: Collection[str],
+    ) -> None:
         self.found: dict[str, object] = {}
+        self._tell = tell
+        self._but = but
         self._names: set[str] = set()  # that are asked for
         self._classes: dict[type, str] = {}  # the user's own, and how they are called
-        self._take_class("self", cls, hooks)
+        if cls is not None:
+            self._take_class("self", cls, hooks)
+        else:  # whatever it makes is one of the classes that it leads to
+            self._names.update(hooks)
         if isinstance(factory, FunctionType):
             self._take("its factory", factory)
 
@@ -66,7 +89,7 @@ class _Load:
         if label in self.found:
             return
         functions = list(_functions(value))
-        self.found[label] = _content(value, functions)
+        self.found[label] = _content(value, functions, self._tell)
         for function in functions:
             self._read(function)
         if isinstance(value, type) and not is_settled(value.__module__):
@@ -74,15 +97,15 @@ class _Load:
 
     def _read(self, function: FunctionType) -> None:
         """Take what a function may ask for by name: of its module, of a module there, or of a class."""
-        space = function.__globals__
         kept = kept_by(function)
         every = [name for code in _codes(function.__code__) for name in code.co_names]
+        space = {name: value for name in every if (value := _global(function, name)) is not None}
         names = [name for name in every if name not in kept or _is_data(space.get(name))]
         modules = [one for name in names if isinstance(one := space.get(name), ModuleType)]
         fresh = [name for name in dict.fromkeys(names) if name not in self._names | kept]
         self._names.update(fresh)
         for name in names:
-            if name in space and not isinstance(space[name], ModuleType):
+            if name in space and name not in self._but and not isinstance(space[name], ModuleType):
                 self._take(_label(function.__module__, name, space[name]), space[name])
             for module in modules:
                 if not is_settled(module.__name__) and name in vars(module):
@@ -91,7 +114,7 @@ class _Load:
             for name in fresh:
                 self._take_of(cls, name)
         for name, value in _captured(function).items():
-            if name != "__class__":
+            if name != "__class__" and name not in self._but:
                 self._take(f"{function.__module__}.{function.__qualname__}:{name}", value)
 
 
@@ -102,19 +125,32 @@ def _label(module: str, name: str, value: Any) -> str:
     return f"{module}.{name}"
 
 
-def _content(value: Any, functions: list[FunctionType]) -> object:
+def _content(value: Any, functions: list[FunctionType], tell: Callable[[Any], object]) -> object:
     """Return what two have to share to be the same: a value that is large is only itself."""
     if isinstance(value, type):
         return tuple(f"{base.__module__}.{base.__qualname__}" for base in value.__bases__)
     if functions:
-        return tuple(_told(function) for function in functions)
+        given = (*value.args, *value.keywords.items()) if isinstance(value, partial) else ()
+        return *map(_told, functions), *(_content(one, [], tell) for one in given)
     if isinstance(value, PLAIN):
         return code_of(value)
     if isinstance(value, (tuple, frozenset)) and all(isinstance(part, PLAIN) for part in value):
         return code_of(value)
     if isinstance(value, ModuleType):
         return value.__name__
-    return id(value)
+    return tell(value)
+
+
+def _global(function: FunctionType, name: str) -> Any:
+    """Return what a function has by a global name, in a service's cell also of the notebook's; else None."""
+    if name in function.__globals__:
+        return function.__globals__[name]
+    its: Any = function
+    try:
+        value = its.__builtins__[name]
+    except KeyError:
+        return None
+    return None if value is vars(builtins).get(name) else value
 
 
 def _is_data(value: Any) -> bool:

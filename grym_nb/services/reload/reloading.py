@@ -7,13 +7,10 @@ What goes wrong in its first calls is answered by the version before, which then
 from __future__ import annotations
 
 import logging
-import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grym_nb.errors import GrymError, Interrupted, StateError
 from grym_nb.events import ServiceChanged
@@ -25,11 +22,12 @@ from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.elsewhere import changed_classes, models_of, outside
 from grym_nb.services.reload.heavy import heavy
 from grym_nb.services.reload.history import begun, begun_with, note, refusal, refusing, step
+from grym_nb.services.reload.newer import newer_in, newer_in_cell_of, renewed_spec
 from grym_nb.services.reload.plan import Code
 from grym_nb.services.reload.report import By, Reload
 from grym_nb.services.reload.sources import Codebase, module_of
 from grym_nb.services.reload.split import check_share
-from grym_nb.services.reload.swap import Edit, Newer, put_in_force
+from grym_nb.services.reload.swap import Edit, put_in_force
 from grym_nb.services.retire import Retirement, retire
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
     """Put other code in force for the model that is there; False where none is, or it is to be loaded."""
-    edit = Edit(record, lambda _: spec, partial(_newer, sys.modules))
+    edit = Edit(record, lambda _: spec, newer_in_cell_of(spec))
     report = edit.report
     while True:
         if edit.instance is None or edit.asks:
@@ -57,6 +55,8 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
         with step(report, "swap"), refusing(record, report):
             late = _put([edit], _nothing)
         if not late:
+            if edit.base.parts["code"] == spec.parts["code"]:
+                report.notes += ("its own text is the same: earlier versions call what is new, too",)
             _done(edit)
             return True
         edit.look()
@@ -153,13 +153,13 @@ def _edits(
     """Return what takes the place of each service's code, in all services that a new version is of."""
     codebase = registry.codebase
     texts = {name: (code.path, (codebase.text_of(name), code.text)) for name, code in codes.items()}
-    before, newer = codebase.versions.newest, partial(_newer, built.version.modules)
+    before, newer = codebase.versions.newest, partial(newer_in, built.version.modules)
     there = [before.modules[name] for name in built.fresh if name in before.modules]
     elsewhere = partial(outside, changed_classes(there, newer), partial(models_of, weakref.ref(registry)))
     large, edits = heavy(before, built), []
     with codebase.versions.within(built.version):
         for handle in registry.handles():
-            edit = Edit(handle._record, partial(_renewed, newer=newer, built=built), newer, large)
+            edit = Edit(handle._record, partial(renewed_spec, newer=newer, built=built), newer, large)
             if edit.is_void:
                 continue
             edit.spec.check("reloaded")
@@ -221,35 +221,6 @@ def _refuse_from_trial(record: ServiceRecord) -> None:
             hint="a task that reloads others is @task(replay=False)",
             service=record.name,
         )
-
-
-def _renewed(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec | None:
-    """Return a registration with the code of a new version; None where that is the code it has."""
-    if isinstance(spec.factory, str) and "callable" not in spec.__dict__:
-        return None  # it was never imported, and will be of what is new by then
-    before = spec.callable
-    inner, around = before, []
-    while isinstance(inner, partial):
-        around.append(inner)
-        inner = inner.func
-    if module_of(inner) not in built.fresh or not isinstance(inner, (type, FunctionType)):
-        return None
-    now = newer(inner)
-    if now is None:
-        if "<" in inner.__qualname__:
-            return None  # made inside a function: what it makes by now is known when that is called again
-        if _found(built.version.modules, inner) is inner:
-            return None
-        raise StateError(
-            f"{inner.__qualname__} is gone from {inner.__module__}",
-            hint=f"register what takes its place: grym.register({spec.name!r}, ...)",
-            service=spec.name,
-        )
-    for one in reversed(around):
-        now = partial(now, *one.args, **one.keywords)
-    renewed = replace(spec, factory=spec.factory if isinstance(spec.factory, str) else now)
-    renewed.__dict__["callable"] = now
-    return renewed
 
 
 def _load_anew(edit: Edit) -> None:
@@ -339,22 +310,3 @@ def _has_failed(record: ServiceRecord) -> bool:
 
 def _nothing() -> None:
     """There is nothing to publish."""
-
-
-# -- what is newer ---------------------------------------------------------------------------------
-
-
-def _newer(modules: Mapping[str, ModuleType], thing: Any) -> Any:
-    """Return what a module calls by now as it called a class or function; None where that is this one."""
-    found = _found(modules, thing)
-    return found if found is not thing and isinstance(found, (type, FunctionType)) else None
-
-
-def _found(modules: Mapping[str, ModuleType], thing: Any) -> Any:
-    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
-    at: Any = modules.get(module) if isinstance(module, str) else None
-    if at is None or not isinstance(name, str) or "<" in name:
-        return None
-    for part in name.split("."):
-        at = getattr(at, part, None)
-    return at

@@ -17,14 +17,14 @@ from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import StateError
-from grym_nb.services.content import code_of, is_settled
+from grym_nb.services.content import PLAIN, code_of, is_settled
 from grym_nb.services.expectation import versions
 from grym_nb.services.instance import Serving
 from grym_nb.services.model import needs_of
 from grym_nb.services.reads import same
 from grym_nb.services.reload.beside import NoRoom, let_go, load_beside, take_over
 from grym_nb.services.reload.history import begun
-from grym_nb.services.reload.loads import changed_in_load
+from grym_nb.services.reload.loads import HOOKS, INIT, changed_in_load, load_of
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
@@ -163,7 +163,7 @@ class Edit:
         renewal = renewed(state, self._newer, (before.model, serving.model), shared)
         self.stays = renewal.stays
         migrate = getattr(type(serving.model), "migrate", None)
-        stale = _stale(type(before.model), type(made), state)
+        stale = _stale(before.spec, self.spec, (type(before.model), type(made)), state)
         own = {*renewal.own, *self.change.others, *stale}
         if not own and migrate is None and not _slotted(before.model) and not _slotted(serving.model):
             object.__setattr__(serving.model, "__dict__", vars(before.model))
@@ -393,8 +393,7 @@ def _change(before: ServiceSpec, after: ServiceSpec, instance: Instance, newer: 
         return Change("only a call of its factory tells what that makes")
     if set(needs_of(old)) != set(needs_of(new)) or before.stated_needs != after.stated_needs:
         return Change("it needs other services")
-    factories = tuple(None if _is_class(spec) else spec.callable for spec in (before, after))
-    if changed := changed_in_load(old, new, factories):  # type: ignore[arg-type]
+    if changed := _changed(before, after, (old, new)):
         return Change(f"its load is another one ({', '.join(changed)})")
     if not (_is_class(before) and _is_class(after)):
         if before.config != after.config:
@@ -403,12 +402,44 @@ def _change(before: ServiceSpec, after: ServiceSpec, instance: Instance, newer: 
     was, now = _blank(before), _blank(after)
     if was is None or now is None:
         return Change("its __init__ cannot be tried")
+    if (named := _named_by_init(before, after)) and not _is_as_set(model, now):
+        return Change(f"its __init__ names what is another one ({', '.join(named)})")
     others = {name: value for name, value in now.items() if name in was and not _alike(value, was[name])}
     news = {name: value for name, value in now.items() if name not in was}
     read = others.keys() if instance.read is None else others.keys() & instance.read
     if read:
         return Change(f"its load reads what is set otherwise ({', '.join(sorted(read))})")
     return Change("", news, others)
+
+
+def _changed(
+    before: ServiceSpec, after: ServiceSpec, classes: tuple[type, type], hooks: tuple[str, ...] = HOOKS
+) -> tuple[str, ...]:
+    """Return by what a load, or what else is run once, is another one.
+
+    Of cells by what was noted as they were registered: the old one sees the new helpers by now.
+    """
+    noted = [spec.reached.loads.get(hooks) for spec in (before, after) if spec.reached is not None]
+    if len(noted) == 2 and noted[0] is not None and noted[1] is not None:
+        return changed_in_load(noted[0], noted[1])
+    factories = [None if _is_class(spec) or hooks is not HOOKS else spec.callable for spec in (before, after)]
+    old, new = (load_of(cls, factory, hooks) for cls, factory in zip(classes, factories, strict=True))
+    return changed_in_load(old, new)
+
+
+def _named_by_init(before: ServiceSpec, after: ServiceSpec) -> list[str]:
+    """Return what an `__init__` from a cell names that is another one: what the old has set is not known."""
+    if before.reached is None or after.reached is None:
+        return []
+    was, now = before.reached.loads.get(INIT, {}), after.reached.loads.get(INIT, {})
+    return [name for name in was if name in now and name != "self.__init__" and was[name] != now[name]]
+
+
+def _is_as_set(model: Any, set_now: Mapping[str, Any]) -> bool:
+    """Tell whether the constants among a model's attributes are those that `__init__` sets now."""
+    there = _attributes(model)
+    constants = {name: value for name, value in set_now.items() if isinstance(value, PLAIN) and name in there}
+    return all(_alike(value, there[name]) for name, value in constants.items())
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -440,10 +471,12 @@ def _blank(spec: ServiceSpec) -> dict[str, Any] | None:
         return None
 
 
-def _stale(old: type, new: type, state: Mapping[str, Any]) -> set[str]:
+def _stale(
+    before: ServiceSpec, after: ServiceSpec, classes: tuple[type, type], state: Mapping[str, Any]
+) -> set[str]:
     """Return the attributes in which cached properties keep what other code has computed."""
-    kept = [name for name in state if isinstance(getattr_static(old, name, None), cached_property)]
-    return {name for name in kept if changed_in_load(old, new, hooks=(name,))}
+    kept = [name for name in state if isinstance(getattr_static(classes[0], name, None), cached_property)]
+    return {name for name in kept if _changed(before, after, classes, (name,))}
 
 
 def _of_others(record: ServiceRecord) -> set[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grym_nb.services.reload.loads import changed_in_load
+from grym_nb.services.reload.loads import changed_in_load, load_of
 
 TEXT = """
     import math
@@ -50,6 +50,10 @@ def helping(text: str) -> ModuleType:
     return helper
 
 
+def changed(old: type, new: type) -> tuple[str, ...]:
+    return changed_in_load(load_of(old), load_of(new))
+
+
 @pytest.mark.parametrize(
     ("was", "now", "told"),
     [
@@ -69,16 +73,16 @@ def helping(text: str) -> ModuleType:
 def test_what_a_load_leads_to(was: str, now: str, told: tuple[str, ...]) -> None:
     helper = helping(HELPER)
     assert was in TEXT or told == ()
-    assert set(changed_in_load(made(TEXT, helper), made(TEXT.replace(was, now), helper))) == set(told)
+    assert set(changed(made(TEXT, helper), made(TEXT.replace(was, now), helper))) == set(told)
 
 
 def test_a_helper_counts_by_what_is_used_of_it() -> None:
     helper = helping(HELPER)
     other, more = helping(HELPER), helping(HELPER)
     other.LARGE, other.more = helper.LARGE, helper.more
-    assert changed_in_load(made(TEXT, helper), made(TEXT, other)) == ()
-    assert changed_in_load(made(TEXT, helper), made(TEXT, more)) == ("helper.LARGE",)
+    assert changed(made(TEXT, helper), made(TEXT, other)) == ()
+    assert changed(made(TEXT, helper), made(TEXT, more)) == ("helper.LARGE",)
 
 
 def test_a_class_without_a_load_loads_nothing() -> None:
-    assert changed_in_load(type("A", (), {}), type("A", (), {})) == ()
+    assert changed(type("A", (), {}), type("A", (), {})) == ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import ONLY_ITS_CLASS, Kind, kind, service
+from tests.services.reload.kinds.kind import Kind, kind, service
 
 __all__ = ["CLASSES"]
 
@@ -109,7 +109,6 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("self.value * 2", "self.value * 20"),
         *((14, True, True), (140, True, True)),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "an enum beside which something is edited",
@@ -120,7 +119,6 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("x + 1", "x + 2"),
         *((True, 4), (True, 5)),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a method of an enum of which the state has a member",
@@ -131,7 +129,6 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ('"is "', '"now "'),
         *((True, "is RED", True), (True, "now RED", True)),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a member of an enum",
@@ -256,7 +253,6 @@ CLASSES: tuple[Kind, ...] = (
         ("return 1", "return 2"),
         *(("first", "second", 1), ("first", "second", 2)),
         how="in place",
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a class with __slots__ in the state",
@@ -267,7 +263,6 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("self.n + x", "self.n - x"),
         *((4, True), (-2, True)),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a service with __slots__",
@@ -287,7 +282,6 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("x + 1", "x + 2"),
         *((4, True), (5, True)),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a class in a list and a dict of the state",
@@ -299,7 +293,6 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("x + 1", "x + 2"),
         *(([4, 4], True), ([5, 5], True)),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a class in the state that stays as it is",
@@ -311,7 +304,6 @@ CLASSES: tuple[Kind, ...] = (
         ),
         ("return x\n", "return -x\n"),
         *((3, True), (-3, True)),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a nested class",

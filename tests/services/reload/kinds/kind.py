@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from textwrap import dedent, indent
 from typing import Any, Literal
 
-__all__ = ["ONLY_ITS_CLASS", "Change", "Kind", "kind", "service"]
+__all__ = ["Change", "Kind", "kind", "service"]
 
 #: texts in the place of texts, all of a new text, or None where a file is deleted
 Change = tuple[tuple[str, str], ...] | str | None
-
-#: why some kinds do not hold yet
-ONLY_ITS_CLASS = "registered again, a service is another one by its own class alone, not by what that names"
 
 How = Literal["in place", "loaded", "unchanged", "refused"]
 
@@ -33,8 +30,6 @@ class Kind:
     #: it is one when all of it is run again in a notebook, too, where `held` is made anew
     cell: bool = True
     told: str = ""  # of what refuses it
-    broken: str = ""  # why it is known not to hold
-    broken_cell: str = ""  # the same, of a notebook
 
     @property
     def module(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import ONLY_ITS_CLASS, Kind, kind, service
+from tests.services.reload.kinds.kind import Kind, kind, service
 
 __all__ = ["NAMES"]
 
@@ -85,7 +85,6 @@ NAMES: tuple[Kind, ...] = (
         ("'one'", "'two'"),
         *((True, ["one"]), (True, ["two"])),
         how="loaded",
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "an entry of a dictionary",

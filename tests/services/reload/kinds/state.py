@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services.reload.kinds.kind import ONLY_ITS_CLASS, Kind, kind, service
+from tests.services.reload.kinds.kind import Kind, kind, service
 
 __all__ = ["STATE"]
 
@@ -31,7 +31,6 @@ STATE: tuple[Kind, ...] = (
         ("'one'", "'two'"),
         *("one", "two"),
         how="loaded",
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a constant that load reads",
@@ -39,7 +38,6 @@ STATE: tuple[Kind, ...] = (
         ("SIZE = 1", "SIZE = 2"),
         *("net", "netnet"),
         how="loaded",
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a new attribute in __init__",
@@ -127,7 +125,6 @@ STATE: tuple[Kind, ...] = (
         ),
         ("x + 1", "x + 2"),
         *(4, 5),
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "a forward hook of a torch model",
@@ -153,7 +150,6 @@ STATE: tuple[Kind, ...] = (
         ("return x + 1", "return x + 2"),
         *((2.0, True), (3.0, True)),
         needs="torch",
-        broken_cell=ONLY_ITS_CLASS,
     ),
     kind(
         "how a torch module of the user's is made",
@@ -166,6 +162,5 @@ STATE: tuple[Kind, ...] = (
         *(1, 2),
         how="loaded",
         needs="torch",
-        broken_cell=ONLY_ITS_CLASS,
     ),
 )
