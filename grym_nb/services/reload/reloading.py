@@ -256,6 +256,9 @@ def _number_of(record: ServiceRecord, spec: ServiceSpec, default: int) -> int:
 def _try_out(edit: Edit, told: Reload) -> None:
     """Try new code before it serves; raises where its ping, or a call that went well before, fails on it."""
     record, report = edit.record, edit.report
+    if edit.parked is not None:
+        report.notes = (*report.notes, "not tried on its last calls: it is parked")
+        return
     try:
         tried = edit.tried()
     except Exception:

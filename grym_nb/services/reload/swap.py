@@ -30,7 +30,7 @@ from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
 from grym_nb.services.reload.split import split
 from grym_nb.services.retire import once_settled, quiet
-from grym_nb.services.tiers import there
+from grym_nb.services.tiers import parked_in, there
 
 if TYPE_CHECKING:
     from grym_nb.services.instance import Instance
@@ -89,14 +89,16 @@ class Edit:
         record = self.record
         self.discard()  # for what was there by then
         until = record.ports.clock() + record.ports.settings.drain_seconds
-        self.base, self.instance, newest, version, before = once_settled(
+        there = once_settled(
             record,
             until,
             f"reload of {record.name}",
-            lambda: (record.spec, record.instance, record.newest, record.version, record.code_version),
+            lambda: (record.spec, record.instance, parked_in(record), (record.version, record.code_version)),
         )
-        self._before = version, before
-        self._ready, self.number, self.is_placed = None, newest + 1, False
+        self.base, self.instance, self.parked, self._before = there
+        if self.parked is not None:
+            self.instance = self.parked.instance  # no call runs in it, and it is not woken for this
+        self._ready, self.number, self.is_placed = None, record.newest + 1, False
         self.change = Change()
         spec = self.asked(self.base)
         self.is_void = spec is None
@@ -106,12 +108,18 @@ class Edit:
             self.change = _change(self.base, self.spec, self.instance, self._newer)
             if not self.asks and (held := self._held()):
                 self.change = Change(f"it holds what was made anew ({', '.join(held)})")
+            if self.parked is not None and (self.asks or self._migrates(self.instance)):
+                self.instance, self.parked, self.change = None, None, Change()
 
     def _held(self) -> list[str]:
         """Return what its state holds of what was made anew, but for what its `__init__` sets by now."""
         assert self.instance is not None
         state = _without(_attributes(self.instance.model), set(self.change.others))
         return [name for one in self.large for name in one.held_by(state)]
+
+    def _migrates(self, instance: Instance) -> bool:
+        """Tell whether code of the author's is to see the state, which may count on the accelerator."""
+        return hasattr(_class_of(self.spec, instance.model, self._newer), "migrate")
 
     @property
     def asks(self) -> str:
@@ -202,7 +210,12 @@ class Edit:
     @property
     def is_gone(self) -> bool:
         """Whether the model is not there any more for which it was to be."""
-        return self.record.instance is not self.instance
+        if self.parked is not None:
+            return self.record.footprint.parked is not self.parked
+        there = self.record.instance
+        if self.beside is not None and there is self.beside.instance:
+            return False  # it serves already: the first go was cut short
+        return there is not self.instance
 
     def needs_quiet(self) -> bool:
         """Tell whether no call may run as it is put in place: attributes are copied then."""
@@ -242,7 +255,7 @@ class Edit:
         with record.lock:
             if self.is_placed:
                 return True
-            if record.instance is not instance or not (record.spec is self.base or record.spec is self.spec):
+            if self.is_gone or not (record.spec is self.base or record.spec is self.spec):
                 return False
             if record.lifecycle.state == "loading" or (record.drain is not None and not self.is_quiet):
                 return False
@@ -255,6 +268,8 @@ class Edit:
                 self.under_way = len(record.lane.frames())
                 if serving not in instance.versions:
                     instance.versions.append(serving)
+                if self.parked is not None:
+                    self.parked.versions = self.number, record.config_version
                 instance.serving = serving  # the last: what is cut short before it, the second go does
             elif self.beside is not None:
                 self.under_way = len(record.lane.frames())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -136,26 +138,53 @@ def test_to_go_back_while_it_is_parked_loads_nothing(edited: Edited, card: Card)
     ]
 
 
-def test_one_that_is_reloaded_while_it_is_parked_is_loaded_with_the_new_code(
-    edited: Edited, card: Card
-) -> None:
+def test_one_that_is_parked_has_the_new_code_and_is_not_woken_for_it(edited: Edited, card: Card) -> None:
     _, mine = card.net.ask()
     card.park()
-    assert card.net.status().parked
+    edit(edited)
+    report = card.net.reload()
+    assert (report.how, report.notes) == ("in place", ("not tried on its last calls: it is parked",))
+    assert card.net.status().parked and card.taken == (0, SIZE) and mine.device == "cpu"
+    assert card.net.ask() == ("two", mine) and card.net.loads() == 1
+    assert card.versions == [1, 2] and card.taken == (SIZE, 0)
+    assert card.net.rollback().how == "taken back" and card.net.ask() == ("one", mine)
+
+
+def test_new_code_of_a_parked_one_that_fails_is_taken_back(edited: Edited, card: Card) -> None:
+    _, mine = card.net.ask()
+    card.park()
+    edited.edit("net", ('return "one", self.weights', "return nobody"))
+    card.net.reload()
+    assert card.net.ask() == ("one", mine) and card.net.version == "v1"
+    assert [one.how for one in card.net.reloads] == ["in place", "taken back"]
+
+
+def test_a_cell_that_is_run_again_finds_what_is_parked(edited: Edited, card: Card) -> None:
+    _, mine = card.net.ask()
+    card.park()
+    space = vars(sys.modules["net"])
+    text = dedent(NET).replace('"one"', '"two"')
+    exec(text[text.index("class Net") :], space)
+    card.net._registry.register("net", space["Net"], device=CARD, memory=SIZE)
+    assert card.net.ask() == ("two", mine) and card.net.loads() == 1 and card.taken == (SIZE, 0)
+
+
+def test_a_parked_one_whose_load_is_another_is_loaded_with_its_next_call(edited: Edited, card: Card) -> None:
+    _, mine = card.net.ask()
+    card.park()
+    edited.edit("net", ("self.weights = Block()", "self.weights, self.more = Block(), 1"))
     edit(edited)
     assert card.net.reload().how == "at load"
-    assert not card.net.status().parked and "other code" in repr(card.ledger.held[0].tenant.state)  # type: ignore[union-attr]
+    assert not card.net.status().parked and "other code" in repr(card.net._registry.ports.resources.memory())
     answer, weights = card.net.ask()
     assert answer == "two" and weights is not mine and card.net.loads() == 2
     assert card.versions == [2] and card.taken == (SIZE, 0) and card.net._record.footprint.parked is None
 
 
-def test_one_that_is_reloaded_and_taken_back_while_it_is_parked_has_its_weights(
-    edited: Edited, card: Card
-) -> None:
+def test_to_go_back_to_what_is_parked_wakes_it(edited: Edited, card: Card) -> None:
     _, mine = card.net.ask()
     card.park()
-    edit(edited)
+    edited.edit("net", ("self.weights = Block()", "self.weights, self.more = Block(), 1"))
     card.net.reload()
     report = card.net.rollback()
     assert (report.how, report.before, report.after, report.why) == ("at load", "v2", "v1", "taken back")
@@ -163,15 +192,37 @@ def test_one_that_is_reloaded_and_taken_back_while_it_is_parked_has_its_weights(
     assert card.net.ask() == ("one", mine) and card.net.loads() == 1 and card.taken == (SIZE, 0)
 
 
+@pytest.mark.parametrize("parked", [False, True])
+def test_a_state_is_migrated_only_where_it_is_loaded(parked: bool, edited: Edited, card: Card) -> None:
+    card.net.ask()
+    if parked:
+        card.park()
+    edited.edit("net", ('    @task("ask")\n', MIGRATE))
+    assert card.net.reload().how == ("at load" if parked else "in place")
+    assert card.net.ask()[0] == "one" and card.versions == ([2] if parked else [1, 2])
+
+
 @pytest.mark.parametrize("when", ["tried", "needs_quiet", "put"])
 def test_one_that_is_parked_as_it_is_reloaded(
     when: str, edited: Edited, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card.net.ask()
+    _, mine = card.net.ask()
     edit(edited)
     with before(when, lambda: outcome(start(card.park)), monkeypatch):
-        assert card.net.reload().how == "at load"
-    assert card.net.ask()[0] == "two" and card.versions == [2] and card.taken == (SIZE, 0)
+        assert card.net.reload().how == "in place"
+    assert card.net.ask() == ("two", mine) and card.versions == [1, 2] and card.taken == (SIZE, 0)
+
+
+@pytest.mark.parametrize("when", ["needs_quiet", "put"])
+def test_one_that_is_woken_as_it_is_reloaded(
+    when: str, edited: Edited, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, mine = card.net.ask()
+    card.park()
+    edit(edited)
+    with before(when, lambda: outcome(start(card.net.load)), monkeypatch):
+        assert card.net.reload().how == "in place"
+    assert card.net.ask() == ("two", mine) and card.versions == [1, 2] and card.taken == (SIZE, 0)
 
 
 def test_one_that_is_parked_before_it_is_loaded_anew(
