@@ -131,9 +131,8 @@ class ServiceRecord:
         """The tasks by method name; None while only loading would tell."""
         if self._tasks is None:
             self._tasks = self.spec.tasks
-        if self._tasks is None and (instance := self.instance) is not None:
-            return instance.tasks
-        return self._tasks
+        made = self.instance if self._tasks is None else None
+        return self._tasks if made is None else made.tasks
 
     @property
     def known_tasks(self) -> dict[str, TaskSpec]:

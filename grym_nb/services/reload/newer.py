@@ -14,7 +14,7 @@ from grym_nb.services.reload.sources import module_of
 
 if TYPE_CHECKING:
     from grym_nb.services.reload.build import Built
-    from grym_nb.services.reload.swap import Newer
+    from grym_nb.services.reload.change import Newer
     from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["newer_in", "newer_in_cell_of", "renewed_spec"]

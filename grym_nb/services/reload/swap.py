@@ -10,21 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from inspect import getattr_static
-from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import StateError
-from grym_nb.services.content import PLAIN, code_of, is_settled
 from grym_nb.services.expectation import versions
 from grym_nb.services.instance import Serving
-from grym_nb.services.model import needs_of
-from grym_nb.services.reads import same
+from grym_nb.services.reload.attributes import attributes_of, copy_of, give, is_slotted
 from grym_nb.services.reload.beside import NoRoom, let_go, load_beside, take_over
-from grym_nb.services.reload.history import begun
-from grym_nb.services.reload.loads import HOOKS, INIT, changed_in_load, load_of
+from grym_nb.services.reload.change import Change, Newer, change_of, class_of, stale
+from grym_nb.services.reload.history import begun, step
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
@@ -40,23 +34,7 @@ if TYPE_CHECKING:
     from grym_nb.services.reload.report import Reload
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Change", "Edit", "Newer", "put_in_force", "take_back"]
-
-#: what takes the place of a class or function that was changed; None for all others
-Newer = Callable[[Any], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What another spec asks for: `asks` is why its model has to be loaded anew, empty where it has not.
-
-    Else `news` are the attributes that its `__init__` would set and the model lacks, `others` those that it
-    would set to something else.
-    """
-
-    asks: str = ""
-    news: Mapping[str, Any] = field(default_factory=dict)
-    others: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["Edit", "put_in_force", "take_back"]
 
 
 class Edit:
@@ -105,7 +83,7 @@ class Edit:
         self.spec = spec or self.base
         self.base.differs(self.spec)  # which takes its time, and is known from here on
         if self.instance is not None and not self.is_void:
-            self.change = _change(self.base, self.spec, self.instance, self._newer)
+            self.change = change_of(self.base, self.spec, self.instance, self._newer)
             if not self.asks and (held := self._held()):
                 self.change = Change(f"it holds what was made anew ({', '.join(held)})")
             if self.parked is not None and (self.asks or self._migrates(self.instance)):
@@ -114,12 +92,12 @@ class Edit:
     def _held(self) -> list[str]:
         """Return what its state holds of what was made anew, but for what its `__init__` sets by now."""
         assert self.instance is not None
-        state = _without(_attributes(self.instance.model), set(self.change.others))
+        state = _without(attributes_of(self.instance.model), set(self.change.others))
         return [name for one in self.large for name in one.held_by(state)]
 
     def _migrates(self, instance: Instance) -> bool:
         """Tell whether code of the author's is to see the state, which may count on the accelerator."""
-        return hasattr(_class_of(self.spec, instance.model, self._newer), "migrate")
+        return hasattr(class_of(self.spec, instance.model, self._newer), "migrate")
 
     @property
     def asks(self) -> str:
@@ -158,37 +136,39 @@ class Edit:
 
     def made(self) -> Serving:
         """Make the version that is to serve, of the attributes that are there now."""
-        instance = self.instance
-        assert instance is not None
-        if self._ready is not None:
-            return self._ready
-        before = instance.serving
-        made = object.__new__(_class_of(self.spec, before.model, self._newer))
+        if self._ready is None:
+            with step(self.report, "migrate"):
+                self._ready = self._made()
+        return self._ready
+
+    def _made(self) -> Serving:
+        assert self.instance is not None
+        before = self.instance.serving
+        made = object.__new__(class_of(self.spec, before.model, self._newer))
         serving = self._serving(made)
         serving.before = before
-        state = _attributes(before.model)
-        shared = _of_others(self.record)
+        state = attributes_of(before.model)
+        shared = self.record.ports.weights.identities()
         renewal = renewed(state, self._newer, (before.model, serving.model), shared)
         self.stays = renewal.stays
         migrate = getattr(type(serving.model), "migrate", None)
-        stale = _stale(before.spec, self.spec, (type(before.model), type(made)), state)
-        own = {*renewal.own, *self.change.others, *stale}
-        if not own and migrate is None and not _slotted(before.model) and not _slotted(serving.model):
+        outdated = stale(before.spec, self.spec, (type(before.model), type(made)), state)
+        own = {*renewal.own, *self.change.others, *outdated}
+        if not own and migrate is None and not is_slotted(before.model) and not is_slotted(serving.model):
             object.__setattr__(serving.model, "__dict__", vars(before.model))
         else:
             serving.apart = frozenset({*own, *(state if migrate is not None else ())})
-            for name in stale:
+            for name in outdated:
                 renewal.state.pop(name, None)
-            if not _slotted(serving.model):  # itself: what held the old one leads to it now
+            if not is_slotted(serving.model):  # itself: what held the old one leads to it now
                 object.__setattr__(serving.model, "__dict__", renewal.state)
-                _give(serving.model, self.change.others)
+                give(serving.model, self.change.others)
             else:
-                _give(serving.model, {**renewal.state, **self.change.others})
+                give(serving.model, {**renewal.state, **self.change.others})
             if migrate is not None:
-                given = serving.model.migrate(_attributes(serving.model), before.version)
+                given = serving.model.migrate(attributes_of(serving.model), before.version)
                 if given is not None:
-                    _give(serving.model, given, all_of_it=True)
-        self._ready = serving
+                    give(serving.model, given, all_of_it=True)
         return serving
 
     def tried(self) -> Smoke:
@@ -197,10 +177,10 @@ class Edit:
         if self.beside is not None:
             there = self.beside.instance
             assert there is not None
-            model = _copy(there.model)
+            model = copy_of(there.model)
             return smoke(self.beside, there, self._serving(model), before=self.record)
         made = self.made()
-        model = made.model if made.apart is not None else _copy(made.model)
+        model = made.model if made.apart is not None else copy_of(made.model)
         self._add_news(model)
         return smoke(self.record, self.instance, self._serving(model))
 
@@ -339,8 +319,11 @@ def put_in_force(
             if edit.needs_quiet():
                 assert edit.instance is not None
                 edit.record.refuse_from_within("reload", waits=False)
-                if silence.enter_context(quiet(edit.record, edit.instance, edit.base, "new code")):
-                    edit.is_quiet = True
+                with step(edit.report, "drain"):
+                    edit.is_quiet = silence.enter_context(
+                        quiet(edit.record, edit.instance, edit.base, "new code")
+                    )
+                if edit.is_quiet:
                     edit.remake()
 
         def put() -> list[Edit]:
@@ -389,159 +372,9 @@ def _carry_back(gone: Serving, back: Serving) -> None:
         own |= one.apart or set()
         one = one.before
     if one is back and own:
-        there = _attributes(gone.model)
-        _give(back.model, _without(there, own))
+        there = attributes_of(gone.model)
+        give(back.model, _without(there, own))
 
 
 def _without(state: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in names}
-
-
-# -- what it takes ---------------------------------------------------------------------------------
-
-
-def _change(before: ServiceSpec, after: ServiceSpec, instance: Instance, newer: Newer) -> Change:
-    model = instance.model
-    old = type(model)
-    new = _class_of(after, model, newer)
-    if new is None:
-        return Change("only a call of its factory tells what that makes")
-    if set(needs_of(old)) != set(needs_of(new)) or before.stated_needs != after.stated_needs:
-        return Change("it needs other services")
-    if changed := _changed(before, after, (old, new)):
-        return Change(f"its load is another one ({', '.join(changed)})")
-    if not (_is_class(before) and _is_class(after)):
-        if before.config != after.config:
-            return Change("its factory is a function, and is given other config")
-        return Change()
-    was, now = _blank(before), _blank(after)
-    if was is None or now is None:
-        return Change("its __init__ cannot be tried")
-    if (named := _named_by_init(before, after)) and not _is_as_set(model, now):
-        return Change(f"its __init__ names what is another one ({', '.join(named)})")
-    others = {name: value for name, value in now.items() if name in was and not _alike(value, was[name])}
-    news = {name: value for name, value in now.items() if name not in was}
-    read = others.keys() if instance.read is None else others.keys() & instance.read
-    if read:
-        return Change(f"its load reads what is set otherwise ({', '.join(sorted(read))})")
-    return Change("", news, others)
-
-
-def _changed(
-    before: ServiceSpec, after: ServiceSpec, classes: tuple[type, type], hooks: tuple[str, ...] = HOOKS
-) -> tuple[str, ...]:
-    """Return by what a load, or what else is run once, is another one.
-
-    Of cells by what was noted as they were registered: the old one sees the new helpers by now.
-    """
-    noted = [spec.reached.loads.get(hooks) for spec in (before, after) if spec.reached is not None]
-    if len(noted) == 2 and noted[0] is not None and noted[1] is not None:
-        return changed_in_load(noted[0], noted[1])
-    factories = [None if _is_class(spec) or hooks is not HOOKS else spec.callable for spec in (before, after)]
-    old, new = (load_of(cls, factory, hooks) for cls, factory in zip(classes, factories, strict=True))
-    return changed_in_load(old, new)
-
-
-def _named_by_init(before: ServiceSpec, after: ServiceSpec) -> list[str]:
-    """Return what an `__init__` from a cell names that is another one: what the old has set is not known."""
-    if before.reached is None or after.reached is None:
-        return []
-    was, now = before.reached.loads.get(INIT, {}), after.reached.loads.get(INIT, {})
-    return [name for name in was if name in now and name != "self.__init__" and was[name] != now[name]]
-
-
-def _is_as_set(model: Any, set_now: Mapping[str, Any]) -> bool:
-    """Tell whether the constants among a model's attributes are those that `__init__` sets now."""
-    there = _attributes(model)
-    constants = {name: value for name, value in set_now.items() if isinstance(value, PLAIN) and name in there}
-    return all(_alike(value, there[name]) for name, value in constants.items())
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Tell whether two values differ in nothing but that they are two, as two locks do, or two queues."""
-    if same(one, other) or code_of(one) == code_of(other):
-        return True
-    kind = type(one)
-    compares: object = kind.__eq__
-    return kind is type(other) and compares is object.__eq__ and is_settled(kind.__module__)
-
-
-def _class_of(spec: ServiceSpec, model: Any, newer: Newer) -> Any:
-    """Return the class that a model of a spec has, as far as that is known without making one."""
-    return spec.made_class or newer(type(model)) or type(model)
-
-
-def _is_class(spec: ServiceSpec) -> bool:
-    made = spec.callable
-    while isinstance(made, partial):
-        made = made.func
-    return isinstance(made, type)
-
-
-def _blank(spec: ServiceSpec) -> dict[str, Any] | None:
-    """Return what `__init__` sets; None where it raises."""
-    try:
-        return _attributes(spec.callable(**spec.config))
-    except Exception:
-        return None
-
-
-def _stale(
-    before: ServiceSpec, after: ServiceSpec, classes: tuple[type, type], state: Mapping[str, Any]
-) -> set[str]:
-    """Return the attributes in which cached properties keep what other code has computed."""
-    kept = [name for name in state if isinstance(getattr_static(classes[0], name, None), cached_property)]
-    return {name for name in kept if _changed(before, after, classes, (name,))}
-
-
-def _of_others(record: ServiceRecord) -> set[int]:
-    """Return what is shared with other services, by identity: their code is not ours to change."""
-    return record.ports.weights.identities()
-
-
-# -- attributes ------------------------------------------------------------------------------------
-
-
-def _slots(cls: type) -> list[str]:
-    return [
-        name
-        for base in cls.__mro__
-        for name, value in vars(base).items()
-        if isinstance(value, MemberDescriptorType)
-    ]
-
-
-def _slotted(model: Any) -> bool:
-    return bool(_slots(type(model)))
-
-
-def _copy(model: Any) -> Any:
-    """Return an object with the same attributes, of which one may be set without the other; not of slots."""
-    if _slotted(model) or not hasattr(model, "__dict__"):
-        return model
-    copied = object.__new__(type(model))
-    object.__setattr__(copied, "__dict__", {**vars(model)})
-    return copied
-
-
-def _attributes(model: Any) -> dict[str, Any]:
-    """Return all attributes of an object, also those that it keeps in slots; a copy."""
-    found = dict(getattr(model, "__dict__", {}))
-    for name in _slots(type(model)):
-        try:
-            found[name] = getattr(model, name)
-        except AttributeError:  # nothing is in it yet
-            continue
-    return found
-
-
-def _give(model: Any, state: Mapping[str, Any], *, all_of_it: bool = False) -> None:
-    """Set attributes, in slots where the class has them; with `all_of_it` there are no others."""
-    if all_of_it and hasattr(model, "__dict__"):
-        vars(model).clear()
-    slots = set(_slots(type(model)))
-    for name, value in state.items():
-        if name in slots:
-            object.__setattr__(model, name, value)
-        elif hasattr(model, "__dict__"):
-            vars(model)[name] = value
