@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -287,7 +287,10 @@ def reload_options(parser: Parser) -> None:
 
 def a_share(text: str) -> float:
     """Read a share, as a number or in percent."""
-    return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    try:
+        return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        raise ArgumentTypeError(f"found {text!r}, expected such as 10%, or 0.1") from None
 
 
 def a_service(parser: Parser) -> None:

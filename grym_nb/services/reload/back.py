@@ -49,7 +49,7 @@ def rollback(record: ServiceRecord) -> Reload:
     record.refuse_from_within("roll back")
     report, loaded = begun(record), record.instance is not None
     report.after, report.how = spec.label or f"v{number}", "at load"
-    report.why = "taken back: its weights are others" if loaded else "taken back"
+    report.why = "taken back: the weights were loaded by the newer code" if loaded else "taken back"
     report.numbers = record.code_version, number
     retire(record, Retirement("rollback", spec=spec, number=number, report=report))
     if loaded:

@@ -127,7 +127,9 @@ def _read(codebase: Codebase, record: ServiceRecord, report: Reload) -> tuple[Ma
     module = module_of(record.spec.callable)
     codebase.follow(module)
     if not codebase.follows(module):
-        return {}, f"{module} is not followed: a cell is run again, what is installed is not edited"
+        if module == "__main__":
+            return {}, "its class is from a cell: edit that, and run it again"
+        return {}, f"{module} is not followed, as what is installed"
     with step(report, "read"), refusing(record, report):
         return codebase.edited(module), "nothing of it has changed on disk"
 

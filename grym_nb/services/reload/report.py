@@ -62,7 +62,8 @@ class Reload:
     def line(self) -> str:
         """Say it in a line."""
         version = self.after if self.before == self.after else f"{self.before} → {self.after}"
-        took = f" in {seconds(sum(self.seconds.values()))}" if self.seconds else ""
+        done = self.how not in ("unchanged", "refused", "at load")  # else it took no time to come to that
+        took = f" in {seconds(sum(self.seconds.values()))}" if self.seconds and done else ""
         why = f": {self.why}" if self.why else ""
         some = (
             ""

@@ -54,6 +54,6 @@ def split(serving: Serving, before: Serving | None, share: float) -> bool:
 def check_share(share: object) -> None:
     """Raise for what is no share of calls."""
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
-        hint = "for none at all: rollback()" if share == 0 else "0.1 is one call in ten"
+        hint = "for none at all: rollback()" if share == 0 else "0.1, or --share 10%, is one call in ten"
         problem = Problem("share", brief(share), "a number above 0, up to 1")
         raise ValidationError("no part of the calls is meant by that", problems=[problem], hint=hint)
