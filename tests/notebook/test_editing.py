@@ -178,7 +178,7 @@ def test_what_is_saved_is_said_once_under_the_next_cell(notebook: Notebook) -> N
     notebook.edit("speech", ("return x * SCALE", "return x * SCALE +"))
     reply = notebook("until('speech', 'refused', 'v2')")
     (strip,) = strips(reply)
-    assert strip.startswith("speech v2 goes on with the code it had in ")
+    assert strip.startswith("speech v2 goes on with the code it had: SyntaxError")
     assert strip.endswith(": SyntaxError: invalid syntax (speech.py:7)") and reply.stderr == ""
 
     notebook.edit(
