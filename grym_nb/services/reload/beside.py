@@ -18,7 +18,7 @@ from grym_nb.render import size
 from grym_nb.services.budgets import is_within
 from grym_nb.services.expectation import expected, versions
 from grym_nb.services.memory import Resident
-from grym_nb.services.retire import release
+from grym_nb.services.retire import Retirement, release, retire
 
 if TYPE_CHECKING:
     from grym_nb.hardening.reservations import Reservation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["NoRoom", "let_go", "load_beside", "take_over"]
+__all__ = ["NoRoom", "discard", "let_go", "load_beside", "take_over"]
 
 
 class NoRoom(Exception):
@@ -40,7 +40,7 @@ def load_beside(record: ServiceRecord, spec: ServiceSpec, number: int) -> Servic
     Raises `NoRoom` where both cannot be there at once, and what the load raises.
     """
     made = type(record)(spec, record.ports, record._gate, record._family)
-    made.stands_for, made.tape = record, record.tape
+    made.stands_for = record
     made.code_version = made.newest = number
     made.config_version = record.config_version
     room = _room(record, made)
@@ -49,12 +49,17 @@ def load_beside(record: ServiceRecord, spec: ServiceSpec, number: int) -> Servic
         made.load()
     except BaseException as error:
         if made.instance is not None:  # Ctrl-C came as it was there
-            made.unload(0.0)
+            discard(made)
         room.release()
         if isinstance(error, LoadFailed):
             error.hint = f"{error.hint}; where two of it cannot be there at once: unload(), then reload()"
         raise
     return made
+
+
+def discard(made: ServiceRecord) -> None:
+    """Let go of what does not come to serve; what its unload hook raises is logged, and no more."""
+    retire(made, Retirement("not in force", 0.0))
 
 
 def _room(record: ServiceRecord, made: ServiceRecord) -> Reservation:

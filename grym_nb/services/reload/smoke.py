@@ -85,6 +85,7 @@ class _Trial:
         self._instance = instance
         self._serving = serving
         self._before = before, before.instance
+        self._tape = before.tape
         self._until = record.ports.clock() + _ALL
         self._frame: Frame | None = None  # the call under way
         self._is_left = False  # nobody waits for it any more
@@ -95,7 +96,7 @@ class _Trial:
         try:
             if hook is not None and getattr(hook, "__func__", None) is not ModelService.ping:
                 self._try("ping", lambda: self._ping(hook))
-            for taped in self._record.tape.calls():
+            for taped in self._tape.calls():
                 if self.found.failure is not None:
                     return
                 if self._record.ports.clock() >= self._until:
@@ -134,7 +135,7 @@ class _Trial:
         except _AUTHORS:
             if self._is_left:
                 return  # it was asked to end
-            self._record.tape.drop(taped)
+            self._tape.drop(taped)
             found.failure = found.error = None
             found.skip(f"{taped.task}: by now it fails on the old code as well")
 

@@ -16,7 +16,7 @@ from grym_nb.errors import StateError
 from grym_nb.services.expectation import versions
 from grym_nb.services.instance import Serving
 from grym_nb.services.reload.attributes import attributes_of, copy_of, give, is_slotted
-from grym_nb.services.reload.beside import NoRoom, let_go, load_beside, take_over
+from grym_nb.services.reload.beside import NoRoom, discard, let_go, load_beside, take_over
 from grym_nb.services.reload.change import Change, Newer, change_of, class_of, stale
 from grym_nb.services.reload.history import begun, step
 from grym_nb.services.reload.probation import Probation
@@ -127,7 +127,7 @@ class Edit:
         made = self.beside
         if made is not None and not self.is_placed:
             self.beside = None
-            made.unload(0.0)
+            discard(made)
 
     @property
     def version(self) -> str:

