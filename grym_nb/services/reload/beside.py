@@ -91,17 +91,17 @@ def _kept(room: Reservation) -> Iterator[Reservation]:
         raise
 
 
-def take_over(record: ServiceRecord, made: ServiceRecord) -> list[Ticket]:
+def take_over(record: ServiceRecord, made: ServiceRecord, jobs: list[Ticket]) -> None:
     """Have what was loaded beside it serve a service (held); calls that run keep the old model to themselves.
 
-    Returns the jobs that its fresh slots let in. Done twice, it is done once.
+    Adds to `jobs` those that its fresh slots let in. Done twice, it is done once.
     """
-    old, new, jobs = record.instance, made.instance, []
+    old, new = record.instance, made.instance
     assert old is not None and new is not None
     if old is not new:
         if old.users and not old.retired:
             old.retired = True
-            jobs = record.lane.renew()
+            jobs += record.lane.renew()
         new.epoch = record.lane.epoch
         record.footprint.sizes, record.footprint.shares = made.footprint.sizes, made.footprint.shares
         record.footprint.versions = versions(record)
@@ -109,7 +109,6 @@ def take_over(record: ServiceRecord, made: ServiceRecord) -> list[Ticket]:
         record.loads += 1
         record._serving, record._tasks = new, new.tasks
         record.instance = new  # the last: what is cut short before it, the second go does
-    return jobs
 
 
 def let_go(record: ServiceRecord, old: Instance) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -98,12 +99,11 @@ def reload(
             refuse_removed(registry, edits)
             for edit in edits:
                 edit.answer(1.0 if share is None else share)
-        try:
+        with ExitStack() as ends:
+            for edit in edits:
+                ends.callback(edit.discard)  # all of them, whatever comes of one
             _prepare(record, report, edits, built, force=force)
             _swap(record, report, edits, built, force=force)
-        finally:
-            for edit in edits:
-                edit.discard()
         for edit in edits:
             if not edit.is_void:
                 _tell_changed(edit.record)

@@ -59,6 +59,7 @@ class Edit:
         self.beside: ServiceRecord | None = None  # with what new code has loaded while the old serves
         self.no_room = ""  # why there is none
         self._gone: Instance | None = None  # what that took the place of
+        self._jobs: list[Ticket] = []  # which its fresh slots let in
         self._ready: Serving | None = None  # what is to serve
         self.look()
 
@@ -123,7 +124,8 @@ class Edit:
                 self.no_room = str(why)
 
     def discard(self) -> None:
-        """Let go of what was loaded and did not come to serve."""
+        """Let go of what was loaded and did not come to serve, and of what it took the place of."""
+        self.finish()
         made = self.beside
         if made is not None and not self.is_placed:
             self.beside = None
@@ -231,7 +233,6 @@ class Edit:
         if serving is not None and not self.is_placed:
             split(serving, serving.before, self.share)
         gone: list[Serving] = []
-        jobs: list[Ticket] = []
         with record.lock:
             if self.is_placed:
                 return True
@@ -254,20 +255,20 @@ class Edit:
             elif self.beside is not None:
                 self.under_way = len(record.lane.frames())
                 self._gone = instance
-                jobs += take_over(record, self.beside)
+                take_over(record, self.beside, self._jobs)
             self.is_placed = True
             if instance is not None:
                 gone = instance.trim(record.ports.settings.versions_kept)
         _forget(record, {one.version for one in gone})
-        del gone
-        record.lane.start(jobs)
         return True
 
     def finish(self) -> None:
-        """Let go of the model that served before; does nothing twice."""
-        gone, self._gone = self._gone, None
-        if gone is not None:
-            let_go(self.record, gone)
+        """Start what fresh slots let in, and let go of the model that served before; does nothing twice."""
+        self.record.lane.start(self._jobs)  # twice is once: a job has one claimant
+        self._jobs = []
+        if self._gone is not None:
+            let_go(self.record, self._gone)
+        self._gone = None
 
     def _tell(self) -> None:
         """Say in the report what is about to be in force."""

@@ -10,6 +10,8 @@ import pytest
 
 from grym_nb.errors import Interrupted, ReloadFailed
 from grym_nb.services import ServiceHandle, ServiceRegistry
+from grym_nb.services.instance import Instance
+from grym_nb.services.reload import swap
 from tests.services.crowd import Gates, outcome, start, until
 from tests.services.reload.files import Edited
 
@@ -294,3 +296,36 @@ def test_an_unload_hook_that_raises_hides_nothing_and_keeps_nothing(
         model.reload()
     assert reserved(registry) == ["model", "second"]
     assert (model.say(3), second.say(3)) == (3, 3)
+
+
+@pytest.mark.parametrize("last", ["take_over", "trim"])
+def test_interrupted_as_it_takes_over(
+    last: str,
+    edited: Edited,
+    registry: ServiceRegistry,
+    model: ServiceHandle,
+    gates: Gates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model.say(1)
+    running = start(model.hold, 5)
+    gates.wait("in")
+    waiting = model.say.submit(5)
+    edited.edit("model", OTHER)
+    of = swap if last == "take_over" else Instance
+    does, left = getattr(of, last), [KeyboardInterrupt()]
+
+    def cut_short(*given: Any) -> Any:
+        done = does(*given)
+        if left:
+            raise left.pop()
+        return done
+
+    monkeypatch.setattr(of, last, cut_short)
+    with pytest.raises(Interrupted, match="model has the new code"):
+        model.reload()
+    gates["go"].set()
+    assert waiting.result(30) == 10, "it was in line, and the new model's slot is free"
+    assert outcome(running) == 5 and (model.say(5), model.version) == (10, "v2")
+    until(lambda: reserved(registry) == ["model"])
+    assert model.let_go() == [1] and model._record.lane.free == 1
