@@ -298,11 +298,24 @@ def _of_version(record: ServiceRecord, version: str, outcome: str, took: float) 
     """Count a call for the version of the code that answered it: of a service that has had other code."""
     meter = record.by_version.get((version, outcome))
     if meter is None:
+        _forget_others(record, version)
         meter = record.metrics.histogram(
             "service.version.seconds", service=record.name, version=version, outcome=outcome
         )
         meter = record.by_version.setdefault((version, outcome), meter)
     meter.record(max(took, 0.0))
+
+
+def _forget_others(record: ServiceRecord, version: str) -> None:
+    """Drop the figures of versions that are gone, as another gets its first: else each edit would add some."""
+    instance, known = record.instance, record.specs
+    there = {version, *(spec.label or f"v{number}" for number, spec in known.items())}
+    if instance is not None:
+        there |= {one.version for one in tuple(instance.versions)}
+    meters = record.by_version.copy()
+    for gone in {of for of, _ in meters} - there:
+        record.by_version = meters = {key: one for key, one in meters.items() if key[0] != gone}
+        record.metrics.drop(service=record.name, version=gone)
 
 
 def _waited(record: ServiceRecord, task: str, what: Waits, seconds: float) -> None:

@@ -259,7 +259,7 @@ class Edit:
             self.is_placed = True
             if instance is not None:
                 gone = instance.trim(record.ports.settings.versions_kept)
-        _forget(record, {one.version for one in gone})
+        del gone  # not under the lock: what is in it may have finalizers
         return True
 
     def finish(self) -> None:
@@ -296,15 +296,6 @@ class Edit:
         for name, value in self.change.news.items():
             if not hasattr(model, name):
                 object.__setattr__(model, name, value)
-
-
-def _forget(record: ServiceRecord, gone: set[str]) -> None:
-    """Drop the figures of versions of which none is there any more: else they would grow with each edit."""
-    instance = record.instance
-    there = set() if instance is None else {one.version for one in instance.versions}
-    for version in gone - there:
-        record.by_version = {key: one for key, one in record.by_version.items() if key[0] != version}
-        record.metrics.drop(service=record.name, version=version)
 
 
 def put_in_force(

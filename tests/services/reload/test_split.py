@@ -176,3 +176,17 @@ def test_what_cannot_be_split(edited: Edited, said: ServiceHandle) -> None:
     edit(edited, "three", ("self.weights = [object()]", "self.weights = [object(), 2]"))
     with pytest.raises(ReloadFailed, match="cannot be split: it is not loaded"):
         said.reload(share=0.5)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_the_figures_of_versions_that_are_gone_go_also_where_each_was_loaded_anew(
+    loaded: bool, edited: Edited, registry: ServiceRegistry, said: ServiceHandle
+) -> None:
+    kept = registry.ports.settings.versions_kept
+    for n in range(kept + 4):
+        edit(edited, str(n), ("[object()]", f"[object(), {n}]"))
+        said.load() if loaded else said.unload()
+        assert said.reload().how == ("loaded" if loaded else "at load") and said.say(1) == str(n)
+    versions = {version for version, _ in said._record.by_version}
+    assert versions == {f"v{n}" for n in range(6, kept + 6)}
+    assert len(registry.ports.metrics.select("service.version.seconds", service="said")) == kept
