@@ -58,7 +58,7 @@ def numbered(record: ServiceRecord, version: str | int) -> int:
     instance = record.instance
     there = [] if instance is None else instance.versions
     for serving in reversed(there):
-        if version in (serving.version, serving.number, f"v{serving.number}"):
+        if str(version) in (serving.version, str(serving.number), f"v{serving.number}"):
             return serving.number
     known = ", ".join(serving.version for serving in there)
     raise StateError(

@@ -307,7 +307,7 @@ def _of_version(record: ServiceRecord, version: str, outcome: str, took: float) 
 
 
 def _forget_others(record: ServiceRecord, version: str) -> None:
-    """Drop the figures of versions that are gone, as another gets its first: else each edit would add some."""
+    """Drop the figures of versions that are gone, as another gets its first: else each edit adds some."""
     instance, known = record.instance, record.specs
     there = {version, *(spec.label or f"v{number}" for number, spec in known.items())}
     if instance is not None:

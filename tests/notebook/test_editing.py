@@ -314,7 +314,7 @@ class Drum(grym.ModelService):
     ("line", "texts"),
     [
         ("reload ", ["dsp"]),
-        ("reload --", ["--force"]),
+        ("reload --", ["--force", "--share"]),
         ("rollback ", ["dsp"]),
         ("rollback dsp ", []),
         ("diff ", ["dsp"]),

@@ -104,6 +104,7 @@ def _taken_back(record: ServiceRecord, gone: Serving, back: Serving, why: str) -
     report = begun(record)
     report.before, report.after, report.how, report.why = gone.version, back.version, "taken back", why
     report.numbers = gone.number, back.number
+    report.share = 1.0 if back.split is None else back.split.share  # as it was when it served
     return report
 
 

@@ -52,7 +52,7 @@ def load_beside(record: ServiceRecord, spec: ServiceSpec, number: int) -> Servic
             discard(made)
         room.release()
         if isinstance(error, LoadFailed):
-            error.hint = f"{error.hint}; where two of it cannot be there at once: unload(), then reload()"
+            error.hint = "where two of it cannot be there at once: unload(), then reload()"
         raise
     return made
 

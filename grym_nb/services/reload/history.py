@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import GrymError, ReloadFailed, ValidationError
+from grym_nb.errors import GrymError, LoadFailed, ReloadFailed, ValidationError
 from grym_nb.events import ServiceReloaded
 from grym_nb.services.failure import describe, place_of, words_of
 from grym_nb.services.outcome import unpinned
@@ -16,7 +16,7 @@ from grym_nb.services.reload.report import Reload, noted
 if TYPE_CHECKING:
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["begun", "begun_with", "note", "refusal", "refusing", "step"]
+__all__ = ["begun", "begun_with", "note", "refusal", "refusing", "step", "told"]
 
 
 def begun(record: ServiceRecord) -> Reload:
@@ -65,7 +65,7 @@ def refusing(record: ServiceRecord, report: Reload) -> Iterator[None]:
     except ReloadFailed:
         raise
     except (Exception, SystemExit) as error:
-        report.how, report.why = "refused", _told(error)
+        report.how, report.why = "refused", told(error)
         refused = refusal(record, report, error, "goes on with the code it had")
         refused.failure = refused.failure or describe(
             error, service=record.name, task="reload", version=record.version
@@ -73,27 +73,31 @@ def refusing(record: ServiceRecord, report: Reload) -> Iterator[None]:
     raise unpinned(refused) from None
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Say in a line what is wrong with new code, and where."""
     if isinstance(error, ValidationError) and error.problems:
         return "; ".join(map(str, error.problems))
-    told = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {words_of(error)}"
-    return f"{told}{place_of(error)}"
+    if isinstance(error, LoadFailed):
+        return f"{error.message} ({error.cause.removeprefix('at ')})" if error.cause else error.message
+    words = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {words_of(error)}"
+    return f"{words}{place_of(error)}"
 
 
 def refusal(record: ServiceRecord, report: Reload, error: BaseException, goes_on: str) -> ReloadFailed:
     """Return the error of a reload that did not come to new code, which the history has as well."""
     note(record, report)
-    told = ReloadFailed(
+    refused = ReloadFailed(
         f"{record.name} was not reloaded: {report.why}",
         cause=f"it {goes_on} ({record.version})",
         hint=error.hint
-        if isinstance(error, GrymError) and not isinstance(error, ValidationError)
+        if isinstance(error, GrymError) and not isinstance(error, (ValidationError, LoadFailed))
+        else f"mend it and reload; {error.hint}"
+        if isinstance(error, LoadFailed) and error.hint != error.advice
         else f"mend it and reload; grym.get({record.name!r}).reload(force=True) takes it as it is"
         if report.how == "refused" and report.seconds.get("try") is not None
         else "mend it and reload",
         service=record.name,
     )
-    told.report = report
-    told.failure = getattr(error, "failure", None)
-    return told
+    refused.report = report
+    refused.failure = getattr(error, "failure", None)
+    return refused

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from inspect import unwrap
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ __all__ = ["newer_in", "newer_in_cell_of", "renewed_spec"]
 def newer_in(modules: Mapping[str, ModuleType], thing: Any) -> Any:
     """Return what a module calls by now as it called a class or function; None where that is this one."""
     found = _found(modules, thing)
+    if hasattr(found, "__wrapped__") and not hasattr(thing, "__wrapped__"):
+        found = unwrap(found)  # a name has what decorates it: the function itself is inside
     return found if found is not thing and isinstance(found, (type, FunctionType)) else None
 
 

@@ -22,7 +22,7 @@ from grym_nb.services.reload.back import split_calls
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.elsewhere import changed_classes, models_of, outside
 from grym_nb.services.reload.heavy import heavy
-from grym_nb.services.reload.history import begun, begun_with, note, refusal, refusing, step
+from grym_nb.services.reload.history import begun, begun_with, note, refusal, refusing, step, told
 from grym_nb.services.reload.newer import newer_in, newer_in_cell_of, renewed_spec
 from grym_nb.services.reload.plan import Code
 from grym_nb.services.reload.report import By, Reload
@@ -52,7 +52,7 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
         if edit.instance is None or edit.asks:
             return False
         with step(report, "try"), refusing(record, report):
-            _try_out(edit, report)
+            _try_out(edit, record, report)
         with step(report, "swap"), refusing(record, report):
             late = _put([edit], _nothing)
         if not late:
@@ -181,15 +181,18 @@ def _prepare(
 ) -> None:
     """Load what has to be loaded anew, beside the old, and try all that is there; nothing is in force yet."""
     versions = record._family.codebase.versions
-    for edit in edits:
-        if edit.asks:
-            with step(edit.report, "load"), refusing(record, report), versions.within(built.version):
-                edit.load()
-    if not force:
-        with step(report, "try"), refusing(record, report):
-            for edit in edits:
-                if edit.instance is not None and (not edit.asks or edit.beside is not None):
-                    _try_out(edit, report)
+    try:
+        for edit in edits:
+            if edit.asks:
+                with step(edit.report, "load"), refusing(record, report), versions.within(built.version):
+                    edit.load()
+        for edit in edits:
+            if not force and edit.instance is not None and (not edit.asks or edit.beside is not None):
+                with step(report, "try"), refusing(record, report):
+                    _try_out(edit, record, report)
+    except KeyboardInterrupt:
+        names = " and ".join(edit.record.name for edit in edits)
+        raise Interrupted(f"the reload was interrupted: {names} has the old code") from None
 
 
 def _swap(record: ServiceRecord, report: Reload, edits: list[Edit], built: Built, *, force: bool) -> None:
@@ -240,7 +243,7 @@ def _load_anew(edit: Edit) -> None:
         with record.lock:
             if record.spec is edit.spec:
                 record.adopt(base, number=_number_of(record, base, number))
-        report.how, report.after, report.why = "refused", record.version, failed.args[0]
+        report.how, report.after, report.why = "refused", record.version, told(failed)
         if isinstance(failed, Interrupted):
             raise
         raise refusal(
@@ -255,8 +258,11 @@ def _number_of(record: ServiceRecord, spec: ServiceSpec, default: int) -> int:
 # -- step by step ----------------------------------------------------------------------------------
 
 
-def _try_out(edit: Edit, told: Reload) -> None:
-    """Try new code before it serves; raises where its ping, or a call that went well before, fails on it."""
+def _try_out(edit: Edit, asked: ServiceRecord, told: Reload) -> None:
+    """Try new code before it serves; raises where its ping, or a call that went well before, fails on it.
+
+    `told` is the report of the service for which the reload was `asked`.
+    """
     record, report = edit.record, edit.report
     if edit.parked is not None:
         report.notes = (*report.notes, "not tried on its last calls: it is parked")
@@ -274,9 +280,14 @@ def _try_out(edit: Edit, told: Reload) -> None:
     tried.error = None
     record.last_error = failure
     record.ports.failures.keep(failure, error.__traceback__)
-    what = f"its {failure.task}" if failure.task == "ping" else f"{failure.task}, called as before,"
+    whose = "its " if record is asked else f"{record.name}'s "
+    what = (
+        f"{whose}{failure.task}"
+        if failure.task == "ping"
+        else f"{whose.removeprefix('its ')}{failure.task}, called as before,"
+    )
     told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}{place_of(error)}"
-    refused = refusal(record, told, error, "goes on with the code it had")
+    refused = refusal(asked, told, error, "goes on with the code it had")
     refused.failure = failure
     raise refused from None
 

@@ -432,3 +432,58 @@ def test_a_module_that_is_imported_after_a_reload_has_versions_too(
     edited.edit("helper", ("SCALE = 3", "SCALE = 4"))
     assert speech.reload().how == "in place" and late.reload().how == "unchanged"
     assert (late.say(1), late.at("v2").say(1), speech.at("v2").say(1)[0]) == (4, 3, 3)
+
+
+def test_a_function_that_is_kept_without_its_decorator_stays_without(
+    edited: Edited, registry: ServiceRegistry
+) -> None:
+    edited.start(
+        decorated="""
+            from functools import wraps
+
+            def twice(fn):
+                @wraps(fn)
+                def call(x):
+                    return 2 * fn(x)
+                return call
+
+            @twice
+            def measure(x):
+                return x
+        """
+    )
+    text = """
+        from grym_nb import ModelService, task
+        import decorated
+
+        class Keeps(ModelService):
+            def load(self):
+                self.kept = [decorated.measure.__wrapped__]
+
+            @task("say")
+            def say(self, x):
+                return 0, self.kept[0](x)
+    """
+    keeps = registry.register("keeps", edited.start(keeps=text).Keeps)
+    assert keeps.say(1) == (0, 1)
+    edited.edit("keeps", ("return 0,", "return 1,"))
+    assert keeps.reload().how == "in place" and keeps.say(1) == (1, 1)
+    edited.edit(
+        "decorated", ("return 2 * fn(x)", "return 3 * fn(x)"), ("    return x\n", "    return x + 5\n")
+    )
+    keeps.reload()
+    assert keeps.say(1) == (1, 6)
+
+
+def test_what_fails_on_another_service_is_told_where_it_was_asked_for(
+    edited: Edited, registry: ServiceRegistry, speech: ServiceHandle
+) -> None:
+    other = registry.register("other", edited.start(other=SPEECH).Speech)
+    speech.load(), other.say(3)
+    edited.edit("helper", ("return x * SCALE", "return {1: 1}[x]"))
+    with pytest.raises(
+        ReloadFailed, match="speech was not reloaded: other's say, called as before, raised KeyError"
+    ):
+        speech.reload()
+    assert [one.how for one in speech.reloads] == ["refused"] and other.reloads == ()
+    assert (speech.version, other.version, other.say(3)[0]) == ("v1", "v1", 6)

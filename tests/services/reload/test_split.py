@@ -190,3 +190,12 @@ def test_the_figures_of_versions_that_are_gone_go_also_where_each_was_loaded_ane
     versions = {version for version, _ in said._record.by_version}
     assert versions == {f"v{n}" for n in range(6, kept + 6)}
     assert len(registry.ports.metrics.select("service.version.seconds", service="said")) == kept
+
+
+def test_taken_back_it_is_as_it_was_and_that_is_said(edited: Edited, said: ServiceHandle) -> None:
+    edit(edited, "two")
+    said.reload(share=0.25)
+    edit(edited, "three")
+    said.reload()
+    assert "has the code of before again for 25 % of the calls" in said.rollback().line
+    assert answers(said) == {"one": 30, "two": 10}
