@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import GrymError, Interrupted, StateError
+from grym_nb.errors import GrymError, Interrupted, ReloadFailed, StateError
 from grym_nb.events import ServiceChanged
 from grym_nb.services.failure import place_of
 from grym_nb.services.frame import current_frame
@@ -108,9 +108,7 @@ def reload(
             if not edit.is_void:
                 _tell_changed(edit.record)
                 _done(edit)
-    for edit in edits:
-        if edit.asks and edit.beside is None:
-            _load_anew(edit)
+    _load_anew([edit for edit in edits if edit.asks and edit.beside is None])
     if had_failed and report.how == "at load":
         with step(report, "load"):
             record.load()
@@ -228,8 +226,29 @@ def _refuse_from_trial(record: ServiceRecord) -> None:
         )
 
 
-def _load_anew(edit: Edit) -> None:
-    """Load with the new code what cannot go on with the weights that are there; where that fails, the old."""
+def _load_anew(edits: Sequence[Edit]) -> None:
+    """Load with the new code what cannot go on with the weights that are there; all, whatever comes of one.
+
+    After Ctrl-C it comes with their next calls: the new code is in force for them already.
+    """
+    failed: ReloadFailed | Interrupted | None = None
+    for edit in edits:
+        try:
+            if isinstance(failed, Interrupted):
+                with suppress(GrymError):
+                    retire(edit.record, Retirement(edit.asks, 0.0))
+            else:
+                _loaded_anew(edit)
+        except ReloadFailed as error:
+            failed = failed or error
+        except Interrupted as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def _loaded_anew(edit: Edit) -> None:
+    """Load one with the new code; where that fails, it has the old."""
     record, base, report = edit.record, edit.base, edit.report
     number = record.code_version
     report.notes += (f"the old model went first: {edit.no_room}",) if edit.no_room else ()

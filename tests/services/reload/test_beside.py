@@ -329,3 +329,22 @@ def test_interrupted_as_it_takes_over(
     assert outcome(running) == 5 and (model.say(5), model.version) == (10, "v2")
     until(lambda: reserved(registry) == ["model"])
     assert model.let_go() == [1] and model._record.lane.free == 1
+
+
+@pytest.mark.parametrize("wrong", ["OSError('no file')", "KeyboardInterrupt"])
+def test_one_that_fails_after_the_old_went_keeps_no_other_from_the_new(
+    wrong: str, edited: Edited, registry: ServiceRegistry, model: ServiceHandle
+) -> None:
+    edited.edit("model", ("Weights(1)", "Weights(helper.FACTOR)"))
+    text = MODEL.replace("Model(", "Second(").replace("Weights(1)", "Weights(helper.FACTOR)")
+    second = registry.register("second", edited.start(second=text).Second, memory="1MB")
+    assert (model.say(3), second.say(3)) == (3, 3)
+    registry.ports.resources.budget(
+        {"cpu": 1_010_000}
+    )  # for what both hold, or one and what is stated of one
+    edited.edit("helper", ("FACTOR = 1", "FACTOR = 2"))
+    edited.edit("model", ("Weights(helper.FACTOR)", f"Weights(helper.FACTOR); raise {wrong}"))
+    with pytest.raises((ReloadFailed, Interrupted)):
+        model.reload()
+    assert model.version == "v1"
+    assert (second.version, second.say(3), second.status().loads) == ("v2", 6, 2)

@@ -86,7 +86,7 @@ HELPERS = {
         "x - 1",
         "x - 2",
     ),
-    "a function that calls itself": ("def helper(x): return x and helper(x - 1)", "x - 1", "x - 2"),
+    "a function that calls itself": ("def helper(x): return x and helper(x - 1)", "x - 1", "x // 2"),
     "a lambda": ("helper = lambda x: x", "x: x", "x: -x"),
     "a default": ("def helper(x, y=1): return x", "y=1", "y=2"),
     "a decorated function": (
