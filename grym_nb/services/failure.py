@@ -128,6 +128,8 @@ def place_of(error: BaseException) -> str:
     """Return `` (file:line)`` of the user's where an error was raised; empty where it was in none."""
     if isinstance(error, SyntaxError):
         file, line = error.filename, error.lineno
+    elif told := getattr(getattr(error, "failure", None), "sites", ()):  # of ours, for the author's
+        file, line = told[-1].file, told[-1].line
     elif sites := sites_of(error.__traceback__):
         file, line = sites[-1].file, sites[-1].line
     else:

@@ -199,7 +199,7 @@ def _made(record: ServiceRecord, frame: Frame, reservation: Reservation | None) 
         return _construct(record, frame, reservation)
     except LoadFailed as failed:
         short = failed.details.get("short")
-        if short is None:
+        if short is None or record.stands_for is not None:  # for one beside another, nobody goes
             raise
     gone = relieve(record)
     try:

@@ -51,8 +51,12 @@ def load_beside(record: ServiceRecord, spec: ServiceSpec, number: int) -> Servic
         if made.instance is not None:  # Ctrl-C came as it was there
             discard(made)
         room.release()
-        if isinstance(error, LoadFailed):
-            error.hint = "where two of it cannot be there at once: unload(), then reload()"
+        if not isinstance(error, LoadFailed):
+            raise
+        if "short" in error.details:
+            record.ports.failures.clear(record.name)  # whose frames hold what was made of it
+            raise NoRoom("memory ran out as both were there") from None
+        error.hint = "where two of it cannot be there at once: unload(), then reload()"
         raise
     return made
 

@@ -77,8 +77,6 @@ def told(error: BaseException) -> str:
     """Say in a line what is wrong with new code, and where."""
     if isinstance(error, ValidationError) and error.problems:
         return "; ".join(map(str, error.problems))
-    if isinstance(error, LoadFailed):
-        return f"{error.message} ({error.cause.removeprefix('at ')})" if error.cause else error.message
     words = error.message if isinstance(error, GrymError) else f"{type(error).__name__}: {words_of(error)}"
     return f"{words}{place_of(error)}"
 

@@ -299,12 +299,8 @@ def _try_out(edit: Edit, asked: ServiceRecord, told: Reload) -> None:
     tried.error = None
     record.last_error = failure
     record.ports.failures.keep(failure, error.__traceback__)
-    whose = "its " if record is asked else f"{record.name}'s "
-    what = (
-        f"{whose}{failure.task}"
-        if failure.task == "ping"
-        else f"{whose.removeprefix('its ')}{failure.task}, called as before,"
-    )
+    whose = "" if record is asked else f"{record.name}'s "
+    what = f"{whose or 'its '}ping" if failure.task == "ping" else f"{whose}{failure.task}, called as before,"
     told.how, told.why = "refused", f"{what} raised {failure.error}: {failure.message}{place_of(error)}"
     refused = refusal(asked, told, error, "goes on with the code it had")
     refused.failure = failure

@@ -277,7 +277,7 @@ class Edit:
         report.numbers = number, self.number
         loads = self.instance is None or bool(self.asks)
         report.how = "loaded" if self.beside is not None else "at load" if loads else "in place"
-        report.share = self.share
+        report.share = 1.0 if loads else self.share
 
     def told(self) -> Iterator[str]:
         """Say which attributes are there that were not, or have another value."""

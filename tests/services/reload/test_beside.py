@@ -160,8 +160,9 @@ def test_one_that_fails_leaves_the_old_with_its_weights(
 def test_where_two_cannot_be_there_the_way_out_is_told(edited: Edited, model: ServiceHandle) -> None:
     model.say(3)
     edited.edit("model", FAILS)
-    with pytest.raises(ReloadFailed) as refused:
+    with pytest.raises(ReloadFailed, match=r"OSError: no file \(.*model.py:17") as refused:
         model.reload()
+    assert "the next call tries again" not in str(refused.value)
     assert "where two of it cannot be there at once: unload(), then reload()" in str(refused.value)
     edited.edit("model", ('; raise OSError("no file")', ""))
     model.unload()
@@ -251,7 +252,7 @@ def test_interrupted_as_it_loads(edited: Edited, registry: ServiceRegistry, mode
     model.say(3)
     before = weights_of(model)
     edited.edit("model", ("self.weights = Weights(1)", "self.weights = Weights(2); raise KeyboardInterrupt"))
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match="the reload was interrupted: model has the old code"):
         model.reload()
     assert weights_of(model) is before and model.say(3) == 3 and reserved(registry) == ["model"]
     edited.edit("model", ("; raise KeyboardInterrupt", ""))
@@ -348,3 +349,16 @@ def test_one_that_fails_after_the_old_went_keeps_no_other_from_the_new(
         model.reload()
     assert model.version == "v1"
     assert (second.version, second.say(3), second.status().loads) == ("v2", 6, 2)
+
+
+def test_where_memory_runs_out_for_both_the_old_goes_and_nobody_else(
+    edited: Edited, registry: ServiceRegistry, model: ServiceHandle
+) -> None:
+    other = registry.register("other", edited.start(other=MODEL).Model).load()
+    model.say(3)
+    short = 'if not LET_GO: raise MemoryError("no more")\n        self.weights = Weights(2)'
+    edited.edit("model", ("self.weights = Weights(1)", short))
+    report = model.reload()
+    assert (report.how, model.say(3)) == ("loaded", 6)
+    assert report.notes == ("the old model went first: memory ran out as both were there",)
+    assert other.state == "ready" and other.status().loads == 1
