@@ -147,7 +147,9 @@ class Auto(Plain):
         from IPython.core.interactiveshell import InteractiveShell
         from traitlets.config import Config
 
-        self.shell: Any = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+        self.shell: Any = InteractiveShell.instance(
+            config=Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"warn_venv": False}})
+        )
         self.shell.run_line_magic("load_ext", "autoreload")
         self.shell.run_line_magic("autoreload", self.mode)
         self.shell.run_cell(f"import {self.kind.module}")

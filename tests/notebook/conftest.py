@@ -30,6 +30,7 @@ def shell(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     main, hook = sys.modules["__main__"], sys.excepthook
     config = Config()
     config.HistoryManager.enabled = False
+    config.InteractiveShell.warn_venv = False  # of another one that is active in the terminal
     made: InteractiveShell = InteractiveShell.instance(config=config)
     try:
         yield made
