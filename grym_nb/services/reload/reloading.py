@@ -189,8 +189,7 @@ def _prepare(
                 with step(report, "try"), refusing(record, report):
                     _try_out(edit, record, report)
     except KeyboardInterrupt:
-        names = " and ".join(edit.record.name for edit in edits)
-        raise Interrupted(f"the reload was interrupted: {names} has the old code") from None
+        raise _interrupted(edits) from None
 
 
 def _swap(record: ServiceRecord, report: Reload, edits: list[Edit], built: Built, *, force: bool) -> None:
@@ -209,10 +208,12 @@ def _put(edits: Sequence[Edit], publish: Callable[[], None], *, on_probation: bo
     try:
         return put_in_force(edits, publish, on_probation=on_probation)
     except KeyboardInterrupt:
-        told = ", ".join(
-            f"{one.record.name} has the {'new' if one.is_placed else 'old'} code" for one in edits
-        )
-        raise Interrupted(f"the reload was interrupted: {told}") from None
+        raise _interrupted(edits) from None
+
+
+def _interrupted(edits: Sequence[Edit]) -> Interrupted:
+    has = [f"{one.record.name} has the {'new' if one.is_placed else 'old'} code" for one in edits]
+    return Interrupted(f"the reload was interrupted: {', '.join(has)}")
 
 
 def _refuse_from_trial(record: ServiceRecord) -> None:

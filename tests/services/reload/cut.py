@@ -23,6 +23,7 @@ from grym_nb.services.frame import CURRENT
 from tests.services.reload.crowded import texts
 
 _OURS = ("swap.py", "reloading.py", "versions.py", "probation.py", "record.py", "retire.py", "instance.py")
+_OURS += ("beside.py", "back.py", "history.py", "split.py", "loading.py")
 
 
 class Cut:
@@ -66,9 +67,11 @@ def cut(act: Callable[[], object], after: int) -> str:
     return one.where
 
 
-def save(folder: Path, n: int) -> None:
-    """Save both files."""
+def save(folder: Path, n: int, *, loads: bool = False) -> None:
+    """Save both files; with `loads`, what they load is another one each time."""
+    weights = "self.weights = list(range(50_000))"
     for name, text in texts(n).items():
+        text = text.replace(weights, f"{weights}; self.n = {n}") if loads else text
         (folder / f"{name}.py").write_text(text)
 
 
@@ -83,6 +86,9 @@ def odd(registry: ServiceRegistry, served: ServiceHandle, expected: set[int]) ->
         return "a lock of ours is held"
     if record.drain is not None or record.lifecycle.state != "ready" or record.users:
         return f"{record.lifecycle.state}, {record.users} inside"
+    held = [one.owner for one in registry.ports.resources.ledger.held]
+    if held != ["served"]:
+        return f"there is room for {held}"
     instance = record.instance
     assert instance is not None
     serving = instance.serving
@@ -98,11 +104,12 @@ def odd(registry: ServiceRegistry, served: ServiceHandle, expected: set[int]) ->
     return ""
 
 
-def main(hooks: bool, back: bool, step: int) -> None:
+def main(ways: list[str], step: int) -> None:
     """Cut a reload, or a rollback, at each line in turn; `hooks` have it wait until no call runs.
 
-    At every one of so many, that is: each `step` of them.
+    With `loads`, its load is another one. At every one of so many, that is: each `step` of them.
     """
+    hooks, back, loads = "hooks" in ways, "back" in ways, "loads" in ways
     found: list[str] = []
     places: set[str] = set()
     n = after = 0
@@ -117,7 +124,7 @@ def main(hooks: bool, back: bool, step: int) -> None:
             n += 1
             if hooks:
                 served.leave(1)
-            save(Path(folder), n)
+            save(Path(folder), n, loads=loads)
             if back:
                 served.reload()
                 where = cut(served.rollback, after)
@@ -130,7 +137,7 @@ def main(hooks: bool, back: bool, step: int) -> None:
                     served.reload()
                 served.unload() if back else None
                 n += 1
-                save(Path(folder), n)
+                save(Path(folder), n, loads=loads)
                 served.reload()
                 served.load()
                 told = odd(registry, served, {n})
@@ -147,4 +154,4 @@ def main(hooks: bool, back: bool, step: int) -> None:
 
 
 if __name__ == "__main__":
-    main("hooks" in sys.argv, "back" in sys.argv, int(sys.argv[-1]))
+    main(sys.argv[1:-1], int(sys.argv[-1]))

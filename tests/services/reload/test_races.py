@@ -66,7 +66,7 @@ def raced(edited: Edited, registry: ServiceRegistry) -> ServiceHandle:
     return registry.register("raced", edited.start(raced=RACED).Raced, concurrency=2)
 
 
-@pytest.mark.parametrize("way", ["plain", "hooks", "back"])
+@pytest.mark.parametrize("way", ["plain", "hooks", "back", "loads"])
 def test_a_reload_that_is_cut_short_leaves_the_old_code_or_the_new(way: str) -> None:
     left = apart("tests.services.reload.cut", way, "7" if FULL else "53", seconds=600.0)
     assert left["odd"] == [] and left["places"] > 1

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from grym_nb import ModelService, task
 from grym_nb.errors import ReloadFailed, StateError, ValidationError
 from grym_nb.services import ServiceHandle, ServiceRegistry
 from tests.services.crowd import all_at_once
@@ -199,3 +200,19 @@ def test_taken_back_it_is_as_it_was_and_that_is_said(edited: Edited, said: Servi
     said.reload()
     assert "has the code of before again for 25 % of the calls" in said.rollback().line
     assert answers(said) == {"one": 30, "two": 10}
+
+
+def test_a_service_from_a_cell(registry: ServiceRegistry) -> None:
+    def made(word: str) -> type:
+        class Said(ModelService):
+            @task("say")
+            def say(self, x: int) -> str:
+                return word
+
+        return Said
+
+    said = registry.register("said", made("one")).load()
+    registry.register("said", made("two"))
+    assert answers(said) == {"two": 40}
+    said.reload(share=0.1)
+    assert answers(said) == {"one": 36, "two": 4}
