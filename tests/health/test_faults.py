@@ -16,6 +16,7 @@ from grym_nb.health.oversight import Oversight
 from grym_nb.health.remedies import RecoveryPolicy
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
+from tests.health.house import pinging
 from tests.services.crowd import Gates, outcome, until
 
 pytestmark = pytest.mark.usefixtures("small_heap")
@@ -90,7 +91,7 @@ class House:
             self.clock.advance(ends - self.clock())
         self.registry.ports.pulse.step()
         monitor = self.oversight.monitor
-        until(lambda: not any(one.runs for one in monitor._pings.values()))
+        until(lambda: not pinging(monitor))
         until(
             lambda: (
                 not any(case.runs and not self._pauses() for case in self.oversight.recovery._cases.values())

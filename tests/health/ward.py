@@ -13,6 +13,7 @@ from grym_nb.health.monitor import HealthMonitor
 from grym_nb.health.recovery import Recovery
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, task
 from grym_nb.testing import FakeClock
+from tests.health.house import pinging
 from tests.services.crowd import until
 
 __all__ = ["BROKEN", "LOADS", "PINGS", "Choosy", "Needy", "Net", "Ward", "fail", "pauses", "ward"]
@@ -92,7 +93,7 @@ class Ward:
             self.clock.advance(1.0)
             self.monitor.history.step()
         self.monitor.step()
-        until(lambda: not any(one.runs for one in self.monitor._pings.values()))
+        until(lambda: not pinging(self.monitor))
 
     def steps(self, name: str = "net") -> list[tuple[str, bool]]:
         return [(one.step, one.helped) for one in self.ended if one.service == name]
