@@ -282,10 +282,10 @@ def reload_options(parser: Parser) -> None:
     """Declare the options of `reload`."""
     some_services(parser)
     parser.add_argument("--force", action="store_true")
-    parser.add_argument("--share", type=a_share, metavar="S")
+    parser.add_argument("--share", type=_share, metavar="S")
 
 
-def a_share(text: str) -> float:
+def _share(text: str) -> float:
     """Read a share, as a number or in percent."""
     try:
         return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)

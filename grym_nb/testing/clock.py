@@ -69,7 +69,7 @@ class FakeClock:
             with self._lock:
                 self._waiting.pop(ticket, None)
 
-    def until_waiting(self, n: int = 1, timeout: float = 5.0) -> None:
+    def until_waiting(self, n: int = 1, timeout: float = 60.0) -> None:
         """Return once `n` threads wait through this clock; TimeoutError after `timeout` real seconds."""
         with self._lock:
             if not self._arrived.wait_for(lambda: len(self._waiting) >= n, timeout):

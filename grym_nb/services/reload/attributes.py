@@ -19,6 +19,7 @@ def _slots(cls: type) -> list[str]:
 
 
 def is_slotted(model: Any) -> bool:
+    """Tell whether an object has attributes in slots."""
     return bool(_slots(type(model)))
 
 

@@ -38,6 +38,7 @@ class Change:
 
 
 def change_of(before: ServiceSpec, after: ServiceSpec, instance: Instance, newer: Newer) -> Change:
+    """Return what it takes to go from one registration to another with the model that is there."""
     model = instance.model
     old = type(model)
     new = class_of(after, model, newer)

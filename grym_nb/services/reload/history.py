@@ -20,6 +20,7 @@ __all__ = ["begun", "begun_with", "note", "refusal", "refusing", "step", "told"]
 
 
 def begun(record: ServiceRecord) -> Reload:
+    """Return the report of a reload that begins."""
     report = Reload(record.name, record.ports.clock(), record.version, record.version, "unchanged")
     report.numbers = (record.code_version, record.code_version)
     return report
@@ -34,6 +35,7 @@ def begun_with(report: Reload, record: ServiceRecord) -> Reload:
 
 
 def note(record: ServiceRecord, report: Reload, number: int | None = None) -> Reload:
+    """Take a report into the history, at its end if it has no place there yet, and tell who listens."""
     report.numbers = (report.numbers[0], number or record.code_version)
     with record.lock:
         record.reloads = noted(record.reloads, report)
