@@ -43,14 +43,17 @@ def load_beside(record: ServiceRecord, spec: ServiceSpec, number: int) -> Servic
     made.stands_for = record
     made.code_version = made.newest = number
     made.config_version = record.config_version
-    room = _room(record, made)
-    made.admit = lambda *_: _kept(room)
+    tenant = Resident(record)
     try:
+        room = _room(record, made, tenant)
+        made.admit = lambda *_: _kept(room)
         made.load()
     except BaseException as error:
         if made.instance is not None:  # Ctrl-C came as it was there
             discard(made)
-        room.release()
+        for one in record.ports.resources.ledger.held:
+            if one.tenant is tenant:  # also where Ctrl-C came before we had it
+                one.release()
         if not isinstance(error, LoadFailed):
             raise
         if "short" in error.details:
@@ -66,7 +69,7 @@ def discard(made: ServiceRecord) -> None:
     retire(made, Retirement("not in force", 0.0))
 
 
-def _room(record: ServiceRecord, made: ServiceRecord) -> Reservation:
+def _room(record: ServiceRecord, made: ServiceRecord, tenant: Resident) -> Reservation:
     """Reserve as much as the old one takes, or as is stated now, where that is free."""
     if shares := record.footprint.shares:
         raise NoRoom(f"it shares {', '.join(shares)}, and what goes by a name is there once")
@@ -79,7 +82,7 @@ def _room(record: ServiceRecord, made: ServiceRecord) -> Reservation:
     now = resources.look()
     room = None
     if now.used + asked.get("cpu", 0) < WARNED_FROM * now.limit and record.ports.admit is None:
-        room = resources.ledger.at_once(record.name, asked, Resident(record))
+        room = resources.ledger.at_once(record.name, asked, tenant)
     if room is None:
         raise NoRoom(f"{size(sum(asked.values()))} more are not free")
     return room
