@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from grym_nb.services.handle import ServiceHandle
     from grym_nb.services.model import TaskSpec
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.reload.sources import Codebase
@@ -18,6 +19,9 @@ class Family(Protocol):
     """What a record asks of its registry about the services it needs."""
 
     codebase: Codebase  # the files that its services are made from
+
+    def handles(self) -> tuple[ServiceHandle, ...]:
+        """Return the handles of all services."""
 
     def before(self, record: ServiceRecord) -> list[ServiceRecord]:
         """Return everything `record` needs, directly or not, in the order in which to load it."""

@@ -12,6 +12,7 @@ from grym_nb.services.content import PLAIN, code_of, is_settled
 from grym_nb.services.model import needs_of
 from grym_nb.services.reads import same
 from grym_nb.services.reload.attributes import attributes_of
+from grym_nb.services.reload.generators import random_kept
 from grym_nb.services.reload.loads import HOOKS, INIT, changed_in_load, load_of
 
 if TYPE_CHECKING:
@@ -52,9 +53,14 @@ def change_of(before: ServiceSpec, after: ServiceSpec, instance: Instance, newer
         if before.config != after.config:
             return Change("its factory is a function, and is given other config")
         return Change()
-    was, now = _blank(before), _blank(after)
-    if was is None or now is None:
+    if before.config == after.config and not _changed(before, after, (old, new), INIT):
+        return Change()  # it would set what it has set
+    with random_kept():
+        was, now, again = _blank(before), _blank(after), _blank(before)
+    if was is None or now is None or again is None:
         return Change("its __init__ cannot be tried")
+    for name in {name for name in was if name in now and not _alike(was[name], again.get(name))}:
+        del now[name]  # it is drawn anew each time: that the two differ says nothing
     if (named := _named_by_init(before, after)) and not _is_as_set(model, now):
         return Change(f"its __init__ names what is another one ({', '.join(named)})")
     others = {name: value for name, value in now.items() if name in was and not _alike(value, was[name])}

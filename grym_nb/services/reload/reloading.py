@@ -48,6 +48,8 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
     """Put other code in force for the model that is there; False where none is, or it is to be loaded."""
     edit = Edit(record, lambda _: spec, newer_in_cell_of(spec))
     report = edit.report
+    with refusing(record, report):
+        refuse_removed(record._family, [edit])
     while True:
         if edit.instance is None or edit.asks:
             return False
@@ -104,6 +106,7 @@ def reload(
                 ends.callback(edit.discard)  # all of them, whatever comes of one
             _prepare(record, report, edits, built, force=force)
             _swap(record, report, edits, built, force=force)
+        codebase.catch_up(module_of(record.spec.callable))
         for edit in edits:
             if not edit.is_void:
                 _tell_changed(edit.record)

@@ -7,8 +7,6 @@ for, and from then on holds nothing: neither a slot nor the device.
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, Frame, Options
 from grym_nb.services.mending import within
 from grym_nb.services.model import ModelService
+from grym_nb.services.reload.generators import random_kept
 from grym_nb.services.turns import on_device
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def smoke(
     `before` is who answers now, where that is another record than the one that is tried.
     """
     trial = _Trial(record, instance, serving, before or record)
-    with _random_kept():
+    with random_kept():
         try:
             within(record.ports, _LATE, trial.run, "")
         except TimeoutError:
@@ -196,25 +195,3 @@ class _Trial:
             self._frame = None
             record.let_go(frame)
             frame.end()
-
-
-@contextmanager
-def _random_kept() -> Iterator[None]:
-    """Put the random generators back to where they are now."""
-    kept: list[Callable[[], object]] = []
-    state = random.getstate()
-    kept.append(lambda: random.setstate(state))
-    if (numpy := sys.modules.get("numpy")) is not None:
-        drawn = numpy.random.get_state()
-        kept.append(lambda: numpy.random.set_state(drawn))
-    if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "get_rng_state"):
-        cpu = torch.get_rng_state()
-        kept.append(lambda: torch.set_rng_state(cpu))
-        if torch.cuda.is_initialized():
-            cards = torch.cuda.get_rng_state_all()
-            kept.append(lambda: torch.cuda.set_rng_state_all(cards))
-    try:
-        yield
-    finally:
-        for put in kept:
-            put()

@@ -90,6 +90,14 @@ class Codebase:
         """Return the files that are followed."""
         return frozenset(source.path for source in tuple(self._sources.values()))
 
+    def is_newer(self, path: str) -> bool:
+        """Tell whether a file has other text than is in force of it, as far as that is known."""
+        names = [name for name, source in tuple(self._sources.items()) if source.path == path]
+        try:
+            return any(not self.uncertain((name,)) and _text_of(path) != self.text_of(name) for name in names)
+        except (OSError, SyntaxError, UnicodeDecodeError):
+            return True  # which is told where it is read
+
     def path_of(self, name: str) -> str:
         """Return the file of a module that is followed."""
         return self._sources[name].path
@@ -129,12 +137,16 @@ class Codebase:
         known = self.versions.newest.codes
         return tuple(name for name in names if name not in known and not self._sources[name].is_whole)
 
-    def edited(self, name: str) -> dict[str, Code]:
-        """Return what is new on disk of a module and all that it imports; raises the `SyntaxError` in it."""
-        for one in self.family(name):  # what was imported only as something ran
+    def catch_up(self, name: str) -> None:
+        """Follow what a module, and what that imports, has imported since: as something ran, or was new."""
+        for one in self.family(name):
             source, now = self._sources[one], time.time()
             self.follow(*self._imported_by(one), since=source.looked)
             source.looked = now
+
+    def edited(self, name: str) -> dict[str, Code]:
+        """Return what is new on disk of a module and all that it imports; raises the `SyntaxError` in it."""
+        self.catch_up(name)
         found: dict[str, Code] = {}
         unread: dict[str, Exception] = {}
         names = self.family(name)

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -135,6 +135,7 @@ class Watch:
         self._gate = threading.Lock()  # of what is followed
         self._lock = threading.Lock()  # of what is unsettled; never held for long, nor over the other
         self._paths: Callable[[], Iterable[str]] | None = None
+        self._newer: Callable[[str], bool] = _never
         self._files: dict[str, _File] = {}
         self._given: tuple[str, ...] = ()
         self._names: dict[str, tuple[str, ...]] = {}  # by the place of an event
@@ -149,15 +150,17 @@ class Watch:
         self._pause = _SLOW
         self._changes = 0
 
-    def on(self, paths: Callable[[], Iterable[str]]) -> None:
+    def on(self, paths: Callable[[], Iterable[str]], newer: Callable[[str], bool] | None = None) -> None:
         """Follow the files whose absolute paths `paths` returns, now and whenever it is asked again.
 
-        Each is taken as it is now. Where the watch is on already, these are what it follows.
+        Each is taken as it is now. One that comes later is told at once where it is `newer` than what is in
+        force by then. Where the watch is on already, these are what it follows.
         """
         paths()  # raises here what it raises
         with self._gate:
-            self._paths = paths
+            self._paths, self._newer = paths, _never
         self.refresh()
+        self._newer = newer or _never
 
     def off(self) -> None:
         """Follow nothing, and wait for the threads of the observer; a call that runs ends by itself."""
@@ -174,7 +177,7 @@ class Watch:
                 entry.cancel()
 
     def refresh(self) -> None:
-        """Ask which files there are to follow: those that are new are taken as they are now."""
+        """Ask which files there are to follow."""
         paths = self._paths
         if paths is None:
             return
@@ -182,7 +185,8 @@ class Watch:
         with self._gate:
             if self._paths is not paths:
                 return
-            self._follow(given)
+            newer = self._follow(given)
+        self._notice(dict.fromkeys(newer))
         self._poll_later()
 
     def look(self) -> None:
@@ -204,11 +208,11 @@ class Watch:
         now = self.status()
         return f"<Watch {now.how}: {now.files} files, {now.changes} changes told>"
 
-    def _follow(self, given: tuple[str, ...]) -> None:
-        """Follow these files; who calls it has the gate."""
+    def _follow(self, given: tuple[str, ...]) -> Collection[str]:
+        """Follow these files; return those that are newer than what is in force (with the gate)."""
         if given == self._given and not any(file.stale for file in self._files.values()):
             self._directories.follow(self._homes)
-            return
+            return ()
         files = {path: self._files.get(path) or _File() for path in given}
         names: dict[str, tuple[str, ...]] = {}
         for path, file in files.items():
@@ -218,9 +222,14 @@ class Watch:
                 names[place] = (*names.get(place, ()), path)
         self._names, self._homes = names, frozenset(os.path.dirname(place) for place in names)
         self._directories.follow(self._homes)
+        newer = []
         for path in files.keys() - self._files.keys():
             files[path].begin(path)  # when there are events of it already: what comes later is noticed
+            if self._newer(path):
+                files[path].known = None
+                newer.append(path)
         self._given, self._files = given, files
+        return newer
 
     def _heard(self, place: str, heard: Heard) -> None:
         self._notice(dict.fromkeys(self._names.get(place, ())), heard)
@@ -396,6 +405,10 @@ class Watch:
         if not differ:
             self._pause = min(self._pause * 1.1, _SLOW)
         self._notice(differ)
+
+
+def _never(path: str) -> bool:
+    return False
 
 
 def _judge(path: str, file: _File | None, seen: _Unsettled, now: float) -> _Verdict:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import GrymError
+from grym_nb.errors import GrymError, StateError
+from grym_nb.events import ServiceChanged, ServiceEvent, ServiceRegistered, ServiceReloaded, StateChanged
 from grym_nb.services.reload.reloading import reload
 from grym_nb.services.reload.sources import module_of
 from grym_nb.services.reload.watch import Watch, WatchStatus
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Watching"]
 
+#: after which services may be made of other files
+_OTHERS = (ServiceRegistered, ServiceChanged, ServiceReloaded, StateChanged)
+
 _log = logging.getLogger(__name__)
 
 
@@ -26,20 +31,32 @@ class Watching:
     def __init__(self, registry: ServiceRegistry) -> None:
         self._registry = registry
         self._watch = Watch(registry.ports.pulse, self._saved)
+        self._deaf: Callable[[], None] | None = None  # ends that it hears of services
 
     def on(self) -> WatchStatus:
         """Reload from now on whatever is saved."""
-        self._watch.on(self._registry.codebase.paths)
+        codebase, events = self._registry.codebase, self._registry.ports.events
+        self._watch.on(codebase.paths, codebase.is_newer)
+        if self._deaf is None:
+            self._deaf = events.subscribe(self._others, *_OTHERS)
         return self._watch.status()
 
     def off(self) -> WatchStatus:
         """Leave it to `reload()` again."""
+        deaf, self._deaf = self._deaf, None
+        if deaf is not None:
+            deaf()
         self._watch.off()
         return self._watch.status()
 
     def status(self) -> WatchStatus:
         """Tell whether files are watched, how, and which."""
         return self._watch.status()
+
+    def _others(self, event: ServiceEvent) -> None:
+        """Follow what else services are made of by now: others, or what new code imports."""
+        with suppress(StateError):  # the pulse is closed
+            self._registry.ports.pulse.work(self._watch.refresh, name="files to watch")
 
     def _saved(self, paths: frozenset[str]) -> None:
         for record in self._made_of(paths):

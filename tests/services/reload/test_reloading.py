@@ -263,23 +263,63 @@ def test_services_that_share_a_helper_are_reloaded_together_or_not_at_all(
     assert (speech.say(3)[0], other.say(3)[0]) == (15, 15) and (speech.version, other.version) == ("v2", "v2")
 
 
+ASKS = """
+    from grym_nb import ModelService, task
+
+    def by_a_function(speech, x):
+        return speech.fussy(x)
+
+    class Base(ModelService):
+        needs = ("speech",)
+
+    class Asks(Base):
+        @task("ask")
+        def ask(self, x):
+            return WAY(x)
+"""
+WAYS = {
+    "by itself": ("", "self.needs.speech.fussy(x)"),
+    "by a function": ("", "by_a_function(self.needs.speech, x)"),
+    "by what it inherits": (
+        "    def inherited(self, x): return self.needs.speech.fussy(x)",
+        "self.inherited(x)",
+    ),
+    "by a property": ("    inside = property(lambda self: self.needs.speech.fussy)", "self.inside(x)"),
+}
+
+
+def asking(way: str) -> str:
+    """Return the text of a service that asks for a task in some way."""
+    inherits, asks = WAYS[way]
+    return ASKS.replace("WAY(x)", asks).replace(
+        '    needs = ("speech",)', f'    needs = ("speech",)\n    {inherits}'
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_task_that_others_need_is_not_taken_from_them(
-    edited: Edited, speech: ServiceHandle, registry: ServiceRegistry
+    way: str, edited: Edited, speech: ServiceHandle, registry: ServiceRegistry
 ) -> None:
-    asks = """
-        from grym_nb import ModelService, task
-        class Asks(ModelService):
-            needs = ("speech",)
-            @task("ask")
-            def ask(self, x):
-                return self.needs.speech.fussy(x)
-    """
-    registry.register("asks", edited.start(asks=asks).Asks)
+    asks = registry.register("asks", edited.start(asks=asking(way)).Asks)
+    assert asks.ask(3) == 3
+    speech.unload()
     edited.edit("speech", ("def fussy", "def picky"))
     with pytest.raises(ReloadFailed, match="asks asks speech for fussy"):
         speech.reload()
     registry.remove("asks")
     assert speech.reload().how == "at load"
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_nor_by_a_class_that_is_registered_again(
+    loaded: bool, edited: Edited, speech: ServiceHandle, registry: ServiceRegistry
+) -> None:
+    asks = registry.register("asks", edited.start(asks=asking("by itself")).Asks)
+    speech.load() if loaded else None
+    less = edited.start(less=SPEECH.replace("def fussy", "def picky")).Speech
+    with pytest.raises(ReloadFailed, match="asks asks speech for fussy"):
+        registry.register("speech", less, concurrency=2)
+    assert speech.version == "v1" and asks.ask(3) == 3
 
 
 def test_who_is_inside_cannot_reload_itself(edited: Edited, speech: ServiceHandle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -226,3 +227,37 @@ def test_what_a_cached_property_keeps_is_computed_anew_by_other_code_alone(
     assert (first[0], second[0]) == ([2], [3]) and second[1] is first[1]
     cached.rollback()
     assert cached.ask()[0] is first[0]
+
+
+def test_what_an_init_draws_anew_each_time_is_no_edit(edited: Edited, registry: ServiceRegistry) -> None:
+    text = """
+        import random
+        import uuid
+        from grym_nb import ModelService, task
+
+        class Drawn(ModelService):
+            def __init__(self, *, seed=1):
+                self.id = uuid.uuid4().hex
+                self.draw = random.random()
+                self.seed = seed
+
+            def load(self):
+                self.weights = [object(), self.id]
+
+            @task("say")
+            def say(self, x):
+                return self.id, self.draw, self.weights[0], 0
+    """
+    drawn = registry.register("drawn", edited.start(drawn=text).Drawn)
+    first = drawn.say(1)
+    random.seed(3)
+    expected = random.random()
+    for was, now in (
+        ("self.weights[0], 0", "self.weights[0], self.seed"),
+        ("self.seed = seed", "self.seed = 7"),
+    ):
+        edited.edit("drawn", (was, now))
+        random.seed(3)
+        assert drawn.reload().how == "in place" and random.random() == expected
+        assert drawn.say(1)[:3] == first[:3]
+    assert drawn.say(1)[3] == 7 and drawn.status().loads == 1

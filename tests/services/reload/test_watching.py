@@ -9,7 +9,7 @@ import pytest
 
 from grym_nb.events import ServiceReloaded
 from grym_nb.services import ServiceRegistry
-from tests.services.crowd import Gates
+from tests.services.crowd import Gates, until
 from tests.services.reload.files import Edited
 from tests.services.reload.test_reloading import HELPER, SPEECH
 
@@ -48,3 +48,47 @@ def test_what_is_saved_is_in_force(
     gates.wait("speech in place v3")
     assert speech.fussy(1) == 2 and other.version == "v2"
     assert registry.watching.off().how == "off"
+
+
+@pytest.fixture
+def heard(registry: ServiceRegistry) -> Iterator[Gates]:
+    """Gates that open as reloads end; files are watched from the beginning."""
+    gates = Gates()
+
+    def hear(event: ServiceReloaded) -> None:
+        gates[f"{event.service} {event.how} {event.version}"].set()
+
+    registry.ports.events.subscribe(hear, ServiceReloaded)
+    registry.watching.on()
+    yield gates
+    registry.watching.off()
+
+
+def test_a_service_that_comes_later_is_watched_too(
+    edited: Edited, registry: ServiceRegistry, heard: Gates
+) -> None:
+    assert registry.watching.status().files == 0
+    speech = registry.register("speech", edited.start(helper=HELPER, speech=SPEECH).Speech)
+    until(lambda: registry.watching.status().files == 2)
+    edited.edit("speech", ("return x\n", "return x + 1\n"))
+    heard.wait("speech at load v2")
+    assert speech.fussy(1) == 2
+
+
+def test_what_was_saved_before_it_was_followed_is_in_force(
+    edited: Edited, registry: ServiceRegistry, heard: Gates
+) -> None:
+    """As by an edit that comes between the registration and the look at what there is to follow."""
+    speech = registry.register("speech", edited.start(helper=HELPER, speech=SPEECH).Speech)
+    until(lambda: registry.watching.status().files == 2)
+    edited.write("late", "WORD = 1\n")
+    edited.edit(
+        "speech",
+        ("from helper import scale", "from helper import scale\nimport late"),
+        ("return x\n", "return late.WORD\n"),
+    )
+    heard.wait("speech at load v2")
+    until(lambda: registry.watching.status().files == 3)
+    edited.edit("late", ("WORD = 1", "WORD = 2"))
+    heard.wait("speech at load v3")
+    assert speech.fussy(1) == 2
