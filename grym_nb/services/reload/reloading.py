@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -58,8 +58,9 @@ def redefine(record: ServiceRecord, spec: ServiceSpec) -> bool:
         with step(report, "swap"), refusing(record, report):
             late = _put([edit], _nothing)
         if not late:
-            if edit.base.parts["code"] == spec.parts["code"]:
-                report.notes += ("its own text is the same: earlier versions call what is new, too",)
+            was, now = edit.base.reached, spec.reached
+            if was is not None and now is not None and was.differs(now, made_anew=True):
+                report.notes += ("earlier versions, and calls under way, see what the notebook names by now",)
             _done(edit)
             return True
         edit.look()
@@ -109,6 +110,7 @@ def reload(
         codebase.catch_up(module_of(record.spec.callable))
         for edit in edits:
             if not edit.is_void:
+                edit.report.notes += tuple(_rebound(codebase, edit, built))
                 _tell_changed(edit.record)
                 _done(edit)
     _load_anew([edit for edit in edits if edit.asks and edit.beside is None])
@@ -127,6 +129,8 @@ def _read(codebase: Codebase, record: ServiceRecord, report: Reload) -> tuple[Ma
     """Return what is new on disk, by module; where nothing is, why."""
     module = module_of(record.spec.callable)
     codebase.follow(module)
+    if anew := codebase.built_anew():
+        report.notes += (f"{', '.join(anew)}: an extension that was built anew takes another kernel",)
     if not codebase.follows(module):
         if module == "__main__":
             return {}, "its class is from a cell: edit that, and run it again"
@@ -321,6 +325,14 @@ def _done(edit: Edit) -> None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     if report.how != "at load" or instance is None:  # else it is yet to be loaded
         note(record, report, edit.number)
+
+
+def _rebound(codebase: Codebase, edit: Edit, built: Built) -> Iterator[str]:
+    """Say what calls that began before bind in the old module, where nobody sees it any more."""
+    family = codebase.family(module_of(edit.spec.callable)) if edit.under_way else ()
+    for module in family:
+        if names := sorted(built.rebound.get(module, ())):
+            yield f"{module}: what calls under way bind to {', '.join(names)} stays in the old module"
 
 
 def _tell_changed(record: ServiceRecord) -> None:

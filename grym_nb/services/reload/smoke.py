@@ -16,14 +16,16 @@ from grym_nb.errors import CallTimeout
 from grym_nb.services.engines import run
 from grym_nb.services.failure import describe
 from grym_nb.services.frame import CURRENT, Frame, Options
+from grym_nb.services.instance import Serving
 from grym_nb.services.mending import within
 from grym_nb.services.model import ModelService
+from grym_nb.services.reload.attributes import copy_of
 from grym_nb.services.reload.generators import random_kept
 from grym_nb.services.turns import on_device
 
 if TYPE_CHECKING:
     from grym_nb.services.failure import Failure
-    from grym_nb.services.instance import Instance, Serving
+    from grym_nb.services.instance import Instance
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.reload.tape import Taped
 
@@ -128,7 +130,11 @@ class _Trial:
         try:  # what fails on the old code, too, says nothing about the new: what it was given has changed
             record, instance = self._before
             if instance is not None:
-                self._call(taped, record, instance, instance.serving)
+                before = instance.serving
+                model = copy_of(before.model)  # it serves: a trial leaves nothing in it
+                self._call(
+                    taped, record, instance, Serving(model, before.version, before.number, before.spec)
+                )
         except (_Late, CallTimeout):
             pass
         except _AUTHORS:

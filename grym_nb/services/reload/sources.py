@@ -7,6 +7,7 @@ is installed, not the standard library. What of a file is in force is known from
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import EXTENSION_SUFFIXES, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -61,6 +62,7 @@ class Codebase:
     def __init__(self) -> None:
         self.versions = Versions()
         self._sources: dict[str, _Source] = {}
+        self._extensions: dict[str, tuple[str, int | None]] = {}  # their files, as they were when imported
         self._lock = threading.Lock()
         self._turn = threading.Lock()
 
@@ -72,7 +74,11 @@ class Codebase:
         todo = list(names)
         while todo:
             name = todo.pop()
-            if name in self._sources or (found := _source(name, since)) is None:
+            if name in self._sources:
+                continue
+            if (found := _source(name, since)) is None:
+                if (path := _extension(name)) is not None:
+                    self._extensions.setdefault(name, (path, _changed_at(path)))
                 continue
             with self._lock:
                 self._sources.setdefault(name, found)
@@ -81,6 +87,11 @@ class Codebase:
     def follows(self, name: str) -> bool:
         """Tell whether a module is one of those that are followed."""
         return name in self._sources
+
+    def built_anew(self) -> tuple[str, ...]:
+        """Return the extensions that were imported and have another file by now."""
+        known = tuple(self._extensions.items())
+        return tuple(name for name, (path, changed) in known if _changed_at(path) != changed)
 
     def names(self) -> frozenset[str]:
         """Return the modules that are followed."""
@@ -252,6 +263,19 @@ def _source(name: str, since: float | None) -> _Source | None:
     else:
         is_whole = Path(path).stat().st_mtime < since - _COARSE
     return _Source(name, path, hasattr(module, "__path__"), text, is_whole, now)
+
+
+def _extension(name: str) -> str | None:
+    """Return the file of an extension of the user's."""
+    path = getattr(sys.modules.get(name), "__file__", None) or ""
+    return path if path.endswith(tuple(EXTENSION_SUFFIXES)) and not is_settled(name) else None
+
+
+def _changed_at(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _text(path: str) -> str | None:

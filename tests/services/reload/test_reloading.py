@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 import traceback
+from importlib.machinery import EXTENSION_SUFFIXES
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -527,3 +531,50 @@ def test_what_fails_on_another_service_is_told_where_it_was_asked_for(
         speech.reload()
     assert [one.how for one in speech.reloads] == ["refused"] and other.reloads == ()
     assert (speech.version, other.version, other.say(3)[0]) == ("v1", "v1", 6)
+
+
+def test_an_extension_that_was_built_anew_is_said(
+    edited: Edited, registry: ServiceRegistry, speech: ServiceHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = edited.folder / f"fast{EXTENSION_SUFFIXES[0]}"
+    file.write_bytes(b"built once")
+    fast = ModuleType("fast")
+    fast.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "fast", fast)
+    uses = registry.register("uses", edited.start(uses=f"    import fast\n{SPEECH}").Speech)
+    assert uses.reload().notes == ()
+    os.utime(file, ns=(1, 1))
+    note = "fast: an extension that was built anew takes another kernel"
+    assert uses.reload().notes == (note,) and note in repr(uses.reload())
+    edited.edit("uses", ("return x\n", "return x + 1\n"))
+    assert note in uses.reload().notes and uses.fussy(1) == 2
+
+
+def test_what_a_call_under_way_binds_in_the_old_module_is_said(
+    edited: Edited, registry: ServiceRegistry
+) -> None:
+    text = """
+        from grym_nb import ModelService, task
+        COUNT = 0
+
+        class Counts(ModelService):
+            @task("count")
+            def count(self, gates):
+                global COUNT
+                gates.hold()
+                COUNT += 1
+                return COUNT
+
+            @task("say")
+            def say(self):
+                return 0
+    """
+    counts = registry.register("counts", edited.start(counts=text).Counts, concurrency=2).load()
+    gates = Gates()
+    running = start(counts.count, gates)
+    gates.wait("in")
+    edited.edit("counts", ("return 0", "return COUNT"))
+    report = counts.reload()
+    gates["go"].set()
+    assert outcome(running) == 1 and counts.say() == 0
+    assert report.notes == ("counts: what calls under way bind to COUNT stays in the old module",)
