@@ -29,6 +29,8 @@ __all__ = ["PLAIN", "SKIP", "code_of", "is_settled", "state_of"]
 
 SKIP = {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
 SKIP |= {"__annotations_cache__", "_abc_impl"}
+#: what pydantic compiles of a model's fields and validators, with the address of the class in it
+SKIP |= {f"__pydantic_{name}__" for name in ("core_schema", "validator", "serializer")}
 PLAIN: Any = (str, bytes, int, float, complex, type(None), type(...))
 _SETTLED = frozenset(sys.stdlib_module_names) - {"__main__"} | {"grym_nb"}
 #: instances of these hold nothing in which two of them could differ

@@ -272,9 +272,13 @@ class ServiceSpec:
         """Return the names of the parts in which `other` differs; code from a cell also by what it names."""
         theirs = other.parts
         found = tuple(part for part, value in self.parts.items() if theirs[part] != value)
-        if "code" in found or self.reached is None or other.reached is None:
+        if self.reached is None or other.reached is None:
             return found
         made_anew = self.factory is not other.factory
+        if not made_anew and self.needs == other.needs:  # what it has in itself by now, calls have set
+            found = tuple(part for part in found if part != "code")
+        if "code" in found:
+            return found
         return ("code", *found) if self.reached.differs(other.reached, made_anew=made_anew) else found
 
     def note(self, again: ServiceSpec) -> None:

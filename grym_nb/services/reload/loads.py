@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from enum import Enum
 from functools import cached_property, partial
-from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from pathlib import PurePath
+from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled
@@ -22,7 +25,50 @@ __all__ = ["HOOKS", "INIT", "changed_in_load", "load_of"]
 #: what loads a service
 HOOKS = ("load", "warm_up")
 INIT = ("__init__",)
+_SMALL = 1000  # parts of a value, and bytes of an array, that is known again by its content
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _MAKING = ("__new__", "__init__", "__post_init__", "__init_subclass__")
+
+
+class _Value:
+    """A value that is no constant: the same while it is the same object, or small and of the same content.
+
+    What stands in a class is made anew with it, whatever was edited there.
+    """
+
+    __slots__ = ("_id", "_told")
+
+    def __init__(self, value: Any) -> None:
+        self._id = id(value)
+        self._told = code_of(value) if _parts_of(value) <= _SMALL else ""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Value):
+            return NotImplemented
+        return self._id == other._id or bool(self._told and self._told == other._told)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _parts_of(value: Any, left: int = _SMALL) -> int:
+    """Return how many parts a value has that is nothing but its content; more than that for all others."""
+    kind = type(value)
+    if kind is bool or kind in PLAIN:
+        return 1 + len(value) // 100 if kind in (str, bytes) else 1
+    if issubclass(kind, (PurePath, Enum, range, slice, partial, *_LOCKS)):
+        its = (value.func, value.args, value.keywords) if kind is partial else ()
+    elif kind.__module__ == "numpy" and hasattr(kind, "dtype"):
+        return _SMALL + 1 if value.dtype.hasobject else 1 + int(value.nbytes)
+    elif kind in (list, tuple, set, frozenset, dict):
+        its = (*value, *value.values()) if kind is dict else tuple(value)
+    else:
+        return 1 if isinstance(value, (type, BuiltinFunctionType)) else _SMALL + 1
+    count = 1
+    for one in its:
+        if count > left:
+            break
+        count += _parts_of(one, left - count)
+    return count
 
 
 def load_of(
@@ -32,13 +78,15 @@ def load_of(
     *,
     tell: Callable[[Any], object] = id,
     but: Collection[str] = (),
+    of: Callable[[type, str, object], object] | None = None,
 ) -> Mapping[str, object]:
     """Return all that a load reaches, by name: code by its content, values by what they are.
 
     `factory` is what makes the model, where that is no class. `tell` tells values that are no constants from
-    one another; those that are called as in `but` do not count.
+    one another; those that are called as in `but` do not count. `of` is given the class, the name and what
+    tells it, of a value that stands in a class.
     """
-    return _Load(cls, factory, hooks, tell, but).found
+    return _Load(cls, factory, hooks, tell, but, of).found
 
 
 def changed_in_load(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[str, ...]:
@@ -56,10 +104,12 @@ class _Load:
         hooks: tuple[str, ...],
         tell: Callable[[Any], object],
         but: Collection[str],
+        of: Callable[[type, str, object], object] | None,
     ) -> None:
         self.found: dict[str, object] = {}
         self._tell = tell
         self._but = but
+        self._of = of
         self._names: set[str] = set()  # that are asked for
         self._classes: dict[type, str] = {}  # the user's own, and how they are called
         if cls is not None:
@@ -82,14 +132,18 @@ class _Load:
             if name in vars(base):
                 own = not is_settled(base.__module__) and name not in SKIP
                 if own and not isinstance(vars(base)[name], MemberDescriptorType):
-                    self._take(f"{self._classes[cls]}.{name}", vars(base)[name])
+                    label, value = f"{self._classes[cls]}.{name}", vars(base)[name]
+                    is_fresh = label not in self.found
+                    self._take(label, value, _Value if self._tell is id else self._tell)
+                    if is_fresh and self._of is not None and (value is None or _is_data(value)):
+                        self.found[label] = self._of(base, name, self.found[label])
                 return
 
-    def _take(self, label: str, value: Any) -> None:
+    def _take(self, label: str, value: Any, tell: Callable[[Any], object] | None = None) -> None:
         if label in self.found:
             return
         functions = list(_functions(value))
-        self.found[label] = _content(value, functions, self._tell)
+        self.found[label] = _content(value, functions, tell or self._tell)
         for function in functions:
             self._read(function)
         if isinstance(value, type) and not is_settled(value.__module__):

@@ -24,13 +24,13 @@ from enum import Enum
 from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import PurePath
-from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, get_args, get_origin
 
 from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled, state_of
 from grym_nb.services.named import WRAPS, looked_up, named_of_module, uses_of
 from grym_nb.services.reads import watches
-from grym_nb.services.reload.loads import HOOKS, INIT, load_of
+from grym_nb.services.reload.loads import HOOKS, INIT, changed_in_load, load_of
 
 __all__ = ["Reached", "reached_by"]
 
@@ -42,9 +42,12 @@ _CONTAINERS: tuple[type, ...] = (dict, list, tuple, set, frozenset, deque)
 _NO_CONTENT = SKIP | {"__doc__", "__annotations__", "__annotate_func__", "__dict__"}
 #: what is installed and told by its text
 _BY_TEXT = ("torch.device", "torch.dtype", "torch.Size")
+#: what is installed and told by its attributes
+_BY_ATTRIBUTES = ("types.SimpleNamespace", "argparse.Namespace", "pydantic.fields.FieldInfo")
 _MOST = 1000  # parts of a value that are looked at
 _LONGEST = 100_000  # characters of a constant
 _DEEPEST = 40
+_DEEPEST_TABLE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +72,7 @@ class Reached:
             places -= self.data & other.data
         if any(self.found[place] != other.found[place] for place in places):
             return True
-        return self.loads.get(HOOKS) != other.loads.get(HOOKS)
+        return bool(changed_in_load(self.loads.get(HOOKS, {}), other.loads.get(HOOKS, {})))
 
 
 def reached_by(factory: Any, made: type | None) -> Reached | None:
@@ -89,7 +92,7 @@ def reached_by(factory: Any, made: type | None) -> Reached | None:
     for one in hooks:
         with suppress(Exception):  # a stranger that does not let itself be looked at: nothing is noted
             made_by = load if one is HOOKS else None
-            loads[one] = load_of(made, made_by, one, tell=walk.tell_apart, but=walk.own)
+            loads[one] = load_of(made, made_by, one, tell=walk.tell_apart, but=walk.own, of=walk.of_class)
     return Reached(walk.found, frozenset(walk.data), loads)
 
 
@@ -122,6 +125,17 @@ class _Lasting:
     __hash__ = None  # type: ignore[assignment]
 
 
+class _Set(_Lasting):
+    """An attribute that code sets on its class: until then there may be none."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or super().__eq__(other)
+
+    __hash__ = None
+
+
 class _Large(Exception):
     """A value has more parts than are looked at."""
 
@@ -138,8 +152,11 @@ class _Walk:
         self._of_modules: dict[str, str] = {}  # the names of attributes of modules, by place
         self._spaces: dict[int, str] = {}
         self._ahead: list[FunctionType | type] = []
-        # Also keeps alive what is made on the way, so that no identity comes twice.
+        self._looked_at: dict[int, FunctionType | type] = {}  # or will be: they are in `_ahead` once
+        # Of one value: what another one has shown first would count in what this one is told by. Also keeps
+        # alive what is made on the way, so that no identity comes twice.
         self._known: dict[int, tuple[Any, object]] = {}
+        self._whole: dict[int, tuple[Any, object]] = {}  # each value that was asked for, with what tells it
         self._left = 0
         self._put("", factory)
         while self._ahead:
@@ -187,18 +204,30 @@ class _Walk:
             told = told if of is None else _Lasting(of, told)
         self.found[place] = told
 
+    def of_class(self, cls: type, name: str, told: object) -> object:
+        """Return what tells a value that stands in a class: calls may have set it since."""
+        return _Set(cls, told) if name in self._set else told
+
     # -- what a value is -----------------------------------------------------------------------
 
     def tell_apart(self, value: Any) -> object:
         """Return what tells a value from others, as it is now; it has nothing of the value itself."""
+        if id(value) in self._whole:
+            return self._whole[id(value)][1]
         self._left = _MOST
         try:
-            return self._tell(value)
+            told = self._tell(value)
         except _Large:
-            unfinished = [key for key, (_, told) in self._known.items() if told is _Large]
-            for key in unfinished:
-                del self._known[key]
-            return f"a large {_name(type(value))}"
+            told = f"a large {_name(type(value))}"
+        finally:
+            self._known = {}
+        self._whole[id(value)] = value, told
+        return told
+
+    def _look_later(self, code: FunctionType | type) -> None:
+        if id(code) not in self._looked_at:
+            self._looked_at[id(code)] = code
+            self._ahead.append(code)
 
     def _tell(self, value: Any, depth: int = 0) -> object:
         kind = type(value)
@@ -237,7 +266,9 @@ class _Walk:
             return "type", *(self._tell(part, depth) for part in (get_origin(value), *get_args(value)))
         if issubclass(kind, _CONTAINERS):
             return self._told_container(value, kind, depth)
-        if not _is_settled(kind):
+        if kind is MappingProxyType:  # it has no identity of its own: what is behind it may change in place
+            return self._tell(dict(value), depth)
+        if not _is_settled(kind) or _name(kind) in _BY_ATTRIBUTES:
             its = self._tell(kind, depth)
             inside = tuple((name, self._tell(one, depth)) for name, one in (state_of(value) or {}).items())
             return _Lasting(value, (its, *inside))
@@ -259,7 +290,7 @@ class _Walk:
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         settled = is_settled(str(function.__globals__.get("__name__")))
         if not settled:
-            self._ahead.append(function)
+            self._look_later(function)
         rebinds = frozenset[str]() if settled else uses_of(code).rebinds
         captured = [self._tell(_inside(cell), depth) for name, cell in cells if name not in rebinds]
         defaults = [self._tell(part, depth) for part in (function.__defaults__, function.__kwdefaults__)]
@@ -268,7 +299,7 @@ class _Walk:
     def _told_class(self, cls: type, depth: int) -> object:
         if _is_settled(cls):
             return _name(cls)
-        self._ahead.append(cls)
+        self._look_later(cls)
         methods = [name for name, value in vars(cls).copy().items() if _is_code(value) and not watches(value)]
         made_of = [self._tell(part, depth) for part in (type(cls), *cls.__bases__)]
         return _name(cls), *sorted(methods), *made_of
@@ -293,15 +324,22 @@ def _is_code(value: Any) -> bool:
     return kind in (FunctionType, BuiltinFunctionType) or kind in WRAPS or issubclass(kind, type)
 
 
-def _is_table(value: Any, deepest: int = 4) -> bool:
-    """Tell whether a value has nothing but constants in it, none of which is large."""
-    kind = type(value)
-    if kind in (str, bytes):
-        return len(value) <= _LONGEST
-    if kind not in (dict, list, tuple, set, frozenset):
-        return kind in PLAIN or kind is bool
-    parts = [*value, *value.values()] if kind is dict else value
-    return deepest > 0 and all(_is_table(part, deepest - 1) for part in parts)
+def _is_table(value: Any) -> bool:
+    """Tell whether a value has nothing but constants in it, and is small as a whole."""
+    left, ahead = _LONGEST, [(value, 0)]
+    while ahead:
+        one, depth = ahead.pop()
+        kind = type(one)
+        left -= len(one) if kind in (str, bytes) else 1
+        if left < 0:
+            return False
+        if kind in (dict, list, tuple, set, frozenset):
+            if depth == _DEEPEST_TABLE:
+                return False
+            ahead += [(part, depth + 1) for part in ((*one, *one.values()) if kind is dict else one)]
+        elif kind not in PLAIN and kind is not bool:
+            return False
+    return True
 
 
 def _inside(cell: CellType) -> Any:

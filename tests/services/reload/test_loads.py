@@ -84,5 +84,31 @@ def test_a_helper_counts_by_what_is_used_of_it() -> None:
     assert changed(made(TEXT, helper), made(TEXT, more)) == ("helper.LARGE",)
 
 
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        ("[1, 2]", "[1, 3]"),
+        ("{'a': [1]}", "{'a': [True]}"),
+        ("(1, (2, 3))", "(1, (2, 4))"),
+        ("pathlib.Path('a')", "pathlib.Path('b')"),
+        ("numpy.zeros(2)", "numpy.ones(2)"),
+        ("functools.partial(int, '3')", "functools.partial(int, '4')"),
+        ("threading.Lock()", "[]"),
+    ],
+)
+def test_what_stands_in_a_class_is_made_anew_with_it(value: str, other: str) -> None:
+    """So it counts by its content: else each edit of a task would load anew."""
+    text = (
+        "import functools, numpy, pathlib, threading\n"
+        f"class S:\n    at = {value}\n    def load(self): self.n = self.at\n    def task(self): return 1\n"
+    )
+    spaces: list[dict[str, Any]] = [{"__name__": "mine"} for _ in range(3)]
+    edited = text.replace("1\n", "2\n"), text.replace(value, other)
+    for space, its in zip(spaces, (text, *edited), strict=True):
+        exec(its, space)
+    assert changed(spaces[0]["S"], spaces[1]["S"]) == ()
+    assert changed(spaces[0]["S"], spaces[2]["S"]) == ("self.at",)
+
+
 def test_a_class_without_a_load_loads_nothing() -> None:
     assert changed(type("A", (), {}), type("A", (), {})) == ()

@@ -216,6 +216,23 @@ def test_what_load_reaches_is_loaded_anew(
     assert (service.ask(), service.version, service.status().loads) == (-1, "v3", 2), before
 
 
+NODES = (
+    "class Node:\n    def __init__(self, up=None):\n        self.up, self.down = up, []\n"
+    "        if up is not None: up.down.append(self)\nROOT = Node()\nLEAF = Node(ROOT)"
+)
+TABLE = "ROOT = LEAF = {i: [i * 1000 + n for n in range(300)] for i in range(7)}"
+
+
+@pytest.mark.parametrize("head", [NODES, TABLE], ids=["in a circle", "large"])
+def test_what_else_is_named_makes_no_other_load(notebook: Notebook, head: str) -> None:
+    """In whatever order it is looked at."""
+    cell = text(head + "\ndef helper(x): return x\n", load="self.net = LEAF")
+    service = notebook.register(cell)
+    service.ask()
+    notebook.register(cell.replace("return x\n", "return ROOT and -x\n"))
+    assert (service.ask(), service.version, service.status().loads) == (-1, "v2", 1)
+
+
 def test_a_factory_counts_with_all_that_it_makes(notebook: Notebook) -> None:
     """Though nobody knows what that is before it is called."""
     cell = text("def made(): return 1\ndef helper(x): return x\n", load="self.net = made()")
@@ -288,6 +305,44 @@ def test_what_changes_as_calls_run_is_no_edit(notebook: Notebook, head: str, loa
         service.ask()
         notebook.register()
     assert (service.version, service.status().loads) == ("v1", 1)
+
+
+SET_ON_CLASSES = {
+    "a count": "class Net:\n    n = 0\n    def __init__(self): Net.n += 1",
+    "the only one": (
+        "class Net:\n    one = None\n    def __new__(cls):\n"
+        "        if cls.one is None: cls.one = super().__new__(cls)\n        return cls.one"
+    ),
+    "the only one, not declared": (
+        "class Net:\n    def __new__(cls):\n"
+        "        if not hasattr(cls, 'one'): cls.one = super().__new__(cls)\n        return cls.one"
+    ),
+}
+
+
+@pytest.mark.parametrize("head", SET_ON_CLASSES.values(), ids=list(SET_ON_CLASSES))
+@pytest.mark.parametrize("apart", [True, False])
+def test_what_code_sets_on_a_class_is_no_edit(notebook: Notebook, head: str, apart: bool) -> None:
+    """Neither where its service is run again in a cell of its own, nor where it is only registered again."""
+    cell = text("" if apart else head, load="self.net = Net()", ask="setattr(type(self), 'calls', x)")
+    notebook.run(head)
+    service = notebook.register(cell)
+    for again in (cell if apart else "", "", cell if apart else ""):
+        service.ask()
+        notebook.register(again)
+    assert (service.version, service.status().loads) == ("v1", 1)
+
+
+def test_a_model_of_pydantic_is_no_edit_when_its_cell_is_run_again(notebook: Notebook) -> None:
+    """What it compiles has the address of the class in it."""
+    head = "import pydantic\nclass C(pydantic.BaseModel):\n    n: int = 1\ndef helper(x): return C().n\n"
+    cell = text(head)
+    service = notebook.register(cell)
+    service.ask()
+    notebook.register(cell)
+    assert service.version == "v1"
+    notebook.register(cell.replace("n: int = 1", "n: int = 2"))
+    assert service.version == "v2"
 
 
 def test_a_class_that_was_not_made_again_sees_constants_anyway(notebook: Notebook) -> None:
