@@ -7,6 +7,7 @@ for, and from then on holds nothing: neither a slot nor the device.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from grym_nb.services.frame import CURRENT, Frame, Options
 from grym_nb.services.instance import Serving
 from grym_nb.services.mending import within
 from grym_nb.services.model import ModelService
-from grym_nb.services.reload.attributes import copy_of
+from grym_nb.services.reload.attributes import attributes_of, copy_of
 from grym_nb.services.reload.generators import random_kept
 from grym_nb.services.turns import on_device
 
@@ -63,7 +64,7 @@ def smoke(
     `before` is who answers now, where that is another record than the one that is tried.
     """
     trial = _Trial(record, instance, serving, before or record)
-    with random_kept():
+    with random_kept(_values_of(serving.model)):
         try:
             within(record.ports, _LATE, trial.run, "")
         except TimeoutError:
@@ -73,6 +74,13 @@ def smoke(
         finally:
             trial.let_go()
     return trial.found
+
+
+def _values_of(model: Any) -> list[Any]:
+    """Return what a model has as its attributes, and what is at the top of its module."""
+    module = sys.modules.get(type(model).__module__)
+    top = {} if module is None else vars(module)
+    return [*attributes_of(model).values(), *top.copy().values()]
 
 
 class _Trial:

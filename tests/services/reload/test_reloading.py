@@ -10,6 +10,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
 
+import numpy
 import pytest
 
 from grym_nb.errors import LoadFailed, ReloadFailed, StateError, TaskFailed, UnknownName
@@ -236,6 +237,38 @@ def test_random_generators_are_as_if_nothing_had_been_tried(edited: Edited, spee
     random.seed(7)
     assert speech.reload().tried == 1
     assert random.random() == expected
+
+
+DRAWS = """
+    import random
+    import numpy as np
+    from grym_nb import ModelService, task
+
+    TOP = random.Random(1)
+
+    class Draws(ModelService):
+        def load(self):
+            self.own = random.Random(2)
+            self.of_numpy = np.random.default_rng(3)
+            self.older = np.random.RandomState(4)
+
+        @task("draw")
+        def draw(self):
+            drawn = [one.random() for one in (random, TOP, self.own, np.random, self.of_numpy)]
+            return [*drawn, self.older.random_sample(), 0]
+"""
+
+
+def test_so_are_those_of_the_model_and_its_module(edited: Edited, registry: ServiceRegistry) -> None:
+    random.seed(7), numpy.random.seed(8)
+    other = registry.register("other", edited.start(other=DRAWS).Draws)
+    expected = [other.draw()[:-1] for _ in range(2)]
+    random.seed(7), numpy.random.seed(8)
+    draws = registry.register("draws", edited.start(draws=DRAWS).Draws)
+    assert draws.draw() == [*expected[0], 0]
+    edited.edit("draws", ("self.older.random_sample(), 0", "self.older.random_sample(), 1"))
+    assert draws.reload().tried == 1
+    assert draws.draw() == [*expected[1], 1]
 
 
 def test_a_traceback_shows_the_code_that_ran(edited: Edited, speech: ServiceHandle) -> None:
