@@ -148,6 +148,7 @@ class Watch:
         self._next_poll: Entry | None = None
         self._polling = False
         self._pause = _SLOW
+        self._asked = 0.0  # when it was asked which files there are
         self._changes = 0
 
     def on(self, paths: Callable[[], Iterable[str]], newer: Callable[[str], bool] | None = None) -> None:
@@ -181,7 +182,7 @@ class Watch:
         paths = self._paths
         if paths is None:
             return
-        given = tuple(paths())
+        self._asked, given = self._clock(), tuple(paths())
         with self._gate:
             if self._paths is not paths:
                 return
@@ -384,7 +385,8 @@ class Watch:
 
     def _poll(self) -> None:
         try:
-            self._ask_again()
+            if self._clock() - self._asked >= _SELDOM:  # whoever knows of others says so
+                self._ask_again()
             self._compare()
         finally:
             self._poll_later()
