@@ -105,6 +105,7 @@ class CallEnded(ServiceEvent):
     call: str
     outcome: str
     seconds: float
+    config_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ HELP: Mapping[str, str] = {
     "service.running": "Calls that are inside of a service.",
     "service.reload.answered_before": "Calls that new code failed, and the version before has answered.",
     "service.reloads": "Reloads of a service, by what they came to.",
-    "service.version.seconds": "Durations of calls by the version of the code, of a service that was edited.",
+    "service.version.seconds": "Durations of calls by versions of code and config, where there were several.",
     "service.wait.seconds": "What calls waited, by task and what for: a slot, a device, a load or a worker.",
     "service.waiting": "Calls that wait in line for a service.",
     "weights.shared": "Shared weights that were built, and those that were found.",

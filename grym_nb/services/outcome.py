@@ -275,12 +275,13 @@ def observe(frame: Frame, value: Any, error: BaseException | None, *, outcome: s
         record.footprint.heat.spell(now)
     record.last_used = now
     version = version_of(frame)
-    if record.newest > 1 and not frame.what:
+    if (record.newest > 1 or record.config_version > 1) and not frame.what:
         _of_version(record, version, outcome, took)
     given = _given(frame, took) if took >= _LONG and outcome == "ok" else 0
     ports.calls.append((frame.id, now, record.name, task, version, outcome, took, text, given))
     if ports.events.wants_calls:
-        ports.events.publish(CallEnded(now, record.name, task, version, f"call-{frame.id}", outcome, took))
+        config, call = record.config_version, f"call-{frame.id}"
+        ports.events.publish(CallEnded(now, record.name, task, version, call, outcome, took, config))
     if error is None:
         if frame.stores:
             keep(frame, value)
@@ -295,27 +296,28 @@ def _meter(record: ServiceRecord, task: str, outcome: str) -> Histogram:
 
 
 def _of_version(record: ServiceRecord, version: str, outcome: str, took: float) -> None:
-    """Count a call for the version of the code that answered it: of a service that has had other code."""
-    meter = record.by_version.get((version, outcome))
+    """Count a call for the versions of code and config that answered it: of a service that has had others."""
+    config = record.config_version
+    meter = record.by_version.get((version, config, outcome))
     if meter is None:
         _forget_others(record, version)
-        meter = record.metrics.histogram(
-            "service.version.seconds", service=record.name, version=version, outcome=outcome
-        )
-        meter = record.by_version.setdefault((version, outcome), meter)
+        tags = {"service": record.name, "version": version, "config": str(config), "outcome": outcome}
+        meter = record.metrics.histogram("service.version.seconds", **tags)
+        meter = record.by_version.setdefault((version, config, outcome), meter)
     meter.record(max(took, 0.0))
 
 
 def _forget_others(record: ServiceRecord, version: str) -> None:
     """Drop the figures of versions that are gone, as another gets its first: else each edit adds some."""
-    instance, known = record.instance, record.specs
-    there = {version, *(spec.label or f"v{number}" for number, spec in known.items())}
+    instance, oldest = record.instance, record.config_version - record.ports.settings.versions_kept
+    there = {version, *(spec.label or f"v{number}" for number, spec in record.specs.items())}
     if instance is not None:
         there |= {one.version for one in tuple(instance.versions)}
     meters = record.by_version.copy()
-    for gone in {of for of, _ in meters} - there:
-        record.by_version = meters = {key: one for key, one in meters.items() if key[0] != gone}
-        record.metrics.drop(service=record.name, version=gone)
+    for of, config in {key[:2] for key in meters}:
+        if of not in there or config <= oldest:
+            record.by_version = meters = {key: one for key, one in meters.items() if key[:2] != (of, config)}
+            record.metrics.drop(service=record.name, version=of, config=str(config))
 
 
 def _waited(record: ServiceRecord, task: str, what: Waits, seconds: float) -> None:

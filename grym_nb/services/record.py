@@ -114,7 +114,7 @@ class ServiceRecord:
         self._serving: Instance | None = None  # the instance while the state is ready: the usual case
         self._tasks: dict[str, TaskSpec] | None = None
         self.meters: dict[tuple[str, str], Histogram] = {}
-        self.by_version: dict[tuple[str, str], Histogram] = {}  # once there is more than one
+        self.by_version: dict[tuple[str, int, str], Histogram] = {}  # of code and config, once there are two
         self.strays: dict[tuple[str, str], Histogram] = {}  # of these, what ended in a model let go of
         self.waits: dict[tuple[str, Waits], Histogram] = {}
         self.flows: dict[str, Counter] = {}  # calls from inside other services, by these

@@ -295,20 +295,21 @@ def status_of(record: ServiceRecord) -> ServiceStatus:
 
 def _versions(record: ServiceRecord) -> Iterator[str]:
     """Say of each version that was called what share of the calls it gets, and how it does."""
-    instance = record.instance
+    instance, now = record.instance, record.config_version
     split = None if instance is None else instance.serving.split
     shares = {} if split is None else {split.rest.version: 1.0 - split.share, record.version: split.share}
     meters = record.by_version.copy()
-    for version in dict.fromkeys([*(version for version, _ in meters), *shares]):
-        its = {outcome: meter for (of, outcome), meter in meters.items() if of == version}
+    several = len({config for _, config, _ in meters}) > 1
+    for version, config in dict.fromkeys([*(key[:2] for key in meters), *((one, now) for one in shares)]):
+        its = {key[2]: meter for key, meter in meters.items() if key[:2] == (version, config)}
         failed = sum(meter.count for outcome, meter in its.items() if outcome not in _NO_FAILURE)
         p95 = None if "ok" not in its else its["ok"].snapshot().p95
         told = [count(sum(meter.count for meter in its.values()), "call"), f"{failed} failed"]
-        if version in shares:
+        if version in shares and config == now:
             told.insert(0, f"{100.0 * shares[version]:.3g} % of the calls")
         if p95 is not None:
             told.append(f"p95 {seconds(p95)}")
-        yield f"{version}: {', '.join(told)}"
+        yield f"{version}{f' with config {config}' if several else ''}: {', '.join(told)}"
 
 
 def _holds(record: ServiceRecord) -> dict[str, int]:

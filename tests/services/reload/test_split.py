@@ -8,6 +8,7 @@ import pytest
 
 from grym_nb import ModelService, task
 from grym_nb.errors import ReloadFailed, StateError, ValidationError
+from grym_nb.events import CallEnded
 from grym_nb.services import ServiceHandle, ServiceRegistry
 from tests.services.crowd import all_at_once
 from tests.services.reload.files import Edited
@@ -188,7 +189,7 @@ def test_the_figures_of_versions_that_are_gone_go_also_where_each_was_loaded_ane
         edit(edited, str(n), ("[object()]", f"[object(), {n}]"))
         said.load() if loaded else said.unload()
         assert said.reload().how == ("loaded" if loaded else "at load") and said.say(1) == str(n)
-    versions = {version for version, _ in said._record.by_version}
+    versions = {version for version, _, _ in said._record.by_version}
     assert versions == {f"v{n}" for n in range(6, kept + 6)}
     assert len(registry.ports.metrics.select("service.version.seconds", service="said")) == kept
 
@@ -216,3 +217,24 @@ def test_a_service_from_a_cell(registry: ServiceRegistry) -> None:
     assert answers(said) == {"two": 40}
     said.reload(share=0.1)
     assert answers(said) == {"one": 36, "two": 4}
+
+
+def test_versions_of_config_are_told_apart_too(registry: ServiceRegistry) -> None:
+    class Gain(ModelService):
+        def __init__(self, *, gain: int = 1) -> None:
+            self.gain = gain
+
+        @task("say")
+        def say(self, x: int) -> int:
+            return self.gain * x
+
+    heard: list[CallEnded] = []
+    registry.ports.events.subscribe(heard.append, CallEnded)
+    said = registry.register("said", Gain).load()
+    for gain in range(1, 12):
+        said.configure(gain=gain)
+        assert said.say(2) == 2 * gain
+    assert [event.config_version for event in heard] == list(range(2, 13))
+    counted = registry.ports.metrics.select("service.version.seconds", service="said")
+    assert sorted(int(dict(one.tags)["config"]) for one in counted) == [8, 9, 10, 11, 12]
+    assert said.status().by_version[-1].startswith("v1 with config 12: 1 call, 0 failed, p95 ")
