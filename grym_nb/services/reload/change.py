@@ -53,7 +53,7 @@ def change_of(before: ServiceSpec, after: ServiceSpec, instance: Instance, newer
         if before.config != after.config:
             return Change("its factory is a function, and is given other config")
         return Change()
-    if before.config == after.config and not _changed(before, after, (old, new), INIT):
+    if code_of(_given(before)) == code_of(_given(after)) and not _changed(before, after, (old, new), INIT):
         return Change()  # it would set what it has set
     with random_kept():
         was, now, again = _blank(before), _blank(after), _blank(before)
@@ -120,6 +120,16 @@ def _is_class(spec: ServiceSpec) -> bool:
     while isinstance(made, partial):
         made = made.func
     return isinstance(made, type)
+
+
+def _given(spec: ServiceSpec) -> list[Any]:
+    """Return what `__init__` is given, by the config and by partials."""
+    given: list[Any] = [spec.config]
+    made = spec.callable
+    while isinstance(made, partial):
+        given += [made.args, made.keywords]
+        made = made.func
+    return given
 
 
 def _blank(spec: ServiceSpec) -> dict[str, Any] | None:
