@@ -39,7 +39,8 @@ class Serving:
         self.version = version
         self.number = number
         self.spec = spec
-        self.tasks = tasks_of(type(model))
+        known = spec.tasks if type(model) is spec.made_class else None
+        self.tasks = tasks_of(type(model)) if known is None else known
         self.before: Serving | None = None  # what this one took the place of
         self.probation: Probation | None = None  # its first calls: what fails is tried on the one before
         self.split: Split | None = None  # while it answers a part of the calls only

@@ -205,8 +205,8 @@ def needs_of(cls: type | None) -> tuple[str, ...]:
     )
 
 
-def unfit_hooks(cls: type | None) -> list[Problem]:
-    """Return what is wrong with the hooks and tasks of a class as methods: called, they could only fail."""
+def unfit_hooks(cls: type | None, tasks: Mapping[str, TaskSpec]) -> list[Problem]:
+    """Return what is wrong with the hooks of a class, and its tasks, as methods: they could only fail."""
     problems = []
     for name, given in _HOOKS.items():
         hook = getattr(cls, name, None)
@@ -218,11 +218,11 @@ def unfit_hooks(cls: type | None) -> list[Problem]:
         elif not checker.takes(given):
             expected = f"a method of {given} argument" if given else "a method without arguments"
             problems.append(Problem(name, f"it takes {checker.signature}", expected))
-    for name in tasks_of(cls) if cls is not None else ():
+    for name in tasks:
         static = inspect.getattr_static(cls, name)
         if inspect.isfunction(static) and not inspect.signature(static).parameters:
             problems.append(Problem(f"task {name}", "no arguments", f"self first: def {name}(self, ...)"))
-    for spec in tasks_of(cls).values() if cls is not None else ():
+    for spec in tasks.values():
         problems += [*_unfit_context(spec), *_unfit_batch(spec)]
     return problems
 

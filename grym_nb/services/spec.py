@@ -221,7 +221,8 @@ class ServiceSpec:
             needs_of(self.made_class)
         except ConfigError as error:
             problems += error.problems
-        return problems + unfit_hooks(self.made_class) + clashes(self.tasks or {})
+        tasks = self.tasks or {}
+        return problems + unfit_hooks(self.made_class, tasks) + clashes(tasks)
 
     @property
     def full_config(self) -> Mapping[str, Any]:

@@ -352,27 +352,27 @@ def test_a_parameter_called_context_is_noticed_wherever_it_stands() -> None:
         def none(self, contexts: Any) -> None: ...
 
     asks = make_dataclass("Asks", [], namespace={"look": task(context={"type": "a"})(lambda self, x: None)})
-    [problem] = unfit_hooks(asks)
+    [problem] = unfit_hooks(asks, tasks_of(asks))
     assert (problem.path, problem.found) == ("task look", "it asks for context, and takes none")
     wrong = {"typ": "tempo", "limit": 2}
     asks = make_dataclass(
         "Asks", [], namespace={"look": task(context=wrong)(lambda self, context=None: None)}
     )
-    [problem] = unfit_hooks(asks)
+    [problem] = unfit_hooks(asks, tasks_of(asks))
     assert problem.path == "task look, context typ" and "Did you mean 'type'?" in problem.expected
     for wrong, path in (({"limit": "3"}, "limit"), ({"max_bytes": 3}, "max_bytes")):
         asks = make_dataclass(
             "Asks", [], namespace={"look": task(context=wrong)(lambda self, context=None: None)}
         )
-        [problem] = unfit_hooks(asks)
+        [problem] = unfit_hooks(asks, tasks_of(asks))
         assert problem.path == f"task look, context {path}"
     with pytest.raises(ConfigError, match="cannot be given context so"):
         task(context={1: 3})  # type: ignore[dict-item]
     unnamed = make_dataclass("Unnamed", [], namespace={"look": task(lambda self, context=None, /: None)})
-    [problem] = unfit_hooks(unnamed)
+    [problem] = unfit_hooks(unnamed, tasks_of(unnamed))
     assert problem.found == "a context that has no name"
     has_to = make_dataclass("HasTo", [], namespace={"look": task(lambda self, context: None)})
-    [problem] = unfit_hooks(has_to)
+    [problem] = unfit_hooks(has_to, tasks_of(has_to))
     assert problem.expected == "a default: def look(..., context=None)"
     with pytest.raises(ConfigError, match="cannot be given context so"):
         task(context="tempo")  # type: ignore[call-overload]

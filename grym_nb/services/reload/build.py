@@ -6,6 +6,7 @@ import ast
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.util import resolve_name
 from types import CodeType, ModuleType
@@ -133,11 +134,10 @@ class _Builder:
             if at not in places:
                 self._first_of(one)
                 continue
-            node = one.node
             began = time.perf_counter()
-            exec(_compiled(node, code, file), variables)
+            exec(_compiled(one, code, file), variables)
             took = time.perf_counter() - began
-            self._built.ran.append(Ran(name, node.lineno, one.binds, took))
+            self._built.ran.append(Ran(name, one.node.lineno + one.lower, one.binds, took))
 
     def _first_of(self, one: Statement) -> None:
         """Run what a statement imports, also where it is carried over: what follows it asks for that."""
@@ -152,13 +152,13 @@ class _Builder:
             self._run(name)
 
 
-def _compiled(node: ast.stmt, code: Code, file: str) -> CodeType:
+def _compiled(one: Statement, code: Code, file: str) -> CodeType:
     """Return one statement of a module, compiled as it would be among the others.
 
     To call something of a module is other bytecode than to call a method; the compiler tells them apart by
     the imports that it sees: they stand beside it, and do not run.
     """
-    body: list[ast.stmt] = [node]
+    body = [ast.increment_lineno(deepcopy(one.node), one.lower) if one.lower else one.node]
     if code.import_statements:
         body.append(ast.If(ast.Constant(False), list(code.import_statements), []))
     tree = ast.fix_missing_locations(ast.Module(body, []))

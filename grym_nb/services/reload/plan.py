@@ -40,8 +40,10 @@ class Code:
         self.text = text
         self.path = path
         self.package = package
-        known: list[Statement] = [] if before is None else before.statements
-        self.statements: list[Statement] = statements_of(text, name, package=package, path=path, known=known)
+        old, known = ("", []) if before is None else (before.text, before.statements)
+        self.statements: list[Statement] = statements_of(
+            text, name, package=package, path=path, before=old, known=known
+        )
 
     @cached_property
     def binders(self) -> dict[str, list[Statement]]:
@@ -170,10 +172,13 @@ class _World:
         Where several make a name, it matters what was asked of it in between.
         """
         found: dict[str, list[str]] = {}
-        for name, makers in self._makers[module].items():
+        own = self.codes[module].statements
+        for (where, name), made_by in self._makers.items():
+            if where != module:
+                continue
+            makers = [one for _, one in made_by]
             if len(makers) > 1:
-                users = {id(one): one for _, one in self._users.get((module, name), ())}
-                own = self.codes[module].statements
+                users = {id(one) for _, one in self._users.get((module, name), ())}
                 makers = [one for one in own if one in makers or id(one) in users] + [
                     one for one in makers if one not in own
                 ]
@@ -181,14 +186,12 @@ class _World:
         return found
 
     @cached_property
-    def _makers(self) -> dict[str, dict[str, list[Statement]]]:
-        found: dict[str, dict[str, list[Statement]]] = {module: {} for module in self.codes}
+    def _makers(self) -> dict[_Name, list[tuple[str, Statement]]]:
+        found: dict[_Name, list[tuple[str, Statement]]] = {}
         for module, code in self.codes.items():
             for one in code.statements:
-                for where, name in self.made(module, one):
-                    makers = found[where].setdefault(name, [])
-                    if one not in makers:
-                        makers.append(one)
+                for name in self.made(module, one):
+                    found.setdefault(name, []).append((module, one))
         return found
 
     def made(self, module: str, one: Statement) -> set[_Name]:
@@ -214,12 +217,9 @@ class _World:
         """Return the statements that use a name, also those that use all of its module."""
         return (*self._users.get(name, ()), *self._users.get((name[0], _ALL), ()))
 
-    def makers(self, name: _Name) -> Iterator[tuple[str, Statement]]:
+    def makers(self, name: _Name) -> Iterable[tuple[str, Statement]]:
         """Return the statements that make a name, in any module."""
-        for module, code in self.codes.items():
-            for one in code.statements:
-                if name in self.made(module, one):
-                    yield module, one
+        return self._makers.get(name, ())
 
     def used(self, module: str, one: Statement) -> set[_Name]:
         """Return what a statement uses, of any module that is followed."""

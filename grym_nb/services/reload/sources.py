@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, SourceFileLoader
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -43,6 +44,7 @@ class _Source:
     is_whole: bool  # it is what was imported: else the file was changed before anybody looked
     looked: float  # when what it imports was last looked at
     code: Code | None = None
+    ahead: Code | None = None  # what was read of the file, and is not in force
 
     def imported(self) -> list[str]:
         """Return the modules that its text imports, anywhere in it, as far as it is the user's own code."""
@@ -109,6 +111,25 @@ class Codebase:
         except (OSError, SyntaxError, UnicodeDecodeError):
             return True  # which is told where it is read
 
+    def reads(self, path: str, text: bytes) -> bool:
+        """Tell whether a text of a file is Python; what was read of it is at hand when that is to be had."""
+        try:
+            decoded = _decoded(text)
+            for name, source in tuple(self._sources.items()):
+                if source.path == path:
+                    source.ahead = self._read(name, decoded)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+        return True
+
+    def _read(self, name: str, text: str) -> Code:
+        """Return other text of a module, read."""
+        source = self._sources[name]
+        if source.ahead is not None and source.ahead.text == text:
+            return source.ahead
+        before = self.versions.newest.codes.get(name) or source.read()
+        return Code(name, text, package=source.package, path=source.path, before=before)
+
     def path_of(self, name: str) -> str:
         """Return the file of a module that is followed."""
         return self._sources[name].path
@@ -172,9 +193,8 @@ class Codebase:
                     continue
                 if text == self.text_of(one) and not self.uncertain((one,)):
                     continue
-                before = self.versions.newest.codes.get(one) or source.read()
-                code = Code(one, text, package=source.package, path=source.path, before=before)
-                found[one] = code
+                found[one] = code = self._read(one, text)
+                source.ahead = None
                 new.update(_followed(code.modules))
             known = set(self._sources)
             self.follow(*new)  # what only the new text imports
@@ -287,8 +307,13 @@ def _text(path: str) -> str | None:
 
 
 def _text_of(path: str) -> str:
-    with tokenize.open(path) as file:
-        return file.read()
+    return _decoded(Path(path).read_bytes())
+
+
+def _decoded(text: bytes) -> str:
+    """Return a text as Python decodes that of a file."""
+    encoding, _ = tokenize.detect_encoding(BytesIO(text).readline)
+    return TextIOWrapper(BytesIO(text), encoding).read()
 
 
 def _is_whole(module: ModuleType, text: str, path: str) -> bool:

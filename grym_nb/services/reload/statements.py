@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import symtable
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import pairwise
@@ -61,7 +61,7 @@ class Deeds:
 class Statement:
     """One statement at the top of a module."""
 
-    node: ast.stmt
+    node: ast.stmt  # as it stood where it was read
     source: str
     text: str  # two with an equal text are the same, wherever they stand
     binds: frozenset[str]
@@ -72,6 +72,17 @@ class Statement:
     by: Mapping[str, Deeds]  # what its functions do: a function's body is "", a class has its methods
     imports: tuple[Import, ...]  # at the top
     within: tuple[Import, ...]  # inside of its functions, as they run
+    lower: int = 0  # lines by which it stands below where it was read
+
+    @property
+    def first(self) -> int:
+        """The line with which it begins: that of its first decorator, where it has one."""
+        return _first_line(self.node) + self.lower
+
+    @property
+    def last(self) -> int:
+        """The line with which it ends."""
+        return _last_line(self.node) + self.lower
 
 
 def statements_of(
@@ -80,28 +91,62 @@ def statements_of(
     *,
     package: bool = False,
     path: str = "<text>",
-    known: Iterable[Statement] = (),
+    before: str = "",
+    known: Sequence[Statement] = (),
 ) -> list[Statement]:
     """Return the statements of a module's text; raises the `SyntaxError` that it has.
 
-    What is `known` from an earlier text of it, and stands there as it did, is not read again.
+    What is `known` of a text `before`, and stands there as it did, is not read again.
     """
-    body = [one for node in parsed(text, path).body for one in _singly(node)]
-    lines = StringIO(text).readlines()  # as Python counts them: a form feed ends none
+    lines, old = _lines_of(text), _lines_of(before)
+    head, tail = _untouched(old, lines, known)
+    begin = known[head].first - 1 if head else 0
+    end = len(lines) - (len(old) - known[tail].first + 1 if tail < len(known) else 0)
+    try:
+        # Below so many empty lines, each stands where it does.
+        tree = parsed("\n" * begin + "".join(lines[begin:end]), path)
+    except SyntaxError:
+        head, tail = 0, len(known)
+        tree = parsed(text, path)  # what is wrong with it may have begun before
+    body = [one for node in tree.body for one in _singly(node)]
+    shared = {after.lineno for before, after in pairwise(body) if _last_line(before) == _first_line(after)}
     home = module if package else module.rpartition(".")[0]
-    shared = {after.lineno for before, after in pairwise(body) if before.end_lineno == _first_line(after)}
     read = {one.source: one for one in known}
-    found: list[Statement] = []
+    found = [*known[:head]]
     for node in body:
         source = _source_of(node, lines, shared)
         one = read.get(source)
-        found.append(_statement(node, source, home) if one is None else replace(one, node=node))
+        found.append(_statement(node, source, home) if one is None else replace(one, node=node, lower=0))
+    lower = len(lines) - len(old)
+    found += (replace(one, lower=one.lower + lower) for one in known[tail:])
     return found
+
+
+def _lines_of(text: str) -> list[str]:
+    return StringIO(text).readlines()  # as Python counts them: a form feed ends none
+
+
+def _untouched(old: list[str], new: list[str], known: Sequence[Statement]) -> tuple[int, int]:
+    """Return how many statements stand unchanged before the first line that differs, and where those begin
+    that do so after the last one.
+
+    Of those before, the last may go on in what was added. One that shares a line is not told from others.
+    """
+    if not known or any("\r" in line for line in new):
+        return 0, len(known)
+    most = min(len(old), len(new))
+    same = next((at for at in range(most) if old[at] != new[at]), most)
+    after = next((at for at in range(most - same) if old[-1 - at] != new[-1 - at]), most - same)
+    begins = {at: now.first for at, (before, now) in enumerate(pairwise(known), 1) if now.first > before.last}
+    head = max((at for at, line in begins.items() if line <= same), default=0)
+    rest = (at for at, line in begins.items() if at >= head and line > len(old) - after)
+    tail = min(rest, default=len(known))
+    return head, tail
 
 
 def _source_of(node: ast.stmt, lines: Sequence[str], shared: set[int]) -> str:
     """Return a statement's own text, by which it is told from all others."""
-    first, last = _first_line(node), node.end_lineno or node.lineno
+    first, last = _first_line(node), _last_line(node)
     if isinstance(node, (ast.Import, ast.ImportFrom)) or {first, last} & shared:  # ``a = 1; b = 2``
         return ast.unparse(node)
     return "".join(lines[first - 1 : last])
@@ -149,6 +194,10 @@ def _singly(node: ast.stmt) -> list[ast.stmt]:
 def _first_line(node: ast.stmt) -> int:
     decorators = node.decorator_list if isinstance(node, _DEFINITIONS) else []
     return min([node.lineno, *(one.lineno for one in decorators)])
+
+
+def _last_line(node: ast.stmt) -> int:
+    return node.end_lineno or node.lineno
 
 
 # -- the names of a statement ----------------------------------------------------------------------

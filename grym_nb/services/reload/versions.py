@@ -8,7 +8,6 @@ known by its globals when it asks the module that everybody has.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import linecache
 import sys
@@ -58,7 +57,7 @@ class _Line:
         within = (
             frozenset(name for what in one.within for name in _asked_by(what)) for one in code.statements
         )
-        return cls(code.name, versions, tuple(_begin(one.node) for one in code.statements), tuple(within))
+        return cls(code.name, versions, tuple(one.first for one in code.statements), tuple(within))
 
     @property
     def newest(self) -> ModuleType:
@@ -83,12 +82,6 @@ def _asked_by(what: Import) -> Iterator[tuple[str, str]]:
     while package:  # ``import a.b`` asks ``a`` for it
         yield package, name
         package, _, name = package.rpartition(".")
-
-
-def _begin(node: ast.stmt) -> int:
-    """Return the line that Python gives for what a statement defines: that of its first decorator."""
-    parts: list[ast.stmt | ast.expr] = [node, *getattr(node, "decorator_list", ())]
-    return min(one.lineno for one in parts)
 
 
 class Versions:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _NAME = "watch over source files"
 
-_GATHER = 0.002  # seconds for others that are saved with it, where a file was put there in one piece
+_GATHER = 0.002  # seconds for others that are saved with it, where a file was closed, or put there whole
 _SETTLE = 0.005  # of quiet, after which it was written, or saved with others
 _GRACE = 0.3  # of quiet, where it does not look like that: it is empty, no Python, or not closed
 _HOLD = 0.25  # a file waits for others for so long at most
@@ -80,7 +80,7 @@ _AGAIN = 4  # a clock of files may tick every 2 s only
 class _Unsettled:
     """A file of which something was noticed, until it is told or turns out to be as it was."""
 
-    __slots__ = ("count", "due", "quiet", "since", "stamp", "whole", "writing")
+    __slots__ = ("count", "done", "due", "quiet", "since", "stamp", "whole", "writing")
 
     def __init__(self, now: float) -> None:
         self.since = now
@@ -89,6 +89,7 @@ class _Unsettled:
         self.count = 0  # of what was noticed
         self.stamp: _Stamp | None = None
         self.whole = False  # it was put there in one piece
+        self.done = False  # or whoever wrote to it has closed it
         self.writing = False  # it was written to, and not closed since
 
     def notice(self, heard: Heard, stamp: _Stamp | None, now: float) -> None:
@@ -97,7 +98,8 @@ class _Unsettled:
         self.whole = heard == "renamed" or (self.whole and heard == "closed")
         if heard != "other":
             self.writing = heard == "written" and _CLOSES
-        self.wait(_GRACE if self.writing else _GATHER if self.whole else _SETTLE)
+        self.done = self.whole or (heard == "closed" and _CLOSES)
+        self.wait(_GRACE if self.writing else _GATHER if self.done else _SETTLE)
 
     def wait(self, patience: float) -> None:
         self.due = min(self.quiet + patience, self.since + _LONGEST)
@@ -136,6 +138,7 @@ class Watch:
         self._lock = threading.Lock()  # of what is unsettled; never held for long, nor over the other
         self._paths: Callable[[], Iterable[str]] | None = None
         self._newer: Callable[[str], bool] = _never
+        self._parses: Callable[[str, bytes], bool] = _compiles
         self._files: dict[str, _File] = {}
         self._given: tuple[str, ...] = ()
         self._names: dict[str, tuple[str, ...]] = {}  # by the place of an event
@@ -151,17 +154,23 @@ class Watch:
         self._asked = 0.0  # when it was asked which files there are
         self._changes = 0
 
-    def on(self, paths: Callable[[], Iterable[str]], newer: Callable[[str], bool] | None = None) -> None:
+    def on(
+        self,
+        paths: Callable[[], Iterable[str]],
+        newer: Callable[[str], bool] | None = None,
+        parses: Callable[[str, bytes], bool] | None = None,
+    ) -> None:
         """Follow the files whose absolute paths `paths` returns, now and whenever it is asked again.
 
         Each is taken as it is now. One that comes later is told at once where it is `newer` than what is in
-        force by then. Where the watch is on already, these are what it follows.
+        force by then. A text that does not `parse` is waited for a little. Where the watch is on already,
+        these are what it follows.
         """
         paths()  # raises here what it raises
         with self._gate:
             self._paths, self._newer = paths, _never
         self.refresh()
-        self._newer = newer or _never
+        self._newer, self._parses = newer or _never, parses or _compiles
 
     def off(self) -> None:
         """Follow nothing, and wait for the threads of the observer; a call that runs ends by itself."""
@@ -314,9 +323,28 @@ class Watch:
             due = self._due(now)
         self._ask_again(due)  # before the files are read: what happens after that is noticed
         files = self._files
-        verdicts = {path: _judge(path, files.get(path), seen, now) for path, (seen, _) in due.items()}
+        verdicts = {path: self._judge(path, files.get(path), seen, now) for path, (seen, _) in due.items()}
         with self._lock:
             return frozenset(self._take(due, verdicts, now))
+
+    def _judge(self, path: str, file: _File | None, seen: _Unsettled, now: float) -> _Verdict:
+        """Read a file, and say what comes of it."""
+        if file is None:
+            return _Verdict(True)
+        text, stamp = _read(path)
+        if text is None:
+            return _Verdict(now >= min(seen.quiet + _GRACE, seen.since + _LONGEST), patience=_GRACE)
+        mark = _mark(text)
+        if mark == file.known:
+            return _Verdict(True, mark)
+        moved = stamp is None or seen.stamp not in (None, stamp)
+        if not text or seen.writing or not (seen.whole or self._parses(path, text)):
+            patience = _GRACE
+        else:
+            patience = _GATHER if seen.done else _SETTLE
+        quiet = now if moved else seen.quiet
+        over = now >= min(quiet + patience, seen.since + _LONGEST)
+        return _Verdict(over, mark, patience, moved, stamp)
 
     def _due(self, now: float) -> dict[str, tuple[_Unsettled, int]]:
         return {path: (seen, seen.count) for path, seen in self._unsettled.items() if seen.due <= now}
@@ -413,26 +441,6 @@ def _never(path: str) -> bool:
     return False
 
 
-def _judge(path: str, file: _File | None, seen: _Unsettled, now: float) -> _Verdict:
-    """Read a file, and say what comes of it."""
-    if file is None:
-        return _Verdict(True)
-    text, stamp = _read(path)
-    if text is None:
-        return _Verdict(now >= min(seen.quiet + _GRACE, seen.since + _LONGEST), patience=_GRACE)
-    mark = _mark(text)
-    if mark == file.known:
-        return _Verdict(True, mark)
-    moved = stamp is None or seen.stamp not in (None, stamp)
-    if not text or seen.writing or not (seen.whole or _parses(path, text)):
-        patience = _GRACE
-    else:
-        patience = _GATHER if seen.whole else _SETTLE
-    quiet = now if moved else seen.quiet
-    over = now >= min(quiet + patience, seen.since + _LONGEST)
-    return _Verdict(over, mark, patience, moved, stamp)
-
-
 def _read(path: str) -> tuple[bytes | None, _Stamp | None]:
     """Return the text of a file, None where there is none, and its stamp, None where it changed meanwhile."""
     try:
@@ -461,7 +469,7 @@ def _mark(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
-def _parses(path: str, text: bytes) -> bool:
+def _compiles(path: str, text: bytes) -> bool:
     try:
         compile(text, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -36,7 +36,7 @@ class Watching:
     def on(self) -> WatchStatus:
         """Reload from now on whatever is saved."""
         codebase, events = self._registry.codebase, self._registry.ports.events
-        self._watch.on(codebase.paths, codebase.is_newer)
+        self._watch.on(codebase.paths, codebase.is_newer, codebase.reads)
         if self._deaf is None:
             self._deaf = events.subscribe(self._others, *_OTHERS)
         return self._watch.status()

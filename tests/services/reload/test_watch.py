@@ -422,16 +422,16 @@ class TestTelling:
         path = str(home / "a.py")
         save(home / "a.py", "x = 1\n")
         polled.watch.look()
-        judge = module._judge
+        judge = module.Watch._judge
 
         def slowly(*args: object) -> object:
             verdict = judge(*args)  # type: ignore[arg-type]
-            monkeypatch.setattr(module, "_judge", judge)
+            monkeypatch.setattr(module.Watch, "_judge", judge)
             save(home / "a.py", "x = 2\n")
             polled.watch._notice({path: None}, "renamed")
             return verdict
 
-        monkeypatch.setattr(module, "_judge", slowly)
+        monkeypatch.setattr(module.Watch, "_judge", slowly)
         polled.after(SETTLE)
         assert told.calls == []
         polled.after(GATHER)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from grym_nb.events import ServiceReloaded
 from grym_nb.services import ServiceRegistry
+from grym_nb.services.reload import plan
 from tests.services.crowd import Gates, until
 from tests.services.reload.files import Edited
 from tests.services.reload.test_reloading import HELPER, SPEECH
@@ -92,3 +94,35 @@ def test_what_was_saved_before_it_was_followed_is_in_force(
     edited.edit("late", ("WORD = 1", "WORD = 2"))
     heard.wait("speech at load v3")
     assert speech.fussy(1) == 2
+
+
+def test_a_saved_text_is_read_once(
+    edited: Edited, registry: ServiceRegistry, heard: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech = registry.register("speech", edited.start(helper=HELPER, speech=SPEECH).Speech)
+    until(lambda: registry.watching.status().files == 2)
+    edited.edit("speech", ("return x\n", "return x + 1\n"))
+    heard.wait("speech at load v2")
+    read: list[str] = []
+    statements_of = plan.statements_of
+
+    def noted(text: str, name: str, **more: Any) -> object:
+        read.append(name)
+        return statements_of(text, name, **more)
+
+    monkeypatch.setattr(plan, "statements_of", noted)
+    edited.path("speech").write_text(edited.path("speech").read_text().replace("x + 1\n", "x + 2\n"))
+    heard.wait("speech at load v3")
+    assert speech.fussy(1) == 3 and read == ["speech"]
+
+
+def test_a_text_that_is_no_python_is_not_taken_for_read(edited: Edited, registry: ServiceRegistry) -> None:
+    speech = registry.register("speech", edited.start(helper=HELPER, speech=SPEECH).Speech)
+    codebase, path = registry.codebase, str(edited.path("speech"))
+    whole = edited.path("speech").read_bytes()
+    assert codebase.reads(path, whole.replace(b"return x\n", b"return x + 1\n"))
+    assert not codebase.reads(path, whole + b"def half(")
+    assert not codebase.reads(path, whole + b"# \xff")
+    edited.edit("speech", ("return x\n", "return x + 2\n"))
+    speech.reload()
+    assert speech.fussy(1) == 3
