@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -20,7 +20,9 @@ from typing import Any, cast
 import grym_nb as grym
 from grym_nb.devices import process_memory
 from grym_nb.events import ServiceReloaded
+from grym_nb.pulse import Pulse
 from grym_nb.services.reload import reloading
+from grym_nb.services.reload.watch import Watch
 
 from .frame import Effort, Row, benchmark, installed, side_by_side
 
@@ -216,6 +218,33 @@ def paused(effort: Effort) -> Iterator[Row]:
     yield Row("median of these", _middle(within), "with no reload", _middle(calm), "ms")
     yield Row("longest gap as files are read and built", _longest(gaps), "same", _longest(calm), "ms")
     yield Row(f"resident after {edits} reloads of 1 GB", float(after), "before", float(before), "B")
+
+
+@benchmark
+def watched(effort: Effort) -> Iterator[Row]:
+    """What it costs to watch over files that nobody saves, a minute of it."""
+    seconds, files = (40.0, 200) if effort.slow_rounds > 1 else (0.2, 5)
+    with TemporaryDirectory() as folder:
+        paths = [str(Path(folder, f"module_{at}.py")) for at in range(files)]
+        for path in paths:
+            Path(path).write_text(_text(0))
+        without = _idle(seconds)
+        for how in ("events", "polling"):
+            with closing(Pulse()) as pulse:
+                watch = Watch(pulse, lambda changed: None, polling=how == "polling")
+                watch.on(lambda: paths)
+                assert watch.status().how == how
+                took = _idle(seconds)
+                watch.off()
+            work = f"CPU of a minute, {files} files, {how}"
+            yield Row(work, took, "no watch", without, "ms", "<= 5 ms" if how == "events" else "")
+
+
+def _idle(seconds: float) -> float:
+    """Return what the process takes in a minute in which nothing happens."""
+    began = time.process_time()
+    threading.Event().wait(seconds)
+    return (time.process_time() - began) * 60 / seconds
 
 
 @contextmanager
