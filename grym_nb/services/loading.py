@@ -26,7 +26,7 @@ from grym_nb.services.mending import prove
 from grym_nb.services.model import ModelService, Needs, needs_of, tasks_of
 from grym_nb.services.outcome import load_failed
 from grym_nb.services.reads import reads_of
-from grym_nb.services.reload.sources import module_of
+from grym_nb.services.reload.sources import modules_of
 from grym_nb.services.retire import clean_up, release_parked
 from grym_nb.services.shortage import exhausted, ran_out, relieve
 from grym_nb.services.tiers import parked_in, take, wake
@@ -167,7 +167,7 @@ def _import(record: ServiceRecord) -> None:
         return
     try:
         record.spec.check()
-        record._family.codebase.follow(module_of(record.spec.callable))
+        record._family.codebase.follow(*modules_of(record.spec))
         record._family.refuse_tasks(record.name, record.spec.tasks or {})
     except ConfigError as error:
         raise _unfit(record, error) from None

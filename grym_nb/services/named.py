@@ -326,7 +326,7 @@ def named_of_module(
         return
     for name in sorted(names & set(vars(module))):
         value = vars(module)[name]
-        if type(value) is not types.ModuleType:
+        if not issubclass(type(value), types.ModuleType):
             yield f"{called} {name}", value
         elif depth:
             yield from named_of_module(value, names, depth - 1)

@@ -32,7 +32,7 @@ from grym_nb.services.model import TaskSpec, clashes
 from grym_nb.services.policy import check_layers
 from grym_nb.services.ports import Ended, Ports
 from grym_nb.services.record import ServiceRecord
-from grym_nb.services.reload.sources import Codebase, module_of
+from grym_nb.services.reload.sources import Codebase, modules_of
 from grym_nb.services.spec import Factory, ServiceSpec
 from grym_nb.services.status import StatusTable, status_of
 from grym_nb.services.waits import Gate
@@ -153,7 +153,7 @@ class ServiceRegistry:
         self.ports.resources.check_devices(spec.budget)
         if not isinstance(factory, str):
             self.refuse_tasks(name, spec.tasks or {})
-            self.codebase.follow(module_of(spec.callable))
+            self.codebase.follow(*modules_of(spec))
         with self._lock:
             if self._closed:
                 raise ServiceClosed("the registry is closed", service=name)

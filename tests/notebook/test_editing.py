@@ -348,3 +348,65 @@ def test_a_watch_says_how_it_comes_to_know(runtime: Runtime) -> None:
     assert repr(watch(runtime.registry, "off")).startswith("files are not watched: %grym reload SERVICE")
     with pytest.raises(CommandError, match=r"on, off or status was expected\. Did you mean 'on'\?"):
         watch(runtime.registry, "om")
+
+
+HELPERS = """
+    def scale(x):
+        return 2 * x
+
+    def bias():
+        return 1
+"""
+
+
+@pytest.mark.parametrize("auto", [False, True], ids=["alone", "beside %autoreload 2"])
+def test_a_helper_of_cells_is_followed_by_a_watch_that_was_on_before(notebook: Notebook, auto: bool) -> None:
+    """Of a cell that names the module, and of a service's cell that has a function of it by name."""
+    notebook.write("helpers", HELPERS)
+    notebook(BEGIN)
+    notebook("%load_ext autoreload\n%autoreload 2" if auto else "pass")
+    notebook("%grym watch on")
+    notebook("import helpers\nfrom helpers import bias")
+    notebook(
+        """
+        class ByModule(grym.ModelService):
+            def load(self):
+                self.weights = [1.0]
+            @grym.task
+            def out(self, x: int) -> int:
+                return helpers.scale(x)
+
+        one = grym.register("one", ByModule)
+        """
+    )
+    notebook(
+        """\
+        %%grym service two
+        class ByName(grym.ModelService):
+            @grym.task
+            def out(self, x: int) -> int:
+                return helpers.scale(x) + bias()
+        """
+    )
+    assert notebook.says("two = grym.get('two')\none.out(3), two.out(3)") == "(6, 7)"
+    notebook("with one.use() as model: held = model.weights")
+    notebook(
+        """
+        for _ in range(600):
+            if grym.current().registry.watching.status().files == 2:
+                break
+            threading.Event().wait(0.1)
+        """
+    )
+    job = notebook.kernel.run_async(
+        "print('on', flush=True)\nuntil('one', 'in place', 'v2')\nuntil('two', 'in place', 'v2')"
+    )
+    notebook.kernel.wait_for("on")
+    notebook.edit("helpers", ("2 * x", "3 * x"), ("return 1", "return 10"))
+    reply = notebook.kernel.wait(job).checked()
+    assert reply.stderr == "" and len(strips(reply)) == 2
+    assert notebook.says("one.out(3), two.out(3)") == "(9, 19)"
+    assert notebook.says("with one.use() as model: now = model.weights\nnow is held, bias()") == "(True, 10)"
+    assert "bound anew in the notebook, and not tried before: bias" in notebook.says("two.reloads[-1]")
+    assert notebook.says("one.at('v1').out(3), helpers.scale(3)") == "(6, 9)"
+    assert notebook.says("%grym diff two").count("+    return 3 * x") == 1

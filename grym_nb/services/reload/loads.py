@@ -79,14 +79,15 @@ def load_of(
     tell: Callable[[Any], object] = id,
     but: Collection[str] = (),
     of: Callable[[type, str, object], object] | None = None,
+    newer: Callable[[Any], Any] | None = None,
 ) -> Mapping[str, object]:
     """Return all that a load reaches, by name: code by its content, values by what they are.
 
     `factory` is what makes the model, where that is no class. `tell` tells values that are no constants from
     one another; those that are called as in `but` do not count. `of` is given the class, the name and what
-    tells it, of a value that stands in a class.
+    tells it, of a value that stands in a class. With `newer`, names stand for what that returns for a value.
     """
-    return _Load(cls, factory, hooks, tell, but, of).found
+    return _Load(cls, factory, hooks, tell, but, of, newer).found
 
 
 def changed_in_load(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[str, ...]:
@@ -105,11 +106,13 @@ class _Load:
         tell: Callable[[Any], object],
         but: Collection[str],
         of: Callable[[type, str, object], object] | None,
+        newer: Callable[[Any], Any] | None,
     ) -> None:
         self.found: dict[str, object] = {}
         self._tell = tell
         self._but = but
         self._of = of
+        self._newer = newer
         self._names: set[str] = set()  # that are asked for
         self._classes: dict[type, str] = {}  # the user's own, and how they are called
         if cls is not None:
@@ -154,6 +157,8 @@ class _Load:
         kept = kept_by(function)
         every = [name for code in _codes(function.__code__) for name in code.co_names]
         space = {name: value for name in every if (value := _global(function, name)) is not None}
+        if self._newer is not None:
+            space = {name: self._newer(value) for name, value in space.items()}
         names = [name for name in every if name not in kept or _is_data(space.get(name))]
         modules = [one for name in names if isinstance(one := space.get(name), ModuleType)]
         fresh = [name for name in dict.fromkeys(names) if name not in self._names | kept]

@@ -11,7 +11,8 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import StateError
-from grym_nb.services.reload.sources import module_of
+from grym_nb.services.reload.reached import reached_by
+from grym_nb.services.reload.sources import module_of, modules_of
 
 if TYPE_CHECKING:
     from grym_nb.services.reload.build import Built
@@ -65,6 +66,8 @@ def renewed_spec(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec |
     while isinstance(inner, partial):
         around.append(inner)
         inner = inner.func
+    if module_of(inner) == "__main__":
+        return _renewed_cell(spec, newer, built)
     if module_of(inner) not in built.fresh or not isinstance(inner, (type, FunctionType)):
         return None
     now = newer(inner)
@@ -82,4 +85,16 @@ def renewed_spec(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec |
         now = partial(now, *one.args, **one.keywords)
     renewed = replace(spec, factory=spec.factory if isinstance(spec.factory, str) else now)
     renewed.__dict__["callable"] = now
+    return renewed
+
+
+def _renewed_cell(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec | None:
+    """Return a registration from a cell with what its code names by now; None where that is as it was."""
+    if spec.reached is None or built.fresh.isdisjoint(modules_of(spec)):
+        return None
+    now = reached_by(spec.callable, spec.made_class, newer)
+    if now is None or not spec.reached.differs(now, made_anew=True):
+        return None
+    renewed = replace(spec, reached=now)
+    renewed.__dict__["callable"] = spec.callable
     return renewed

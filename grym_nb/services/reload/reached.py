@@ -13,6 +13,7 @@ Of an array only the shape counts, of what is large the size, and of what is ins
 from __future__ import annotations
 
 import re
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,14 +26,17 @@ from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import PurePath
 from types import BuiltinFunctionType, CellType, FunctionType, MappingProxyType, ModuleType
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled, state_of
 from grym_nb.services.named import WRAPS, looked_up, named_of_module, uses_of
 from grym_nb.services.reads import watches
 from grym_nb.services.reload.loads import HOOKS, INIT, changed_in_load, load_of
 
-__all__ = ["Reached", "reached_by"]
+if TYPE_CHECKING:
+    from grym_nb.services.reload.change import Newer
+
+__all__ = ["Name", "Reached", "names_of", "reached_by"]
 
 _CONSTANTS = (
     *(*PLAIN, PurePath, Enum, re.Pattern, Decimal, Fraction),
@@ -54,12 +58,13 @@ _DEEPEST_TABLE = 4
 class Reached:
     """What some code names, by the place where it does, and what its load is made of, by its hooks.
 
-    `data` are the places at which there is no code.
+    `data` are the places at which there is no code, `modules` the user's own from which the rest is.
     """
 
     found: Mapping[str, object]
     data: frozenset[str]
     loads: Mapping[tuple[str, ...], Mapping[str, object]]
+    modules: frozenset[str] = frozenset()
 
     def differs(self, other: Reached, *, made_anew: bool) -> bool:
         """Tell whether code that was registered later is another one by what it names.
@@ -75,25 +80,47 @@ class Reached:
         return bool(changed_in_load(self.loads.get(HOOKS, {}), other.loads.get(HOOKS, {})))
 
 
-def reached_by(factory: Any, made: type | None) -> Reached | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Name:
+    """A name of the notebook that stands for something of a module, and what takes the place of that."""
+
+    space: dict[str, Any]
+    name: str
+    before: Any
+    now: Any
+
+    def bind(self) -> None:
+        """Have it stand for that, unless somebody has bound it to something else."""
+        if self.space.get(self.name) is self.before:
+            self.space[self.name] = self.now
+
+
+def names_of(factory: Any, newer: Newer) -> list[Name]:
+    """Return the names under which code from a cell knows what there is something newer of."""
+    return _Walk(factory, newer).names
+
+
+def reached_by(factory: Any, made: type | None, newer: Newer | None = None) -> Reached | None:
     """Return what a factory from a cell names as of now; None for one from a file: that is reloaded.
 
-    `made` is the class of what it makes, where that is known.
+    `made` is the class of what it makes, where that is known. With `newer`, as if names stood for that.
     """
     inner = factory
     while isinstance(inner, partial):
         inner = inner.func
     if getattr(inner, "__module__", None) != "__main__":
         return None
-    walk = _Walk(factory)
+    walk = _Walk(factory, newer)
     load = factory if made is None or not isinstance(inner, type) else None
     hooks = [HOOKS, *([INIT] if made is not None else []), *((name,) for name in _cached(made))]
     loads = {}
     for one in hooks:
         with suppress(Exception):  # a stranger that does not let itself be looked at: nothing is noted
             made_by = load if one is HOOKS else None
-            loads[one] = load_of(made, made_by, one, tell=walk.tell_apart, but=walk.own, of=walk.of_class)
-    return Reached(walk.found, frozenset(walk.data), loads)
+            loads[one] = load_of(
+                made, made_by, one, tell=walk.tell_apart, but=walk.own, of=walk.of_class, newer=walk.by_now
+            )
+    return Reached(walk.found, frozenset(walk.data), loads, frozenset(walk.modules))
 
 
 def _cached(made: type | None) -> list[str]:
@@ -143,7 +170,10 @@ class _Large(Exception):
 class _Walk:
     """A walk through all that some code names; raises nothing, imports nothing, reads no file."""
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, newer: Newer | None = None) -> None:
+        self._newer = newer
+        self.names: list[Name] = []  # that stand for what there is something newer of
+        self.modules: set[str] = set()
         self.found: dict[str, object] = {}
         self.data: set[str] = set()
         self.own: set[str] = set()  # names that the code itself binds as it runs
@@ -177,18 +207,35 @@ class _Walk:
         self._set |= uses.rebinds
         for name in sorted(uses.names | uses.modules):
             value = looked_up(function, name)
-            if type(value) is ModuleType:
+            if issubclass(type(value), ModuleType):
+                self.modules.add(value.__name__)
                 for place, inside in named_of_module(value, uses.attributes):
                     self._of_modules[place] = place.rpartition(" ")[2]
                     self._put(place, inside)
             else:
-                self._put(f"{space} {name}", value)
+                now = self.by_now(value)
+                if now is not value:
+                    self._note(function, name, value, now)
+                self._put(f"{space} {name}", now)
+
+    def by_now(self, value: Any) -> Any:
+        """Return what a name is to stand for that stands for a value."""
+        is_code = type(value) is FunctionType or issubclass(type(value), type)
+        now = self._newer(value) if self._newer is not None and is_code else None
+        return value if now is None else now
+
+    def _note(self, function: FunctionType, name: str, value: Any, now: Any) -> None:
+        space = function.__globals__
+        if name not in space:  # a service's cell has the notebook's variables behind its own
+            space = vars(sys.modules["__main__"])
+        if space.get("__name__") == "__main__":
+            self.names.append(Name(space, name, value, now))
 
     def _space(self, function: FunctionType) -> str:
-        """Return what the namespace of a function is called: there may be several of one module."""
-        return self._spaces.setdefault(
-            id(function.__globals__), f"{function.__module__}{len(self._spaces) or ''}"
-        )
+        """Return what the namespace of a function is called: cells of services have their own."""
+        if function.__module__ != "__main__":
+            return function.__module__
+        return self._spaces.setdefault(id(function.__globals__), f"__main__{len(self._spaces) or ''}")
 
     def _look_at_class(self, cls: type) -> None:
         for name, value in vars(cls).copy().items():
@@ -226,6 +273,7 @@ class _Walk:
 
     def _look_later(self, code: FunctionType | type) -> None:
         if id(code) not in self._looked_at:
+            self.modules.add(code.__module__)
             self._looked_at[id(code)] = code
             self._ahead.append(code)
 
@@ -260,7 +308,7 @@ class _Walk:
             return _name(kind), *(self._tell(getattr(value, part), depth) for part in WRAPS[kind])
         if kind is BuiltinFunctionType:
             return f"{value.__module__}.{value.__qualname__}"
-        if kind is ModuleType:
+        if issubclass(kind, ModuleType):
             return f"module {value.__name__}"
         if get_origin(value) is not None:
             return "type", *(self._tell(part, depth) for part in (get_origin(value), *get_args(value)))

@@ -25,8 +25,9 @@ from grym_nb.services.reload.heavy import heavy
 from grym_nb.services.reload.history import begun, begun_with, note, refusal, refusing, step, told
 from grym_nb.services.reload.newer import newer_in, newer_in_cell_of, renewed_spec
 from grym_nb.services.reload.plan import Code
+from grym_nb.services.reload.reached import names_of
 from grym_nb.services.reload.report import By, Reload
-from grym_nb.services.reload.sources import Codebase, module_of
+from grym_nb.services.reload.sources import Codebase, module_of, modules_of
 from grym_nb.services.reload.split import check_share
 from grym_nb.services.reload.swap import Edit, put_in_force
 from grym_nb.services.retire import Retirement, retire
@@ -107,7 +108,7 @@ def reload(
                 ends.callback(edit.discard)  # all of them, whatever comes of one
             _prepare(record, report, edits, built, force=force)
             _swap(record, report, edits, built, force=force)
-        codebase.catch_up(module_of(record.spec.callable))
+        codebase.catch_up(*modules_of(record.spec))
         for edit in edits:
             if not edit.is_void:
                 edit.report.notes += tuple(_rebound(codebase, edit, built))
@@ -127,16 +128,18 @@ def reload(
 
 def _read(codebase: Codebase, record: ServiceRecord, report: Reload) -> tuple[Mapping[str, Code], str]:
     """Return what is new on disk, by module; where nothing is, why."""
-    module = module_of(record.spec.callable)
-    codebase.follow(module)
+    modules = modules_of(record.spec)
+    codebase.follow(*modules)
     if anew := codebase.built_anew():
         report.notes += (f"{', '.join(anew)}: an extension that was built anew takes another kernel",)
-    if not codebase.follows(module):
-        if module == "__main__":
-            return {}, "its class is from a cell: edit that, and run it again"
-        return {}, f"{module} is not followed, as what is installed"
+    from_cell = "its class is from a cell: edit that, and run it again"
+    if not any(codebase.follows(module) for module in modules):
+        own = module_of(record.spec.callable)
+        return {}, from_cell if own == "__main__" else f"{own} is not followed, as what is installed"
     with step(report, "read"), refusing(record, report):
-        return codebase.edited(module), "nothing of it has changed on disk"
+        found = codebase.edited(*modules)
+    cell = "" if record.spec.reached is None else f" of what it imports; {from_cell}"
+    return found, f"nothing{cell or ' of it'} has changed on disk"
 
 
 def _built(codebase: Codebase, record: ServiceRecord, report: Reload, codes: Mapping[str, Code]) -> Built:
@@ -173,7 +176,9 @@ def _edits(
             registry.refuse_tasks(edit.record.name, edit.spec.tasks or {})
             edit.report = its = report if edit.record is record else begun_with(report, edit.record)
             its.outside = elsewhere
-            family = codebase.family(module_of(edit.spec.callable))
+            if edit.spec.reached is not None:
+                edit.world, edit.names = built.version, names_of(edit.spec.callable, newer)
+            family = codebase.family(*modules_of(edit.spec))
             its.sources = dict(texts[name] for name in texts if name in family)
             edits.append(edit)
     stays = "" if any(edit.asks for edit in edits) else ": what `load` makes stays"
@@ -320,16 +325,23 @@ def _done(edit: Edit) -> None:
     record, instance, report = edit.record, edit.instance, edit.report
     report.why = edit.asks
     report.under_way = edit.under_way
-    report.notes = (*report.notes, *edit.stays, *edit.told())
+    report.notes = (*report.notes, *edit.stays, *edit.told(), *_bound(edit))
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     if report.how != "at load" or instance is None:  # else it is yet to be loaded
         note(record, report, edit.number)
 
 
+def _bound(edit: Edit) -> Iterator[str]:
+    """Say which names of the notebook stand for something else by now."""
+    if names := sorted({name.name for name in edit.names}):
+        yield f"bound anew in the notebook, and not tried before: {', '.join(names)}"
+        yield f"earlier versions, and calls under way, see {', '.join(names)} as it is by now"
+
+
 def _rebound(codebase: Codebase, edit: Edit, built: Built) -> Iterator[str]:
     """Say what calls that began before bind in the old module, where nobody sees it any more."""
-    family = codebase.family(module_of(edit.spec.callable)) if edit.under_way else ()
+    family = codebase.family(*modules_of(edit.spec)) if edit.under_way else ()
     for module in family:
         if names := sorted(built.rebound.get(module, ())):
             yield f"{module}: what calls under way bind to {', '.join(names)} stays in the old module"

@@ -20,7 +20,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, SourceFileLoader
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import StateError
 from grym_nb.services.content import is_settled
@@ -28,7 +28,10 @@ from grym_nb.services.reload.plan import Code
 from grym_nb.services.reload.versions import Versions
 from grym_nb.services.syntax import parsed
 
-__all__ = ["Codebase", "module_of"]
+if TYPE_CHECKING:
+    from grym_nb.services.spec import ServiceSpec
+
+__all__ = ["Codebase", "module_of", "modules_of"]
 
 _COARSE = 0.1  # seconds, by which the clock of files may be behind
 
@@ -140,10 +143,10 @@ class Codebase:
         with self._turn:
             yield
 
-    def family(self, name: str) -> frozenset[str]:
-        """Return a module with the followed ones that it imports, also through each other."""
+    def family(self, *names: str) -> frozenset[str]:
+        """Return modules with the followed ones that they import, also through each other."""
         found: set[str] = set()
-        todo = [name]
+        todo = [*names]
         while todo:
             one = todo.pop()
             if one in found or one not in self._sources:
@@ -169,22 +172,22 @@ class Codebase:
         known = self.versions.newest.codes
         return tuple(name for name in names if name not in known and not self._sources[name].is_whole)
 
-    def catch_up(self, name: str) -> None:
-        """Follow what a module, and what that imports, has imported since: as something ran, or was new."""
-        for one in self.family(name):
+    def catch_up(self, *names: str) -> None:
+        """Follow what modules, and what they import, have imported since: as something ran, or was new."""
+        for one in self.family(*names):
             source, now = self._sources[one], time.time()
             self.follow(*self._imported_by(one), since=source.looked)
             source.looked = now
 
-    def edited(self, name: str) -> dict[str, Code]:
-        """Return what is new on disk of a module and all that it imports; raises the `SyntaxError` in it."""
-        self.catch_up(name)
+    def edited(self, *names: str) -> dict[str, Code]:
+        """Return what is new on disk of modules and all that they import; raises the `SyntaxError` in it."""
+        self.catch_up(*names)
         found: dict[str, Code] = {}
         unread: dict[str, Exception] = {}
-        names = self.family(name)
-        while names:
+        todo = self.family(*names)
+        while todo:
             new: set[str] = set()
-            for one in names:
+            for one in todo:
                 source = self._sources[one]
                 try:
                     text = _text_of(source.path)
@@ -198,8 +201,8 @@ class Codebase:
                 new.update(_followed(code.modules))
             known = set(self._sources)
             self.follow(*new)  # what only the new text imports
-            names = frozenset(set(self._sources) - known)
-        self._refuse(name, found, unread)
+            todo = frozenset(set(self._sources) - known)
+        self._refuse(names, found, unread)
         if found:
             missing = {
                 one: s.read() for one, s in self._sources.items() if one not in self.versions.newest.codes
@@ -207,9 +210,12 @@ class Codebase:
             self.versions.follow(missing)
         return found
 
-    def _refuse(self, name: str, found: Mapping[str, Code], unread: Mapping[str, Exception]) -> None:
-        """Raise where a file cannot be read that a module imports by what is new, or is."""
-        asked, todo = {name}, [name]
+    def _refuse(
+        self, names: Iterable[str], found: Mapping[str, Code], unread: Mapping[str, Exception]
+    ) -> None:
+        """Raise where a file cannot be read that is one of some modules, or that these import by now."""
+        todo = [one for one in names if one in self._sources]
+        asked = {*todo}
         while todo:
             one = todo.pop()
             if one in unread:
@@ -231,6 +237,12 @@ def module_of(thing: Any) -> str:
         thing = thing.__func__
     name = getattr(thing, "__module__", None)
     return name if isinstance(name, str) else ""
+
+
+def modules_of(spec: ServiceSpec) -> tuple[str, ...]:
+    """Return the modules that the code of a service is from; of a cell, those of which it names something."""
+    named = () if spec.reached is None else sorted(spec.reached.modules)
+    return tuple(name for name in dict.fromkeys((module_of(spec.callable), *named)) if name != "__main__")
 
 
 def _followed(names: Iterable[str]) -> list[str]:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.reload.heavy import Heavy
+    from grym_nb.services.reload.reached import Name
     from grym_nb.services.reload.report import Reload
+    from grym_nb.services.reload.versions import Version
     from grym_nb.services.spec import ServiceSpec
 
 __all__ = ["Edit", "put_in_force", "take_back"]
@@ -50,6 +52,8 @@ class Edit:
         self.record = record
         self.asked = asked  # by the spec that is in force; None where that has the code already
         self.newer = newer
+        self.world: Version | None = None  # the modules of which its code, from a cell, names something
+        self.names: Sequence[Name] = ()  # of the notebook, that are to stand for what is newer
         self.report = begun(record)  # stands in the history from when this is in force
         self.large = large  # what was made anew beside it, and its state may hold as it was
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
@@ -117,7 +121,9 @@ class Edit:
 
     def load(self) -> None:
         """Load what has to be loaded anew, beside the old one where there is room for both."""
-        if self.asks and self.instance is not None:
+        if self.asks and self.names:
+            self.no_room = "the notebook's names are bound anew before it loads"
+        elif self.asks and self.instance is not None:
             try:
                 self.beside = load_beside(self.record, self.spec, self.number)
             except NoRoom as why:
@@ -180,11 +186,16 @@ class Edit:
             there = self.beside.instance
             assert there is not None
             model = copy_of(there.model)
-            return smoke(self.beside, there, self._serving(model), before=self.record)
+            return smoke(self.beside, there, self._on_trial(model), before=self.record)
         made = self.made()
         model = made.model if made.apart is not None else copy_of(made.model)
         self._add_news(model)
-        return smoke(self.record, self.instance, self._serving(model))
+        return smoke(self.record, self.instance, self._on_trial(model))
+
+    def _on_trial(self, model: Any) -> Serving:
+        serving = self._serving(model)
+        serving.world = self.world
+        return serving
 
     def _serving(self, model: Any) -> Serving:
         return Serving(model, self.version, self.number, self.spec)
@@ -219,6 +230,20 @@ class Edit:
         """Make the version that is to serve of what is there now: no call runs any more that changes it."""
         self._ready = None
         self.made()
+
+    def keep_world(self) -> None:
+        """Have the versions so far, and calls under way, go on with the modules as they are."""
+        if self.world is None or self.instance is None or self.is_placed:
+            return  # code from a file has its own
+        newest = self.record._family.codebase.versions.newest
+        for serving in tuple(self.instance.versions):
+            if serving.world is None:
+                serving.world = newest
+
+    def bind_names(self) -> None:
+        """Have what the notebook calls by name be what is newer."""
+        for name in self.names:
+            name.bind()
 
     def put(self, *, on_probation: bool = True) -> bool:
         """Have calls that begin from now on answered by the new code; False where something came between.
@@ -319,7 +344,11 @@ def put_in_force(
                     edit.remake()
 
         def put() -> list[Edit]:
+            for edit in edits:
+                edit.keep_world()
             publish()
+            for edit in edits:
+                edit.bind_names()
             return [edit for edit in edits if not edit.put(on_probation=on_probation)]
 
         try:

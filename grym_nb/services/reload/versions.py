@@ -22,6 +22,7 @@ from io import StringIO
 from types import MappingProxyType, ModuleType
 from typing import Any
 
+from grym_nb.services.frame import current_frame
 from grym_nb.services.reload.plan import Code
 from grym_nb.services.reload.statements import Import
 
@@ -62,7 +63,8 @@ class _Line:
     @property
     def newest(self) -> ModuleType:
         """The module that is the newest in this thread."""
-        return self.versions.here().modules[self.name]
+        modules = self.versions.here().modules
+        return modules[self.name] if self.name in modules else self.versions.newest.modules[self.name]
 
     def imports(self, line: int, module: str, attribute: str) -> bool:
         """Tell whether the statement that a line is in imports something as it runs."""
@@ -103,8 +105,13 @@ class Versions:
             self.newest = Version(newest.number, {**newest.codes, **fresh}, {**newest.modules, **modules})
 
     def here(self) -> Version:
-        """Return the version that is the newest in this thread."""
-        return self.building.get() or self.newest
+        """Return the version that is the newest in this thread: in a call, to the code that answers it."""
+        building = self.building.get()
+        if building is not None:
+            return building
+        frame = current_frame()
+        world = None if frame is None or frame.serving is None else frame.serving.world
+        return self.newest if world is None else world
 
     @contextmanager
     def within(self, version: Version) -> Iterator[None]:

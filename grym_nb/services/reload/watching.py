@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from grym_nb.errors import GrymError, StateError
 from grym_nb.events import ServiceChanged, ServiceEvent, ServiceRegistered, ServiceReloaded, StateChanged
 from grym_nb.services.reload.reloading import reload
-from grym_nb.services.reload.sources import module_of
+from grym_nb.services.reload.sources import modules_of
 from grym_nb.services.reload.watch import Watch, WatchStatus
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class Watching:
             record = handle._record
             if isinstance(record.spec.factory, str) and "callable" not in record.spec.__dict__:
                 continue
-            module = module_of(record.spec.callable)
-            its = frozenset(codebase.path_of(name) for name in codebase.family(module)) & paths
+            family = codebase.family(*modules_of(record.spec))
+            its = frozenset(codebase.path_of(name) for name in family) & paths
             if its - done:
                 done |= its
                 yield record

@@ -1,0 +1,266 @@
+"""A service from a cell follows the modules that it names, as one from a file does."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from grym_nb.errors import ReloadFailed, TaskFailed
+from grym_nb.events import ServiceReloaded
+from grym_nb.services import ServiceHandle, ServiceRegistry
+from tests.services.crowd import Gates, start
+from tests.services.reload.files import Edited
+from tests.services.reload.test_reached import Notebook
+
+DEEP = """
+    FACTOR = 2
+
+    def deep(x):
+        return x * FACTOR
+"""
+HELPER = """
+    import deep
+
+    SIZE = 3
+
+    def scale(x):
+        return deep.deep(x)
+
+    def size():
+        return SIZE
+
+    def other(x):
+        return x
+"""
+CELL = """
+{imports}
+from grym_nb.services import ModelService, task
+
+def through(x):
+    return {scale}(x)
+
+class S(ModelService):
+    def load(self):
+        self.weights = [0] * {size}()
+    @task
+    def ask(self, x=1):
+        return through(x)
+    @task
+    def twice(self, gate):
+        first = through(1)
+        gate()
+        return first, through(1)
+    @task
+    def each(self):
+        yield through(1)
+        yield through(1)
+    @task
+    async def later(self, gate):
+        import asyncio
+        first = through(1)
+        await asyncio.get_running_loop().run_in_executor(None, gate)
+        return first, through(1)
+"""
+BY_MODULE = CELL.format(imports="import helper", scale="helper.scale", size="helper.size")
+BY_NAME = CELL.format(imports="from helper import scale, size", scale="scale", size="size")
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch, registry: ServiceRegistry, edited: Edited) -> Notebook:
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    edited.start(deep=DEEP, helper=HELPER)
+    return Notebook(registry)
+
+
+def weights(service: ServiceHandle) -> Any:
+    with service.use() as model:
+        return model.weights
+
+
+@pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
+@pytest.mark.parametrize("module", ["helper", "deep"])
+def test_an_edit_of_a_helper_reaches_the_cell(
+    notebook: Notebook, edited: Edited, cell: str, module: str
+) -> None:
+    service = notebook.register(cell)
+    assert service.ask(1) == 2
+    there = weights(service)
+    changes = {"helper": ("deep.deep(x)", "deep.deep(x) + 10"), "deep": ("FACTOR = 2", "FACTOR = 12")}
+    edited.edit(module, changes[module])
+    report = service.reload()
+    assert (report.how, report.after, service.ask(1)) == ("in place", "v2", 12)
+    assert weights(service) is there
+    assert any("bound anew in the notebook" in note for note in report.notes) == (cell is BY_NAME)
+    assert str(edited.path(module)) in report.sources
+
+
+def test_what_it_does_not_name_is_no_edit_of_it(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_MODULE)
+    service.ask(1)
+    edited.edit("helper", ("    return x\n", "    return -x\n"))
+    report = service.reload()
+    assert (report.how, report.why) == ("unchanged", "nothing that it uses has changed")
+    assert service.version == "v1" and notebook.names["helper"].other(1) == -1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(("deep.deep(x)", "deep.deep(x"), "SyntaxError"), (("deep.deep(x)", "deep.deep(y)"), "NameError")],
+)
+def test_an_edit_that_fails_is_refused(
+    notebook: Notebook, edited: Edited, change: tuple[str, str], why: str
+) -> None:
+    service = notebook.register(BY_MODULE)
+    assert service.ask(1) == 2
+    edited.edit("helper", change)
+    with pytest.raises(ReloadFailed, match=why):
+        service.reload()
+    assert (service.ask(1), service.version, notebook.names["helper"].scale(1)) == (2, "v1", 2)
+
+
+def test_a_call_that_fails_later_is_answered_by_the_helpers_of_before(
+    notebook: Notebook, edited: Edited
+) -> None:
+    service = notebook.register(BY_MODULE)
+    service.ask(1)
+    edited.edit("helper", ("return deep.deep(x)", "return 1 / (x - 5) + 100"))
+    service.reload()
+    assert service.ask(1) == 99.75
+    assert service.ask(5) == 10 and service.version == "v1"
+    assert service.ask(1) == 2 and notebook.names["helper"].scale(1) == 99.75
+    edited.edit("helper", ("x - 5", "x + 5"))
+    service.reload()
+    assert service.ask(5) == 100.1
+
+
+def test_calls_under_way_end_with_the_helpers_with_which_they_began(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    notebook.run(BY_MODULE)
+    service = registry.register("service", notebook.names["S"], concurrency=3)
+    service.ask(1)
+    gates = Gates()
+
+    def gate(name: str) -> None:
+        gates.tell(name)
+        gates.wait("edited")
+
+    calls = [
+        start(lambda: service.twice(lambda: gate("plain"))),
+        start(lambda: service.later(lambda: gate("async"))),
+    ]
+    stream = service.each()
+    assert next(stream) == 2
+    gates.wait("plain"), gates.wait("async")
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    try:
+        report = service.reload()
+    finally:
+        gates.tell("edited")
+    assert report.under_way == 3
+    assert [call.result(10.0) for call in calls] == [(2, 2), (2, 2)] and next(stream) == 2
+    stream.close()
+    assert service.twice(lambda: None) == (3, 3) and list(service.each()) == [3, 3]
+
+
+def test_versions_beside_one_another_have_their_helpers(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_MODULE)
+    service.ask(1)
+    for factor in (3, 4):
+        edited.edit("deep", (f"FACTOR = {factor - 1}", f"FACTOR = {factor}"))
+        service.reload()
+    assert [service.at(version).ask(1) for version in ("v1", "v2", "v3")] == [2, 3, 4]
+    service.rollback()
+    assert service.ask(1) == 3
+    edited.edit("deep", ("FACTOR = 4", "FACTOR = 5"))
+    service.reload()
+    assert [service.at(version).ask(1) for version in ("v1", "v2", "v4")] == [2, 3, 5] and service.ask(1) == 5
+
+
+@pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
+def test_what_load_uses_of_a_helper_is_loaded_anew(notebook: Notebook, edited: Edited, cell: str) -> None:
+    service = notebook.register(cell)
+    assert len(weights(service)) == 3
+    edited.edit("helper", ("SIZE = 3", "SIZE = 4"))
+    assert service.reload().how == "loaded"
+    assert len(weights(service)) == 4
+
+
+def test_a_name_that_stands_for_something_else_by_now_is_left_alone(
+    notebook: Notebook, edited: Edited
+) -> None:
+    service = notebook.register(BY_NAME)
+    service.ask(1)
+    notebook.names["scale"] = own = str
+    edited.edit("helper", ("deep.deep(x)", "-deep.deep(x)"))
+    service.reload()
+    assert service.ask(1) == "1" and notebook.names["scale"] is own
+
+
+def test_a_cell_that_is_run_again_after_an_edit_of_a_helper_is_unchanged(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    service = notebook.register(BY_MODULE)
+    service.ask(1)
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    service.reload()
+    assert notebook.register(BY_MODULE).version == "v2"
+    assert service.ask(1) == 3
+    assert notebook.register(BY_MODULE.replace("return through(x)", "return -through(x)")).version == "v3"
+    assert [service.at(version).ask(1) for version in ("v1", "v2", "v3")] == [2, 3, -3]
+
+
+def test_a_helper_that_is_saved_is_in_force(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    gates = Gates()
+    registry.ports.events.subscribe(
+        lambda event: gates[f"{event.how} {event.version}"].set(), ServiceReloaded
+    )
+    service = notebook.register(BY_MODULE)
+    service.ask(1)
+    assert registry.watching.on().files == 2
+    try:
+        edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+        gates.wait("in place v2")
+        assert service.ask(1) == 3
+    finally:
+        registry.watching.off()
+
+
+def test_a_cell_and_a_file_get_a_helper_together_or_not_at_all(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    module = edited.start(
+        filed="""
+            from grym_nb.services import ModelService, task
+            import helper
+
+            class Filed(ModelService):
+                @task
+                def ask(self, x):
+                    return helper.scale(x)
+        """
+    )
+    cell, filed = notebook.register(BY_MODULE), registry.register("filed", module.Filed)
+    assert (cell.ask(1), filed.ask("a")) == (2, "aa")
+    edited.edit("helper", ("deep.deep(x)", "deep.deep(x) + 1"))
+    with pytest.raises(ReloadFailed, match="filed's ask"):
+        cell.reload()
+    assert (cell.ask(1), filed.ask("a"), cell.version) == (2, "aa", "v1")
+    edited.edit("helper", ("deep.deep(x) + 1", "deep.deep(x) * 2"))
+    cell.reload()
+    assert (cell.ask(1), filed.ask("a"), cell.version, filed.version) == (4, "aaaa", "v2", "v2")
+
+
+def test_where_no_version_answers_the_input_is_at_fault(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_MODULE)
+    service.ask(1)
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    service.reload()
+    with pytest.raises(TaskFailed, match="TypeError"):
+        service.ask(None)
+    assert service.version == "v2" and service.ask(1) == 3
