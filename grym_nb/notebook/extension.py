@@ -14,6 +14,7 @@ from grym_nb.notebook.completion import matcher_for
 from grym_nb.notebook.feed import end_feeds
 from grym_nb.notebook.magics import magic_for
 from grym_nb.notebook.progress import displays_for
+from grym_nb.notebook.sources import show_sources
 from grym_nb.notebook.toast import Toasts
 from grym_nb.runtime import on_kernel_runtime
 from grym_nb.services.progress import on_progress
@@ -51,6 +52,7 @@ def install(shell: InteractiveShell) -> None:
         _add_toasts(shell, undo)
         _add_skipped(shell, undo)
         _add_lag(undo)
+        undo.callback(show_sources())
         _installed[shell] = undo.pop_all()
 
 

@@ -134,7 +134,7 @@ def place_of(error: BaseException) -> str:
         file, line = sites[-1].file, sites[-1].line
     else:
         return ""
-    return f" ({named(file or '').partition(' (version ')[0]}:{line})"
+    return f" ({named(file or '').partition(' (edit ')[0]}:{line})"
 
 
 def _without_secrets(code: str) -> str:

@@ -17,7 +17,7 @@ from tests.kernel import Kernel
 #: everything an extension could leave behind in a kernel
 PROBE = """
 def surroundings():
-    import gc, json, sys, threading
+    import gc, inspect, json, sys, threading
     from grym_nb.services import progress
     ip = get_ipython()
     return {
@@ -30,7 +30,8 @@ def surroundings():
         "progress": len(progress._shown_to),
         "formatters": {kind: len(f.type_printers) for kind, f in ip.display_formatter.formatters.items()},
         "transformers": len(ip.input_transformers_post) + len(ip.ast_transformers),
-        "hooks": [repr(sys.excepthook), repr(sys.displayhook), repr(ip.custom_exceptions)],
+        "hooks": [repr(sys.excepthook), repr(sys.displayhook), repr(ip.custom_exceptions),
+                  repr(inspect.getfile)],
         # IPython makes its own %load_ext when it is first used.
         "configurables": sorted({type(c).__name__ for c in ip.configurables} - {"ExtensionMagics"}),
         "names": sorted(name for name in ip.user_ns if not name.startswith("_")),

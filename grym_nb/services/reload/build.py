@@ -12,9 +12,11 @@ from importlib.util import resolve_name
 from types import CodeType, ModuleType
 from typing import Any
 
+from grym_nb.services.reload import shown
 from grym_nb.services.reload.plan import Code, Plan, plan
+from grym_nb.services.reload.shown import remember
 from grym_nb.services.reload.statements import Statement
-from grym_nb.services.reload.versions import Followed, Version, Versions, builtins_of, remember
+from grym_nb.services.reload.versions import Followed, Version, Versions, builtins_of
 
 __all__ = ["Built", "Ran", "build"]
 
@@ -60,6 +62,9 @@ class _Builder:
         self._before = before
         self._after = after
         self._plan = found
+        self._edited = {name for name, code in after.items() if code is not before.codes.get(name, code)}
+        for name in self._edited:
+            after[name].edit = before.codes[name].edit + 1
         fresh = {name for name in after if found.run.get(name) or found.gone.get(name)}
         for name in tuple(fresh):  # a package has its modules as attributes
             while (name := name.rpartition(".")[0]) in before.modules:
@@ -127,17 +132,19 @@ class _Builder:
             return
         self._begun.add(name)
         code, variables = self._after[name], vars(self._views[name])
-        file = f"{code.path} (version {self._built.version.number + 1})"
-        remember(file, code.text, variables)
+        if name in self._edited:
+            remember(code.file, code.text, variables)
         places = self._plan.run.get(name, ())
         for at, one in enumerate(code.statements):
             if at not in places:
                 self._first_of(one)
                 continue
             began = time.perf_counter()
-            exec(_compiled(one, code, file), variables)
+            node = _placed(one)
+            exec(_compiled(node, code), variables)
             took = time.perf_counter() - began
-            self._built.ran.append(Ran(name, one.node.lineno + one.lower, one.binds, took))
+            shown.note(node, variables, code.file)
+            self._built.ran.append(Ran(name, node.lineno, one.binds, took))
 
     def _first_of(self, one: Statement) -> None:
         """Run what a statement imports, also where it is carried over: what follows it asks for that."""
@@ -152,17 +159,22 @@ class _Builder:
             self._run(name)
 
 
-def _compiled(one: Statement, code: Code, file: str) -> CodeType:
+def _placed(one: Statement) -> ast.stmt:
+    """Return a statement with the lines at which it stands by now."""
+    return ast.increment_lineno(deepcopy(one.node), one.lower) if one.lower else one.node
+
+
+def _compiled(node: ast.stmt, code: Code) -> CodeType:
     """Return one statement of a module, compiled as it would be among the others.
 
     To call something of a module is other bytecode than to call a method; the compiler tells them apart by
     the imports that it sees: they stand beside it, and do not run.
     """
-    body = [ast.increment_lineno(deepcopy(one.node), one.lower) if one.lower else one.node]
+    body: list[ast.stmt] = [node]
     if code.import_statements:
         body.append(ast.If(ast.Constant(False), list(code.import_statements), []))
     tree = ast.fix_missing_locations(ast.Module(body, []))
-    compiled: CodeType = compile(tree, file, "exec", flags=code.flags, dont_inherit=True)
+    compiled: CodeType = compile(tree, code.file, "exec", flags=code.flags, dont_inherit=True)
     return compiled
 
 

@@ -40,10 +40,16 @@ class Code:
         self.text = text
         self.path = path
         self.package = package
+        self.edit = 0  # how often its file was another one before this text of it was put in force
         old, known = ("", []) if before is None else (before.text, before.statements)
         self.statements: list[Statement] = statements_of(
             text, name, package=package, path=path, before=old, known=known
         )
+
+    @property
+    def file(self) -> str:
+        """What the file is called in tracebacks: the path, and which edit of it this is."""
+        return f"{self.path} (edit {self.edit})" if self.edit else self.path
 
     @cached_property
     def binders(self) -> dict[str, list[Statement]]:

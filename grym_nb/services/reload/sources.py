@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from grym_nb.errors import StateError
 from grym_nb.services.content import is_settled
 from grym_nb.services.reload.plan import Code
+from grym_nb.services.reload.shown import remember
 from grym_nb.services.reload.versions import Versions
 from grym_nb.services.syntax import parsed
 
@@ -196,6 +197,9 @@ class Codebase:
                     continue
                 if text == self.text_of(one) and not self.uncertain((one,)):
                     continue
+                before = self.versions.newest.codes.get(one) or source.read()
+                if before is source.code and source.is_whole and one in sys.modules:
+                    remember(source.path, source.text, vars(sys.modules[one]))  # also if the new is refused
                 found[one] = code = self._read(one, text)
                 source.ahead = None
                 new.update(_followed(code.modules))

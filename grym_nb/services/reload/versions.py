@@ -9,7 +9,6 @@ known by its globals when it asks the module that everybody has.
 from __future__ import annotations
 
 import builtins
-import linecache
 import sys
 import threading
 import weakref
@@ -18,20 +17,19 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from io import StringIO
-from types import MappingProxyType, ModuleType
+from types import FrameType, MappingProxyType, ModuleType
 from typing import Any
 
 from grym_nb.services.frame import current_frame
 from grym_nb.services.reload.plan import Code
+from grym_nb.services.reload.shown import asked_by_inspect, file_of, remember
 from grym_nb.services.reload.statements import Import
 
-__all__ = ["Followed", "Version", "Versions", "builtins_of", "remember"]
+__all__ = ["Followed", "Version", "Versions", "builtins_of"]
 
 _ALL = "*"  # of a module's names: any
 _NOTHING = object()
 _LINE = "__grym_line__"  # in the dictionary of a followed module, the first version's: what it is one of
-_TEXT = "__grym_text__"  # in the dictionary of each version: by it its text is kept
 
 
 class Version:
@@ -65,6 +63,13 @@ class _Line:
         """The module that is the newest in this thread."""
         modules = self.versions.here().modules
         return modules[self.name] if self.name in modules else self.versions.newest.modules[self.name]
+
+    def shown_to(self, asking: FrameType) -> str:
+        """Return the file that `inspect` is to read for what it was asked for; empty where nobody did."""
+        asked, path = asked_by_inspect(asking), self.versions.newest.codes[self.name].path
+        if isinstance(asked, type):
+            return file_of(asked, path)
+        return "" if asked is None else self.versions.here().codes[self.name].file
 
     def imports(self, line: int, module: str, attribute: str) -> bool:
         """Tell whether the statement that a line is in imports something as it runs."""
@@ -145,6 +150,8 @@ class Versions:
         first = {name: module for name, module in whole.items() if sys.modules.get(name) is module}
         if not first:
             return
+        for name, module in first.items():
+            remember(newest.codes[name].path, newest.codes[name].text, vars(module))
         bound = {name for name in first if newest.codes[name].rebound}
         views = {name: _First(one) if name in bound else _copy(one) for name, one in first.items()}
         self._every.update(views.values())
@@ -156,7 +163,6 @@ class Versions:
                 for key, value in tuple(variables.items()):
                     if id(value) in alias:
                         variables[key] = alias[id(value)]
-            remember(newest.codes[name].path, newest.codes[name].text, vars(module))
             vars(module)[_LINE] = _Line.of(newest.codes[name], self)
             module.__class__ = Followed
 
@@ -192,6 +198,8 @@ class Followed(ModuleType):
 
     def __getattribute__(self, name: str) -> Any:
         line: _Line = object.__getattribute__(self, "__dict__")[_LINE]
+        if name == "__file__" and (file := line.shown_to(sys._getframe(1))):
+            return file
         if _first_asks(line.name, name):
             return ModuleType.__getattribute__(self, name)
         return getattr(line.newest, name)
@@ -261,26 +269,6 @@ def _copy(module: ModuleType) -> ModuleType:
     view = ModuleType(module.__name__)
     vars(view).update(vars(module))
     return view
-
-
-def remember(file: str, text: str, variables: dict[str, Any]) -> None:
-    """Have tracebacks and `inspect.getsource` show a text for a file, whatever is on disk by now.
-
-    For as long as there is code that ran in those variables.
-    """
-    entry = len(text), None, StringIO(text).readlines(), file
-    linecache.cache[file] = entry
-    variables[_TEXT] = kept = _Text()
-    weakref.finalize(kept, _forget, file, entry).atexit = False
-
-
-class _Text:
-    """Is there as long as the globals that it is in."""
-
-
-def _forget(file: str, entry: object) -> None:
-    if linecache.cache.get(file) is entry:
-        del linecache.cache[file]
 
 
 def builtins_of(importing: Any) -> dict[str, Any]:

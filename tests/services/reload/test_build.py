@@ -135,6 +135,64 @@ def test_each_version_shows_its_own_text(files: Files) -> None:
         assert traceback.extract_tb(error.value.__traceback__)[-1].line == line
 
 
+CLASSES = """
+    from enum import Enum
+
+    class Kind(Enum):
+        A = "ONE"
+
+    class Bare:
+        x = "ONE"
+
+        class Inner:
+            y = "ONE"
+
+    if True:
+        class Within(Bare):
+            z = "ONE"
+
+    def made():
+        class Local:
+            def run(self):
+                return "ONE"
+        return Local
+
+    class Model:
+        def run(self):
+            return "ONE"
+
+    def other():
+        return 0
+"""
+
+
+def test_the_source_of_a_class_is_that_of_its_own_version(files: Files) -> None:
+    first = files.start(classes=CLASSES)
+    seen = {"ONE": vars(first).copy()}
+    for was, now in (("ONE", "TWO"), ("TWO", "THREE")):
+        files.edit("classes", f'"{was}"', f'"{now}"')
+        seen[now] = vars(files.versions.newest.modules["classes"]).copy()
+    for said, names in seen.items():
+        made = [names[name] for name in ("Kind", "Bare", "Within", "Model", "made")]
+        for one in (*made, names["Bare"].Inner, names["made"](), names["Model"].run):
+            assert f'"{said}"' in inspect.getsource(one), (said, one)
+    assert '"THREE"' in inspect.getsource(sys.modules["classes"])  # the module is the newest
+    assert sys.modules["classes"].__file__ == files.code("classes").path  # for all others it is as it was
+
+
+def test_a_class_that_is_carried_over_shows_its_text_when_that_version_is_gone(files: Files) -> None:
+    files.start(classes=CLASSES)
+    files.edit("classes", 'x = "ONE"', 'x = "TWO"')
+    bare = sys.modules["classes"].Bare
+    for at in range(3):
+        files.edit("classes", f"return {at}", f"return {at + 1}")
+    gc.collect()
+    assert sys.modules["classes"].Bare is bare and 'x = "TWO"' in inspect.getsource(bare)
+    assert inspect.getsource(sys.modules["classes"].Model) == (
+        'class Model:\n    def run(self):\n        return "ONE"\n'
+    )
+
+
 def test_what_is_set_from_outside_is_seen_by_all_that_shared_it(files: Files) -> None:
     module = files.start(helper=HELPER, service=SERVICE)
     files.edit("helper", '"other"', '"another"')
@@ -307,7 +365,7 @@ def test_what_is_carried_over_keeps_nothing_of_what_was_beside_it(files: Files) 
     gc.collect()
     assert beside() is None
     shown = sorted(Path(file).name for file in linecache.cache if file.startswith(str(files.folder)))
-    assert shown == ["helper.py", "helper.py (version 2)", "service.py", "service.py (version 3)"]
+    assert shown == ["helper.py", "helper.py (edit 1)", "service.py", "service.py (edit 1)"]
     assert inspect.getsource(scale) == "def scale(x):\n    return x * 3\n"
 
 

@@ -283,7 +283,19 @@ def test_a_traceback_shows_the_code_that_ran(edited: Edited, speech: ServiceHand
     speech.reload(force=True)
     with pytest.raises(TaskFailed) as failed:
         speech.fussy(1)
-    assert "raise ValueError(-x)  # second" in "".join(traceback.format_exception(failed.value))
+    shown = "".join(traceback.format_exception(failed.value))
+    assert "raise ValueError(-x)  # second" in shown and "speech.py (edit 2):" in shown
+
+
+def test_a_traceback_of_the_first_version_shows_it_also_where_an_edit_was_refused(
+    edited: Edited, speech: ServiceHandle
+) -> None:
+    edited.edit("speech", ("return x\n", "return x + 1  # mine\n"), ("LOADED = []", "LOADED = [\n\n"))
+    with pytest.raises(ReloadFailed):
+        speech.reload()
+    with pytest.raises(TaskFailed) as failed:
+        speech.say(None)
+    assert "return scale(x) * self.gain, self.weights[0]" in "".join(traceback.format_exception(failed.value))
 
 
 def test_services_that_share_a_helper_are_reloaded_together_or_not_at_all(
