@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from grym_nb.services.policy import CallPolicy
     from grym_nb.services.reload.probation import Probation
     from grym_nb.services.reload.split import Split
-    from grym_nb.services.reload.versions import Version
     from grym_nb.services.spec import ServiceSpec
     from grym_nb.services.tiers import Parked
 
@@ -33,18 +32,7 @@ class Serving:
     A call keeps the one with which it began.
     """
 
-    __slots__ = (
-        "apart",
-        "before",
-        "model",
-        "number",
-        "probation",
-        "spec",
-        "split",
-        "tasks",
-        "version",
-        "world",
-    )
+    __slots__ = ("apart", "before", "model", "number", "probation", "spec", "split", "tasks", "version")
 
     def __init__(self, model: Any, version: str, number: int, spec: ServiceSpec) -> None:
         self.model = model
@@ -56,8 +44,6 @@ class Serving:
         self.before: Serving | None = None  # what this one took the place of
         self.probation: Probation | None = None  # its first calls: what fails is tried on the one before
         self.split: Split | None = None  # while it answers a part of the calls only
-        #: the modules of before that its code, from a cell, goes on to see; None where it sees the newest
-        self.world: Version | None = None
         #: None where it shares all attributes with the one before, else those that it has to itself
         self.apart: frozenset[str] | None = None
 

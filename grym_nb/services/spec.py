@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import ConfigError, GrymError, LoadFailed, Problem
 from grym_nb.hardening.resources import budgets_of
@@ -22,6 +22,9 @@ from grym_nb.services.policy import CallPolicy, content_of, layers_of, parsed
 from grym_nb.services.reload.reached import Reached, reached_by
 from grym_nb.settings import Settings
 from grym_nb.sizes import Sizes, large_size
+
+if TYPE_CHECKING:
+    from grym_nb.services.reload.versions import Version
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
 
@@ -49,6 +52,8 @@ class ServiceSpec:
     said: Mapping[str, Any] = field(default_factory=dict)  # of the policy of its calls
     budget: Mapping[str, int] = field(default_factory=dict)  # by device, or "total": what it may take
     reached: Reached | None = None  # what code from a cell named as it was registered
+    #: the modules of before that code from a cell goes on to see; None where it sees the newest
+    world: Version | None = None
 
     @classmethod
     def of(
@@ -256,9 +261,8 @@ class ServiceSpec:
 
     def with_code_of(self, other: ServiceSpec) -> ServiceSpec:
         """Return this registration with the code of another one, and the config that goes with it."""
-        spec = replace(
-            self, factory=other.factory, config=other.config, label=other.label, reached=other.reached
-        )
+        its = {name: getattr(other, name) for name in ("factory", "config", "label", "reached", "world")}
+        spec = replace(self, **its)
         spec.__dict__["callable"] = other.callable  # one that is named would be the newest of that name
         of_code = {name: other.parts[name] for name in ("code", "config", "version")}
         spec.__dict__["parts"] = {**self.parts, **of_code}  # to tell what code is takes its time
@@ -281,6 +285,11 @@ class ServiceSpec:
         if "code" in found:
             return found
         return ("code", *found) if self.reached.differs(other.reached, made_anew=made_anew) else found
+
+    def keep_world(self, world: Version) -> None:
+        """Have its code go on with modules as they are; those that it has kept already stay."""
+        if self.world is None:
+            object.__setattr__(self, "world", world)
 
     def note(self, again: ServiceSpec) -> None:
         """Have what is the same come from a later registration: what it names was bound anew by that."""

@@ -95,9 +95,13 @@ class Name:
             self.space[self.name] = self.now
 
 
-def names_of(factory: Any, newer: Newer) -> list[Name]:
-    """Return the names under which code from a cell knows what there is something newer of."""
-    return _Walk(factory, newer).names
+def names_of(factory: Any, newer: Newer) -> tuple[list[Name], list[str]]:
+    """Return the names under which code from a cell knows what there is something newer of.
+
+    And its classes that have a base of before.
+    """
+    walk = _Walk(factory, newer)
+    return walk.names, sorted(walk.outdated)
 
 
 def reached_by(factory: Any, made: type | None, newer: Newer | None = None) -> Reached | None:
@@ -174,6 +178,7 @@ class _Walk:
         self._newer = newer
         self.names: list[Name] = []  # that stand for what there is something newer of
         self.modules: set[str] = set()
+        self.outdated: set[str] = set()  # classes of a base that there is a newer one of
         self.found: dict[str, object] = {}
         self.data: set[str] = set()
         self.own: set[str] = set()  # names that the code itself binds as it runs
@@ -349,7 +354,10 @@ class _Walk:
             return _name(cls)
         self._look_later(cls)
         methods = [name for name, value in vars(cls).copy().items() if _is_code(value) and not watches(value)]
-        made_of = [self._tell(part, depth) for part in (type(cls), *cls.__bases__)]
+        bases = [self.by_now(base) for base in cls.__bases__]
+        if any(now is not base for now, base in zip(bases, cls.__bases__, strict=True)):
+            self.outdated.add(cls.__qualname__)
+        made_of = [self._tell(part, depth) for part in (type(cls), *bases)]
         return _name(cls), *sorted(methods), *made_of
 
     def _told_container(self, value: Any, kind: type, depth: int) -> object:

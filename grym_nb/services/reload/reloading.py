@@ -177,7 +177,8 @@ def _edits(
             edit.report = its = report if edit.record is record else begun_with(report, edit.record)
             its.outside = elsewhere
             if edit.spec.reached is not None:
-                edit.world, edit.names = built.version, names_of(edit.spec.callable, newer)
+                edit.world = built.version
+                edit.names, edit.outdated = names_of(edit.spec.callable, newer)
             family = codebase.family(*modules_of(edit.spec))
             its.sources = dict(texts[name] for name in texts if name in family)
             edits.append(edit)
@@ -333,10 +334,12 @@ def _done(edit: Edit) -> None:
 
 
 def _bound(edit: Edit) -> Iterator[str]:
-    """Say which names of the notebook stand for something else by now."""
+    """Say which names of the notebook stand for something else by now, and what of it is as it was."""
     if names := sorted({name.name for name in edit.names}):
         yield f"bound anew in the notebook, and not tried before: {', '.join(names)}"
         yield f"earlier versions, and calls under way, see {', '.join(names)} as it is by now"
+    if edit.outdated:
+        yield f"{', '.join(edit.outdated)}: has its base as it was, until its cell is run again"
 
 
 def _rebound(codebase: Codebase, edit: Edit, built: Built) -> Iterator[str]:

@@ -140,9 +140,9 @@ class _Trial:
             if instance is not None:
                 before = instance.serving
                 model = copy_of(before.model)  # it serves: a trial leaves nothing in it
-                serving = Serving(model, before.version, before.number, before.spec)
-                serving.world = before.world
-                self._call(taped, record, instance, serving)
+                self._call(
+                    taped, record, instance, Serving(model, before.version, before.number, before.spec)
+                )
         except (_Late, CallTimeout):
             pass
         except _AUTHORS:

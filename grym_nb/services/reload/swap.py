@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import StateError
@@ -54,6 +55,7 @@ class Edit:
         self.newer = newer
         self.world: Version | None = None  # the modules of which its code, from a cell, names something
         self.names: Sequence[Name] = ()  # of the notebook, that are to stand for what is newer
+        self.outdated: Sequence[str] = ()  # classes of the notebook, of a base that there is a newer one of
         self.report = begun(record)  # stands in the history from when this is in force
         self.large = large  # what was made anew beside it, and its state may hold as it was
         self.stays: tuple[str, ...] = ()  # what goes on with the old code
@@ -193,9 +195,8 @@ class Edit:
         return smoke(self.record, self.instance, self._on_trial(model))
 
     def _on_trial(self, model: Any) -> Serving:
-        serving = self._serving(model)
-        serving.world = self.world
-        return serving
+        spec = self.spec if self.world is None else replace(self.spec, world=self.world)
+        return Serving(model, self.version, self.number, spec)
 
     def _serving(self, model: Any) -> Serving:
         return Serving(model, self.version, self.number, self.spec)
@@ -233,12 +234,12 @@ class Edit:
 
     def keep_world(self) -> None:
         """Have the versions so far, and calls under way, go on with the modules as they are."""
-        if self.world is None or self.instance is None or self.is_placed:
+        if self.world is None or self.is_placed:
             return  # code from a file has its own
         newest = self.record._family.codebase.versions.newest
-        for serving in tuple(self.instance.versions):
-            if serving.world is None:
-                serving.world = newest
+        servings = () if self.instance is None else tuple(self.instance.versions)
+        for spec in (self.base, *(serving.spec for serving in servings)):
+            spec.keep_world(newest)
 
     def bind_names(self) -> None:
         """Have what the notebook calls by name be what is newer."""

@@ -115,8 +115,10 @@ class Versions:
         if building is not None:
             return building
         frame = current_frame()
-        world = None if frame is None or frame.serving is None else frame.serving.world
-        return self.newest if world is None else world
+        if frame is None:
+            return self.newest
+        spec = frame.record.spec if frame.serving is None else frame.serving.spec
+        return spec.world or self.newest
 
     @contextmanager
     def within(self, version: Version) -> Iterator[None]:

@@ -264,3 +264,46 @@ def test_where_no_version_answers_the_input_is_at_fault(notebook: Notebook, edit
     with pytest.raises(TaskFailed, match="TypeError"):
         service.ask(None)
     assert service.version == "v2" and service.ask(1) == 3
+
+
+def test_a_version_of_before_is_loaded_with_its_helpers(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_MODULE)
+    assert (service.ask(1), len(weights(service))) == (2, 3)
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    service.reload()
+    service.rollback()
+    edited.edit("helper", ("SIZE = 3", "SIZE = 4"))
+    service.unload()
+    assert (service.ask(1), len(weights(service)), service.version) == (2, 3, "v1")
+    service.reload()
+    assert (service.ask(1), len(weights(service)), service.version) == (3, 4, "v3")
+
+
+def test_what_is_edited_while_nothing_is_loaded_is_loaded_by_the_next_call(
+    notebook: Notebook, edited: Edited
+) -> None:
+    service = notebook.register(BY_MODULE)
+    edited.edit("helper", ("SIZE = 3", "SIZE = 4"))
+    assert service.reload().how == "at load"
+    assert (len(weights(service)), service.version) == (4, "v2")
+
+
+def test_a_base_that_was_edited_is_said_to_wait_for_the_cell(notebook: Notebook, edited: Edited) -> None:
+    edited.start(
+        based="""
+            from grym_nb.services import ModelService, task
+
+            class Based(ModelService):
+                @task
+                def ask(self, x):
+                    return x
+        """
+    )
+    cell = "import based\nclass S(based.Based):\n    def load(self):\n        self.weights = [1]\n"
+    service = notebook.register(cell)
+    there = weights(service)
+    edited.edit("based", ("return x", "return -x"))
+    report = service.reload()
+    assert "S: has its base as it was, until its cell is run again" in report.notes
+    assert service.ask(1) == 1
+    assert notebook.register(cell).ask(1) == -1 and weights(service) is there
