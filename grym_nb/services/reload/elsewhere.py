@@ -1,4 +1,6 @@
-"""Objects of changed classes that no service holds: they go on with the code that they had, and are counted.
+"""Objects of changed classes, and methods of older models, that no service holds: they are counted.
+
+They go on with the code that they had.
 
 Only when somebody looks: all objects that there are have to be gone through for it, some 20 ms for a million.
 So nothing of it is a part of a reload, and what is remembered for it keeps no class.
@@ -10,7 +12,7 @@ import gc
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.hardening.storages import module_named
@@ -43,15 +45,22 @@ def _classes(space: dict[str, Any], module: str) -> Iterator[type]:
 def outside(classes: Iterable[weakref.ref[type]], models: Callable[[], Iterable[object]]) -> dict[str, int]:
     """Return how many instances of classes are alive, by name, but for those that models lead to.
 
+    Of the models of such a class it is their methods that count, as ``Class.method``, where they are bound.
     Those of a class with empty `__slots__` cannot be found; what a model has beyond 200,000 objects counts.
     """
     kinds = {id(cls): cls for one in classes if (cls := one()) is not None}
     found = [one for one in gc.get_referrers(*kinds.values()) if id(type(one)) in kinds] if kinds else []
     if not found:
         return {}
-    walk = Walk({"models": [*models()]}, _as_it_is, (None, None))
+    every = [*models()]
+    walk = Walk({"models": every}, _as_it_is, (None, None))
     walk.look()
-    return dict(Counter([called(type(one)) for one in found if id(one) not in walk.number]))
+    counted = Counter([called(type(one)) for one in found if id(one) not in walk.number])
+    older = {id(one): one for one in every if id(type(one)) in kinds}
+    for one in gc.get_referrers(*older.values()) if older else ():
+        if type(one) is MethodType and id(one.__self__) in older and id(one) not in walk.number:
+            counted[f"{called(type(one.__self__))}.{one.__name__}"] += 1
+    return dict(counted)
 
 
 def _as_it_is(made: Any) -> None:

@@ -19,6 +19,7 @@ from grym_nb.services.failure import place_of
 from grym_nb.services.frame import current_frame
 from grym_nb.services.reload.asked import refuse_removed
 from grym_nb.services.reload.back import split_calls
+from grym_nb.services.reload.bound import bound_elsewhere
 from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.elsewhere import changed_classes, models_of, outside
 from grym_nb.services.reload.heavy import heavy
@@ -327,6 +328,9 @@ def _done(edit: Edit) -> None:
     report.why = edit.asks
     report.under_way = edit.under_way
     report.notes = (*report.notes, *edit.stays, *edit.told(), *_bound(edit))
+    if instance is not None and not edit.asks:
+        modules = (*sorted(record._family.codebase.names()), "__main__")
+        report.notes += tuple(bound_elsewhere(instance, modules))
     if instance is not None and not edit.asks and instance.reservation is not None:
         report.bytes_kept = sum(instance.reservation.sizes.values())
     if report.how != "at load" or instance is None:  # else it is yet to be loaded

@@ -33,7 +33,8 @@ class Reload:
     """One reload of a service: what it came to, and why; what ran again, and how long each step took.
 
     `outside()` counts, by class, the objects of changed classes that no service holds and that are alive as
-    it is asked: they keep the code that they had, for a variable cannot be made to be another object.
+    it is asked: they keep the code that they had, for a variable cannot be made to be another object. So do
+    bound methods of its older models, counted as ``Class.method``.
     """
 
     service: str
@@ -101,7 +102,8 @@ class Reload:
 
 def _kept(many: int, name: str) -> str:
     keep = "keeps" if many == 1 else "keep"
-    return f"{count(many, 'object')} of {name} that no service holds {keep} the code of before"
+    what = f"{count(many, 'bound method')} {name}" if "." in name else f"{count(many, 'object')} of {name}"
+    return f"{what} that no service holds {keep} the code of before"
 
 
 def noted(reports: tuple[Reload, ...], report: Reload) -> tuple[Reload, ...]:
