@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from grym_nb.render import Table
-from tests.services.reload.kinds import KINDS, REFUSED
+from tests.services.reload.kinds import KINDS, REFUSED, SAVES
 
 from .frame import Effort, Row, benchmark, installed, missing
 from .reload_tools import TOOLS
@@ -75,7 +75,7 @@ def reload_matrix(effort: Effort) -> Iterator[Row]:
 def matrix(results: Mapping[str, Told]) -> Table:
     """Return a line for each kind: of each tool right (R), weights kept (K), an instance (I), and the ms."""
     rows = []
-    for kind in (*KINDS, *REFUSED):
+    for kind in (*KINDS, *REFUSED, *SAVES):
         told = [results[tool].get(kind.name) for tool in results]
         if any(told):
             rows.append((kind.name, kind.how, *(_cell(one, kept=kind.name not in _LOADED) for one in told)))

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from grym_nb.errors import ReloadFailed
 from grym_nb.services import ServiceRegistry
-from tests.services.reload.kinds import KINDS, REFUSED, Kind
+from tests.services.reload.kinds import KINDS, REFUSED, SAVES, Kind
 
 __all__ = ["TOOLS", "Tool", "run"]
 
@@ -41,7 +41,7 @@ class Tool(Protocol):
     def reload(self) -> None:
         """Bring into force what is on disk by now."""
 
-    def answer(self) -> Any:
+    def answer(self, *asked: Any) -> Any:
         """Return what it answers."""
 
     def held(self) -> tuple[Any, ...]:
@@ -63,8 +63,8 @@ class Ours:
         with contextlib.suppress(ReloadFailed):
             self.service.reload()
 
-    def answer(self) -> Any:
-        value = self.service.ask()
+    def answer(self, *asked: Any) -> Any:
+        value = self.service.ask(*asked)
         return list(value) if isinstance(value, Iterator) else value
 
     def held(self) -> tuple[Any, ...]:
@@ -93,8 +93,8 @@ class Plain:
     def reload(self) -> None:
         raise NotImplementedError
 
-    def answer(self) -> Any:
-        value = self.one.ask()
+    def answer(self, *asked: Any) -> Any:
+        value = self.one.ask(*asked)
         if inspect.iscoroutine(value):
             return asyncio.run(value)
         if inspect.isasyncgen(value):
@@ -177,13 +177,15 @@ def run(tool: Tool, kind: Kind, folder: Path) -> dict[str, Any]:
     """Take a tool through a kind of edit, in this process."""
     sys.path.insert(0, str(folder))
     written = {_path(folder, module): text for module, text in kind.texts.items()}
-    _write(written, time.time() - 10)
+    saved = time.time() - 10
+    _write(written, saved)
     tool.begin(kind, folder)
     if tool.answer() != kind.before:
         raise AssertionError(f"it does not answer {kind.before} before it is edited")
     held = tool.held()
-    # Later by seconds: what goes by the time of a file is to see each edit.
-    _write({_path(folder, module): text for module, text in kind.edited().items()}, time.time() + 2)
+    # Later by seconds: what goes by the time of a file is to see each edit, but for those within a second.
+    later = saved if kind.at_once else time.time() + 2
+    _write({_path(folder, module): text for module, text in kind.edited().items()}, later)
     began = time.perf_counter()
     with contextlib.suppress(Exception, SystemExit):
         tool.reload()
@@ -194,7 +196,7 @@ def run(tool: Tool, kind: Kind, folder: Path) -> dict[str, Any]:
         "is": False,
     }
     with contextlib.suppress(Exception):
-        told["right"] = tool.answer() == kind.after
+        told["right"] = tool.answer(*kind.then) == kind.after
     with contextlib.suppress(Exception):
         told["kept"] = all(a is b for a, b in zip(tool.held(), held, strict=True))
     with contextlib.suppress(Exception):
@@ -253,7 +255,7 @@ def main(name: str, *asked: str) -> None:
     for package in filter(None, {needs, "torch"}):
         with contextlib.suppress(ImportError):
             importlib.import_module(package)  # once, and not in each fork
-    kinds = [one for one in (*KINDS, *REFUSED) if not asked or one.name in asked]
+    kinds = [one for one in (*KINDS, *REFUSED, *SAVES) if not asked or one.name in asked]
     there = [one for one in kinds if not one.needs or importlib.util.find_spec(one.needs)]
     sys.stdout.write(json.dumps({kind.name: _apart(tool, kind) for kind in there}))
 

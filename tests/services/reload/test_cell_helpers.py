@@ -307,3 +307,13 @@ def test_a_base_that_was_edited_is_said_to_wait_for_the_cell(notebook: Notebook,
     assert "S: has its base as it was, until its cell is run again" in report.notes
     assert service.ask(1) == 1
     assert notebook.register(cell).ask(1) == -1 and weights(service) is there
+
+
+def test_an_edit_of_a_cell_that_fails_is_refused(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_MODULE)
+    assert service.ask(1) == 2
+    there = weights(service)
+    for now, why in (("nobody(x)", "NameError"), ("through(x) + [1]", "TypeError")):
+        with pytest.raises(ReloadFailed, match=why):
+            notebook.register(BY_MODULE.replace("return through(x)", f"return {now}"))
+        assert (service.ask(1), service.version) == (2, "v1") and weights(service) is there

@@ -12,7 +12,7 @@ from grym_nb.errors import ReloadFailed, TaskNotFound
 from grym_nb.services import ServiceHandle, ServiceRegistry
 from tests.services.crowd import apart
 from tests.services.reload.files import Edited
-from tests.services.reload.kinds import REFUSED, Kind
+from tests.services.reload.kinds import REFUSED, SAVES, Kind
 from tests.services.reload.kinds.refused import HELD, TEXTS
 
 
@@ -61,6 +61,20 @@ def test_a_rare_input_that_fails_is_answered_by_the_old_code(edited: Edited, ser
     served.reload()
     assert served.ask() == 40 and served.version == "v2"
     assert served.ask(9) == 10 and served.version == "v1" and served.ask() == 4
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.name) for kind in SAVES])
+def test_a_save_is_taken_for_what_it_is(edited: Edited, registry: ServiceRegistry, kind: Kind) -> None:
+    """As the benchmark has it, beside what peers make of it."""
+    handle = registry.register("service", edited.start(**kind.texts).S)
+    saved = edited.path("m").stat().st_mtime_ns
+    assert handle.ask() == kind.before
+    weights = handle.held()[0]
+    for module, text in kind.edited().items():
+        edited.path(module).write_text(str(text))
+        os.utime(edited.path(module), ns=(saved, saved + (0 if kind.at_once else 2 * 10**9)))
+    assert handle.reload().how == kind.how
+    assert handle.ask(*kind.then) == kind.after and handle.held()[0] is weights
 
 
 def test_slower_code_is_taken(edited: Edited, served: ServiceHandle) -> None:

@@ -623,3 +623,46 @@ def test_what_a_call_under_way_binds_in_the_old_module_is_said(
     gates["go"].set()
     assert outcome(running) == 1 and counts.say() == 0
     assert report.notes == ("counts: what calls under way bind to COUNT stays in the old module",)
+
+
+NET = """
+    import numpy
+    from grym_nb import ModelService, task
+
+    CALLS = 0
+
+    class Net(ModelService):
+        def load(self):
+            self.weights = numpy.ones(100_000)
+
+        @task("count")
+        def count(self):
+            global CALLS
+            CALLS += 1
+            return CALLS, 1
+"""
+
+
+def test_the_report_has_its_steps_and_the_bytes_that_were_kept(
+    edited: Edited, registry: ServiceRegistry
+) -> None:
+    net = registry.register("net", edited.start(net=NET).Net)
+    net.load()
+    edited.edit("net", ("CALLS, 1", "CALLS, 2"))
+    report = net.reload()
+    assert set(report.seconds) == {"read", "build", "migrate", "try", "swap"}
+    assert all(seconds > 0 for seconds in report.seconds.values())
+    assert report.bytes_kept == 800_000 and "800 KB" in repr(report)
+    edited.edit("net", ("    @task", "    def migrate(self, state, before):\n        pass\n\n    @task"))
+    assert set(net.reload().seconds) == {"read", "build", "migrate", "try", "drain", "swap"}
+    edited.edit("net", ("numpy.ones", "numpy.zeros"))
+    report = net.reload()
+    assert set(report.seconds) >= {"read", "build", "load", "try", "swap"} and report.bytes_kept == 0
+
+
+def test_a_global_counter_counts_on_across_an_edit(edited: Edited, registry: ServiceRegistry) -> None:
+    net = registry.register("net", edited.start(net=NET.replace('@task("count")', "@task(replay=False)")).Net)
+    assert [net.count() for _ in range(3)] == [(1, 1), (2, 1), (3, 1)]
+    edited.edit("net", ("CALLS, 1", "CALLS, 2"))
+    net.reload()
+    assert [net.count(), net.count(), sys.modules["net"].CALLS] == [(4, 2), (5, 2), 5]

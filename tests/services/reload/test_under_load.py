@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from grym_nb.devices import process_memory
 from grym_nb.errors import ReloadFailed, StateError
 from grym_nb.services import ServiceHandle, ServiceRegistry
 from grym_nb.services.mending import abandon, load_proven
@@ -26,6 +27,7 @@ from tests.services.reload.files import Edited
 
 RELOADS = 200 if os.environ.get("GRYM_FULL") == "1" else 40
 THREADS = 8
+WORKERS = 5  # of the pulse, and the loop of async tasks: they come when they are needed
 
 
 class Editor:
@@ -41,6 +43,8 @@ class Editor:
         self.numbers = {1: 0}  # the edit that is in a version of the service
         self.classes: list[weakref.ref[type]] = []
         self.modules: list[weakref.ref[ModuleType]] = []
+        self.threads: set[int] = set()  # how many there were
+        self.memory: list[int] = []  # bytes, once the first edits are over and at the end
 
     def run(self) -> None:
         for n in range(1, RELOADS + 1):
@@ -59,6 +63,10 @@ class Editor:
                 self.numbers[int(report.after[1:])] = n
                 self.ledger.may(*(before if kind in WRONG else ()), n)
                 self.look()
+            self.threads.add(threading.active_count())
+            if n in (RELOADS // 4, RELOADS):
+                gc.collect()
+                self.memory.append(process_memory().anonymous or 0)
             what = self.rng.random()
             if what < 0.1:
                 self.back()
@@ -163,6 +171,11 @@ def test_a_service_is_edited_while_it_is_called(
     assert [one for one in said if not editor.ledger.was(one.own, one.begun, one.ended)] == []
     until(lambda: not registry.running() and not record.users and record.lane.free == 4)
     assert model_of(served).weights is weights and record.loads == 1
+    assert max(editor.threads) - min(editor.threads) <= WORKERS
+    begun, ended = editor.memory
+    assert ended - begun < 30 * sys.getsizeof(weights), (
+        editor.memory
+    )  # of which each version has one, or none
     everything_is_free(registry, served)
     nothing_is_left(editor, registry, served)
     served.unload()

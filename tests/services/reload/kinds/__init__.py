@@ -9,8 +9,9 @@ from tests.services.reload.kinds.kind import Kind
 from tests.services.reload.kinds.modules import MODULES
 from tests.services.reload.kinds.names import NAMES
 from tests.services.reload.kinds.refused import REFUSED
+from tests.services.reload.kinds.saves import SAVES
 from tests.services.reload.kinds.state import STATE
 
-__all__ = ["KINDS", "REFUSED", "Kind"]
+__all__ = ["KINDS", "REFUSED", "SAVES", "Kind"]
 
 KINDS: tuple[Kind, ...] = (*CODE, *CLASSES, *NAMES, *MODULES, *STATE)

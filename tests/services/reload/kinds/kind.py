@@ -30,6 +30,8 @@ class Kind:
     #: it is one when all of it is run again in a notebook, too, where `held` is made anew
     cell: bool = True
     told: str = ""  # of what refuses it
+    at_once: bool = False  # by the clock of its files it was saved when they were
+    then: tuple[Any, ...] = ()  # what it is asked afterwards
 
     @property
     def module(self) -> str:
