@@ -16,8 +16,8 @@ import sys
 import threading
 import types
 import typing
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cached_property, partial
@@ -43,15 +43,33 @@ _BUILT_IN = (
     types.ClassMethodDescriptorType,
     types.GetSetDescriptorType,
 )
+_CHANGING = (list, dict, set, deque, bytearray, types.MappingProxyType, types.SimpleNamespace)
 
 
-def code_of(made: Any, *, within: object = None) -> str:
+def code_of(made: Any, *, within: object = None, data: bool = True) -> str:
     """Return a hash of what a value is: of code its behaviour, with constants and captured values.
 
     `within` is what the hash is to be a part of: where the value leads back to it, its content does not
-    count.
+    count. Without `data` what code has in itself counts by its kind alone where it may change in place.
     """
-    return _hash([_told(made, {} if within is None else {id(within): 0}, {})])
+    return _hash([_told(made, {} if within is None else {id(within): 0}, {}, _itself if data else _lasting)])
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _lasting(value: Any) -> Any:
+    """Return a value that code has in itself; only its class, where calls may change it in place."""
+    kind = type(value)
+    if kind is tuple:
+        return tuple(map(_lasting, value))
+    if issubclass(kind, (*PLAIN, Enum, type)):
+        return value
+    its: object = kind.__module__
+    return (
+        kind if issubclass(kind, _CHANGING) or not is_settled(its if isinstance(its, str) else "") else value
+    )
 
 
 def _hash(parts: Iterable[str]) -> str:
@@ -62,11 +80,13 @@ def _hash(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _told(value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]]) -> str:
+def _told(
+    value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]], own: Callable[[Any], Any]
+) -> str:
     """Return what stands for a value: itself when it is plain, else a hash of its parts.
 
     `above` has what this value is a part of, so that circles end; `known` what was told already, and keeps
-    it alive, so that no two things share an identity.
+    it alive, so that no two things share an identity. `own` is what counts of what code has in itself.
     """
     # By its type: a stranger may raise when it is asked for its class.
     made = type(value)
@@ -83,11 +103,11 @@ def _told(value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]]) 
         return f"object:{key}"
     above[key] = len(above)
     try:
-        kind, found = _parts(value)
+        kind, found = _parts(value, own)
         parts = list(found)
     except Exception:  # a stranger that does not let itself be read
         kind, parts = "object", [key]
-    told = [_told(part, above, known) for part in parts]
+    told = [_told(part, above, known, own) for part in parts]
     if issubclass(made, (Set, Mapping)):
         told.sort()
     del above[key]
@@ -95,7 +115,7 @@ def _told(value: Any, above: dict[int, int], known: dict[int, tuple[Any, str]]) 
     return known[key][1]
 
 
-def _parts(value: Any) -> tuple[str, Iterable[Any]]:
+def _parts(value: Any, own: Callable[[Any], Any]) -> tuple[str, Iterable[Any]]:
     """Return the kind of a value, and what two of that kind have to share to be the same."""
     kind = type(value)
     named = f"{kind.__module__}.{kind.__qualname__}"
@@ -107,9 +127,9 @@ def _parts(value: Any) -> tuple[str, Iterable[Any]]:
         names = value.co_names, value.co_varnames
         return "code", (*shape, *names, value.co_code, value.co_exceptiontable, *value.co_consts)
     if isinstance(value, types.FunctionType):
-        return "function", _parts_of_function(value)
+        return "function", _parts_of_function(value, own)
     if isinstance(value, type):
-        return "class", _parts_of_class(value)
+        return "class", _parts_of_class(value, own)
     if isinstance(value, types.MethodType):
         return "method", (value.__func__, value.__self__)
     if isinstance(value, (staticmethod, classmethod)):
@@ -119,7 +139,7 @@ def _parts(value: Any) -> tuple[str, Iterable[Any]]:
     if isinstance(value, cached_property):
         return named, (value.func,)
     if isinstance(value, partial):
-        return named, (value.func, value.args, value.keywords)
+        return named, (value.func, own(value.args), {key: own(one) for key, one in value.keywords.items()})
     if isinstance(value, types.ModuleType):
         return "module", (value.__name__,)
     if isinstance(value, _BUILT_IN):  # not by its repr, which has an address in it
@@ -131,27 +151,28 @@ def _parts(value: Any) -> tuple[str, Iterable[Any]]:
     return named, _parts_of_value(value)
 
 
-def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
-    yield from (function.__code__, function.__defaults__, function.__kwdefaults__)
+def _parts_of_function(function: types.FunctionType, own: Callable[[Any], Any]) -> Iterator[Any]:
+    yield from (function.__code__, own(function.__defaults__))
+    yield function.__kwdefaults__ and {key: own(one) for key, one in function.__kwdefaults__.items()}
     try:
         yield function.__annotations__  # types and checks are declared there
     except Exception:  # evaluated only now, and it names what is not there
         yield "unknown"
     for cell in function.__closure__ or ():
         try:
-            yield cell.cell_contents
+            yield own(cell.cell_contents)
         except ValueError:  # a cell that is still empty
             yield "empty"
     yield vars(function)
 
 
-def _parts_of_class(cls: type) -> Iterator[Any]:
+def _parts_of_class(cls: type, own: Callable[[Any], Any]) -> Iterator[Any]:
     yield from (cls.__module__, cls.__qualname__)
     if not is_settled(cls.__module__):
         yield cls.__bases__
         # A copy: another thread may be setting attributes of the class.
         its = vars(cls).copy().items()
-        yield [(name, value) for name, value in its if name not in SKIP and not watches(value)]
+        yield [(name, own(value)) for name, value in its if name not in SKIP and not watches(value)]
 
 
 def is_settled(module: str) -> bool:
@@ -166,6 +187,8 @@ def is_settled(module: str) -> bool:
 
 def _parts_of_value(value: Any) -> Iterable[Any]:
     kind = type(value)
+    if isinstance(value, defaultdict):
+        return value.default_factory, dict(value)
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, (list, tuple, Set, deque)):

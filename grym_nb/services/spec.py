@@ -246,7 +246,10 @@ class ServiceSpec:
     def parts(self) -> dict[str, Any]:
         """What makes this registration itself, by part; two with equal parts are the same."""
         return {
-            "code": self.factory if isinstance(self.factory, str) else code_of(self.factory),
+            # Of a cell: what calls may have changed in place is looked at in `reached`, by identity.
+            "code": self.factory
+            if isinstance(self.factory, str)
+            else code_of(self.factory, data=self.reached is None),
             "config": tuple(sorted((key, code_of(value)) for key, value in self.config.items())),
             "needs": self.stated_needs,
             "engine": self.engine,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import sys
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -327,6 +327,8 @@ class _Walk:
             return _Lasting(value, (its, *inside))
         if kind.__module__ == "numpy.dtypes" or _name(kind) in _BY_TEXT:
             return str(value)
+        if kind.__module__ == "numpy" and hasattr(kind, "dtype") and not hasattr(kind, "__setitem__"):
+            return f"{_name(kind)} {value!r}"
         if kind.__module__.partition(".")[0] in ("numpy", "torch") and hasattr(kind, "dtype"):
             return f"{_name(kind)} {value.dtype} {tuple(value.shape)}"
         return _name(kind)  # a lock, a pool, a model: what is made again is another, and as good
@@ -366,6 +368,7 @@ class _Walk:
         if size > _MOST:
             return _Lasting(value, f"a large {_name(kind)} of {size}")
         parts = [*dict.keys(value), *dict.values(value)] if base is dict else [*base.__iter__(value)]  # type: ignore[attr-defined]
+        parts += [value.default_factory] if issubclass(kind, defaultdict) else []
         inside = [self._tell(part, depth) for part in parts]
         if base in (set, frozenset):
             inside.sort(key=repr)

@@ -151,6 +151,12 @@ HELPERS = {
         "P(2)",
     ),
     "the shape of an array": ("N = np.zeros(3)\ndef helper(x): return N", "zeros(3)", "zeros(4)"),
+    "a number of numpy": ("N = np.float32(1)\ndef helper(x): return N", "32(1)", "32(2)"),
+    "what a defaultdict makes": (
+        "N = collections.defaultdict(list)\ndef helper(x): return N",
+        "(list)",
+        "(set)",
+    ),
     "what an array is made of": ("N = np.dtype('f4')\ndef helper(x): return N", "'f4'", "'f8'"),
     "a name that is missing": ("def helper(x): return x or nowhere", "nowhere", "nowhere_else"),
 }
@@ -343,6 +349,53 @@ def test_a_model_of_pydantic_is_no_edit_when_its_cell_is_run_again(notebook: Not
     assert service.version == "v1"
     notebook.register(cell.replace("n: int = 1", "n: int = 2"))
     assert service.version == "v2"
+
+
+MAKING = """
+from grym_nb.services import ModelService, task
+{first}
+def made(given, factor=1):
+    class S(ModelService):
+        its = given
+        def load(self):
+            self.weights = [object()]
+        @task
+        def ask(self, x=1, also=given):
+            {change}
+            return factor * x
+    return S
+"""
+CAPTURED = {
+    "a dict": ("CACHE = {}", "given[x] = x"),
+    "a list": ("CACHE = []", "given.append(x)"),
+    "one inside of a tuple": ("CACHE = ({},)", "given[0][x] = x"),
+    "one of the user's": (
+        "class C:\n    n = 0\nCACHE = C()",
+        "given.n += x",
+    ),
+    "a defaultdict": ("import collections\nCACHE = collections.defaultdict(list)", "given[x].append(x)"),
+}
+
+
+@pytest.mark.parametrize("first, change", CAPTURED.values(), ids=list(CAPTURED))
+def test_what_calls_change_of_what_was_captured_is_no_edit(
+    notebook: Notebook, first: str, change: str
+) -> None:
+    """Made again of the same; of other constants, or of another table with other content, it is one."""
+    notebook.run(MAKING.format(first=first, change=change))
+    service = notebook.register("S = made(CACHE)")
+    service.ask(3)
+    there = weights(service)
+    notebook.register("S = made(CACHE)")
+    assert service.version == "v1"
+    assert service.ask(2) == 2
+    notebook.register("S = made(CACHE, 5)")
+    assert (service.version, service.ask(2), weights(service)) == ("v2", 10, there)
+    notebook.register("S = made(CACHE, 5)")
+    assert service.version == "v2"
+    notebook.run(first)
+    notebook.register("S = made(CACHE, 5)")
+    assert service.version == "v3"
 
 
 def test_a_class_that_was_not_made_again_sees_constants_anyway(notebook: Notebook) -> None:
