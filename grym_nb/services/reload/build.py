@@ -128,6 +128,7 @@ class _Builder:
 
     def _run(self, name: str) -> None:
         """Run what has to run in a module, once: also when one that runs before it imports it."""
+        self._first(name.rpartition(".")[0])  # its package, as Python does: which may have it run
         if name in self._begun:
             return
         self._begun.add(name)

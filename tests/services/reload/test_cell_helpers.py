@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from types import ModuleType
 from typing import Any
 
@@ -317,3 +319,70 @@ def test_an_edit_of_a_cell_that_fails_is_refused(notebook: Notebook, edited: Edi
         with pytest.raises(ReloadFailed, match=why):
             notebook.register(BY_MODULE.replace("return through(x)", f"return {now}"))
         assert (service.ask(1), service.version) == (2, "v1") and weights(service) is there
+
+
+def test_versions_of_helpers_that_nobody_has_are_let_go_of(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    service = notebook.register(BY_NAME)
+    service.ask(1)
+    seen = []
+    for factor in range(3, 20):
+        edited.edit("deep", (f"FACTOR = {factor - 1}", f"FACTOR = {factor}"))
+        service.reload()
+        assert service.ask(1) == factor
+        seen.append(weakref.ref(registry.codebase.versions.newest.modules["deep"]))
+    gc.collect()
+    kept = registry.ports.settings.versions_kept
+    assert [ref() is None for ref in seen] == [True] * (len(seen) - kept) + [False] * kept
+
+
+def test_two_cells_on_one_helper_get_it_together(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    one = notebook.register(BY_MODULE)
+    notebook.run(BY_MODULE.replace("class S", "class T"))
+    other = registry.register("other", notebook.names["T"])
+    assert (one.ask(1), other.ask(1)) == (2, 2)
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    one.reload()
+    assert (one.ask(1), other.ask(1), one.version, other.version) == (3, 3, "v2", "v2")
+    one.rollback()
+    assert (one.ask(1), other.ask(1)) == (2, 3)
+
+
+def test_a_helper_in_a_package_that_imports_relatively(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    edited.write("kit/__init__", "from .tools import scale")
+    edited.write("kit/tools", "from . import numbers\ndef scale(x):\n    return x * numbers.N")
+    edited.write("kit/numbers", "N = 2")
+    service = notebook.register(CELL.format(imports="import kit", scale="kit.scale", size="(lambda: 1)"))
+    assert service.ask(1) == 2
+    edited.edit("kit/numbers", ("N = 2", "N = 3"))
+    assert (service.reload().how, service.ask(1)) == ("in place", 3)
+    edited.edit("kit/tools", ("x * numbers.N", "-x * numbers.N"))
+    assert (service.reload().how, service.ask(1), service.at("v1").ask(1)) == ("in place", -3, 2)
+    edited.path("kit/numbers").unlink()
+    edited.edit("kit/tools", ("-x", "+x"))
+    with pytest.raises(ReloadFailed, match=r"numbers\.py cannot be read"):
+        service.reload()
+    assert service.ask(1) == -3
+
+
+def test_an_object_of_a_helpers_class_in_the_state_is_of_the_new_class(
+    notebook: Notebook, edited: Edited
+) -> None:
+    edited.write("boxes", "class Box:\n    n = 1\n    def get(self):\n        return self.n")
+    notebook.run("import boxes")
+    service = notebook.register(
+        CELL.format(imports="import boxes", scale="(lambda x: x)", size="(lambda: 1)")
+        .replace("self.weights =", "self.box = boxes.Box(); self.weights =")
+        .replace("return through(x)", "return self.box.get() + x, isinstance(self.box, boxes.Box)")
+    )
+    assert service.ask(1) == (2, True)
+    there = weights(service)
+    edited.edit("boxes", ("return self.n", "return self.n + 10"))
+    report = service.reload()
+    assert (report.how, service.ask(1)) == ("in place", (12, True)) and weights(service) is there
+    assert service.at("v1").ask(1) == (2, True)

@@ -89,6 +89,17 @@ MODULES: tuple[Kind, ...] = (
         *(4, 5),
     ),
     kind(
+        "a package that a module of it asks for another",
+        {
+            "pkg.numbers": "N = 1\n",
+            "pkg.tools": "from . import numbers\ndef more(x):\n    return x + numbers.N\n",
+            "pkg.__init__": "from .tools import more\n",
+            "m": service("return more(x)", head="from pkg import more"),
+        },
+        {"pkg.numbers": ("N = 1", "N = 2")},
+        *(4, 5),
+    ),
+    kind(
         "a service in a package",
         {
             "pkg.__init__": "",
