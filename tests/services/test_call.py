@@ -668,8 +668,10 @@ def test_a_timeout_of_asyncio_cancels_the_call(work: ServiceHandle, gates: Gates
     """`wait_for` gives up, and so does the call."""
 
     async def main() -> None:
+        call = work.forever.submit()
+        await asyncio.to_thread(gates.wait, "it")  # one that has not begun has nothing to be stopped
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(work.forever.submit(), 0.01)
+            await asyncio.wait_for(call, 0.01)
 
     in_a_loop(main)
     gates.wait("it was stopped")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import random
 import sys
+import threading
 import weakref
+from collections import Counter
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 from grym_nb.errors import ReloadFailed, TaskFailed
 from grym_nb.events import ServiceReloaded
 from grym_nb.services import ServiceHandle, ServiceRegistry
-from tests.services.crowd import Gates, start
+from tests.services.crowd import Gates, outcome, start
 from tests.services.reload.files import Edited
 from tests.services.reload.test_reached import Notebook
 
@@ -386,3 +390,54 @@ def test_an_object_of_a_helpers_class_in_the_state_is_of_the_new_class(
     report = service.reload()
     assert (report.how, service.ask(1)) == ("in place", (12, True)) and weights(service) is there
     assert service.at("v1").ask(1) == (2, True)
+
+
+def test_calls_without_pause_see_one_edit_each(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    """Whatever is edited: none fails, and none has helpers of two edits, in its own thread or on the loop."""
+    rounds, stop = (100 if os.environ.get("GRYM_FULL") == "1" else 20), threading.Event()
+    notebook.run(
+        BY_MODULE.replace("return first, through(1)", "return first, helper.scale(1), through(1)").replace(
+            "first = through(1)\n", "first = through(1); helper.other(gate)\n"
+        )
+    )
+    service = registry.register("service", notebook.names["S"], concurrency=4)
+    service.ask(1)
+    said: list[Any] = []
+    wrong: list[BaseException] = []
+
+    def call(way: str) -> None:
+        while not stop.is_set():
+            try:
+                answer = service.ask(7) if way == "ask" else getattr(service, way)(lambda: None)
+                said.append(answer)
+            except Exception as error:
+                wrong.append(error)
+
+    running = [start(call, way) for way in ("ask", "twice", "later", "twice")]
+    rng, hows = random.Random(4), Counter[str]()
+    try:
+        for n in range(3, 3 + rounds):
+            text = f"FACTOR = {n}\n\ndef deep(x):\n    return x * FACTOR\n"
+            kind = rng.choice(["good", "good", "syntax", "name", "rare"])
+            text = {
+                "good": text,
+                "syntax": text + "def half(",
+                "name": text.replace("x * FACTOR", "x * FACTORS"),
+                "rare": text.replace("    return", "    assert x != 7\n    return"),
+            }[kind]
+            edited.path("deep").write_text(text)
+            try:
+                hows[f"{kind} {service.reload().how}"] += 1
+            except ReloadFailed:
+                hows[f"{kind} refused"] += 1
+    finally:
+        stop.set()
+        done = [outcome(one) for one in running]
+    assert done == [None] * 4 and wrong == [], (done, wrong[:1])
+    assert [one for one in said if isinstance(one, tuple) and len(set(one)) > 1] == []
+    assert len(said) > rounds and hows["good in place"] > 1, hows
+    edited.path("deep").write_text("def deep(x):\n    return x * 1000\n")
+    service.reload()
+    assert service.ask(1) == 1000
