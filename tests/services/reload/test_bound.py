@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
 from grym_nb.services import ServiceHandle, ServiceRegistry
-from grym_nb.services.reload.bound import bound_elsewhere
+from grym_nb.services.reload.bound import _Looking
 from tests.services.reload.files import Edited
 
 HOOKS = """
@@ -125,19 +124,13 @@ def test_what_is_anywhere_else_is_counted_when_the_report_is_shown(
 
 
 @pytest.mark.parametrize("beats", ["pass"], indirect=True)
-def test_to_look_for_them_takes_no_time_however_much_there_is(
-    edited: Edited, beats: ServiceHandle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import hooks  # type: ignore[import-not-found]
-
+def test_few_values_are_looked_at_however_many_there_are(edited: Edited, beats: ServiceHandle) -> None:
     edit(edited, beats)
     instance = beats._record.instance
     assert instance is not None
-    began = time.perf_counter()
-    assert [*bound_elsewhere(instance, ("hooks",))] == []
-    few = time.perf_counter() - began
-    monkeypatch.setattr(hooks, "BUS", [[[object()] * 900 for _ in range(900)] for _ in range(10)])
-    monkeypatch.setattr(hooks, "ASKED", [object()] * 2_000_000)
-    began = time.perf_counter()
-    assert [*bound_elsewhere(instance, ("hooks",))] == []
-    assert time.perf_counter() - began < few + 0.25  # at each of the ten million it would be seconds
+    looking = _Looking(instance)
+    large = [[[object()] * 900 for _ in range(900)] for _ in range(10)]
+    looking.at(
+        "", {"callbacks": [object()] * 2_000_000, "large": large, "names": {str(n): [] for n in range(900)}}
+    )
+    assert looking.found == [] and len(looking._keep) <= 500
