@@ -24,6 +24,7 @@ from grym_nb.settings import Settings
 from grym_nb.sizes import Sizes, large_size
 
 if TYPE_CHECKING:
+    from grym_nb.services.reload.names import Name
     from grym_nb.services.reload.versions import Version
 
 __all__ = ["ENGINES", "Factory", "ServiceSpec"]
@@ -54,6 +55,7 @@ class ServiceSpec:
     reached: Reached | None = None  # what code from a cell named as it was registered
     #: the modules of before that code from a cell goes on to see; None where it sees the newest
     world: Version | None = None
+    names: tuple[Name, ...] = ()  # of the notebook, that stood for something else before it came in force
 
     @classmethod
     def of(
@@ -264,7 +266,8 @@ class ServiceSpec:
 
     def with_code_of(self, other: ServiceSpec) -> ServiceSpec:
         """Return this registration with the code of another one, and the config that goes with it."""
-        its = {name: getattr(other, name) for name in ("factory", "config", "label", "reached", "world")}
+        parts = ("factory", "config", "label", "reached", "world", "names")
+        its = {name: getattr(other, name) for name in parts}
         spec = replace(self, **its)
         spec.__dict__["callable"] = other.callable  # one that is named would be the newest of that name
         of_code = {name: other.parts[name] for name in ("code", "config", "version")}
@@ -293,6 +296,10 @@ class ServiceSpec:
         """Have its code go on with modules as they are; those that it has kept already stay."""
         if self.world is None:
             object.__setattr__(self, "world", world)
+
+    def keep_names(self, names: tuple[Name, ...]) -> None:
+        """Note which names of the notebook stood for something else before it came in force."""
+        object.__setattr__(self, "names", names)
 
     def note(self, again: ServiceSpec) -> None:
         """Have what is the same come from a later registration: what it names was bound anew by that."""

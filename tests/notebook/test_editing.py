@@ -407,6 +407,6 @@ def test_a_helper_of_cells_is_followed_by_a_watch_that_was_on_before(notebook: N
     assert reply.stderr == "" and len(strips(reply)) == 2
     assert notebook.says("one.out(3), two.out(3)") == "(9, 19)"
     assert notebook.says("with one.use() as model: now = model.weights\nnow is held, bias()") == "(True, 10)"
-    assert "bound anew in the notebook, and not tried before: bias" in notebook.says("two.reloads[-1]")
+    assert "bound anew in the notebook: bias" in notebook.says("two.reloads[-1]")
     assert notebook.says("one.at('v1').out(3), helpers.scale(3)") == "(6, 9)"
     assert notebook.says("%grym diff two").count("+    return 3 * x") == 1

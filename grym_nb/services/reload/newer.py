@@ -95,6 +95,6 @@ def _renewed_cell(spec: ServiceSpec, newer: Newer, built: Built) -> ServiceSpec 
     now = reached_by(spec.callable, spec.made_class, newer)
     if now is None or not spec.reached.differs(now, made_anew=True):
         return None
-    renewed = replace(spec, reached=now, world=None)
+    renewed = replace(spec, reached=now, world=None, names=())
     renewed.__dict__["callable"] = spec.callable
     return renewed

@@ -7,11 +7,13 @@ of the new code is raised, and it stays.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines import run
+from grym_nb.services.reload.names import by_version, names_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -109,12 +111,20 @@ def answered_before(
     for one in _others(frame, serving, spec.method, now):
         frame.serving = one
         try:
-            value = again(frame)
+            with _named(frame, serving, one):
+                value = again(frame)
         except Exception:  # it was right to raise, as far as this one tells
             continue
         return one, value
     frame.serving = serving
     return None
+
+
+def _named(frame: Frame, serving: Serving, one: Serving) -> AbstractContextManager[None]:
+    """Have the notebook's names stand, for a version that answers instead, for what they did at its time."""
+    versions, world = frame.record._family.codebase.versions, one.spec.world
+    names = names_since(frame.record.specs, one.number, serving.number)
+    return by_version(names, lambda: versions.here() is world, newer=False)
 
 
 def _others(frame: Frame, serving: Serving, task: str, now: float) -> Iterator[Serving]:

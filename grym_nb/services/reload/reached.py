@@ -32,11 +32,12 @@ from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled, state_of
 from grym_nb.services.named import WRAPS, looked_up, named_of_module, uses_of
 from grym_nb.services.reads import watches
 from grym_nb.services.reload.loads import HOOKS, INIT, changed_in_load, load_of
+from grym_nb.services.reload.names import Name, meant
 
 if TYPE_CHECKING:
     from grym_nb.services.reload.change import Newer
 
-__all__ = ["Name", "Reached", "names_of", "reached_by"]
+__all__ = ["Reached", "names_of", "reached_by"]
 
 _CONSTANTS = (
     *(*PLAIN, PurePath, Enum, re.Pattern, Decimal, Fraction),
@@ -80,28 +81,13 @@ class Reached:
         return bool(changed_in_load(self.loads.get(HOOKS, {}), other.loads.get(HOOKS, {})))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Name:
-    """A name of the notebook that stands for something of a module, and what takes the place of that."""
-
-    space: dict[str, Any]
-    name: str
-    before: Any
-    now: Any
-
-    def bind(self) -> None:
-        """Have it stand for that, unless somebody has bound it to something else."""
-        if self.space.get(self.name) is self.before:
-            self.space[self.name] = self.now
-
-
-def names_of(factory: Any, newer: Newer) -> tuple[list[Name], list[str]]:
+def names_of(factory: Any, newer: Newer) -> tuple[tuple[Name, ...], list[str]]:
     """Return the names under which code from a cell knows what there is something newer of.
 
     And its classes that have a base of before.
     """
     walk = _Walk(factory, newer)
-    return walk.names, sorted(walk.outdated)
+    return tuple(walk.names), sorted(walk.outdated)
 
 
 def reached_by(factory: Any, made: type | None, newer: Newer | None = None) -> Reached | None:
@@ -211,7 +197,8 @@ class _Walk:
         self._bound |= {f"{space} {name}" for name in uses.sets}
         self._set |= uses.rebinds
         for name in sorted(uses.names | uses.modules):
-            value = looked_up(function, name)
+            where = _space_of(function, name)
+            value = meant(where, name, looked_up(function, name))
             if issubclass(type(value), ModuleType):
                 self.modules.add(value.__name__)
                 for place, inside in named_of_module(value, uses.attributes):
@@ -220,7 +207,7 @@ class _Walk:
             else:
                 now = self.by_now(value)
                 if now is not value:
-                    self._note(function, name, value, now)
+                    self._note(where, name, value, now)
                 self._put(f"{space} {name}", now)
 
     def by_now(self, value: Any) -> Any:
@@ -229,10 +216,7 @@ class _Walk:
         now = self._newer(value) if self._newer is not None and is_code else None
         return value if now is None else now
 
-    def _note(self, function: FunctionType, name: str, value: Any, now: Any) -> None:
-        space = function.__globals__
-        if name not in space:  # a service's cell has the notebook's variables behind its own
-            space = vars(sys.modules["__main__"])
+    def _note(self, space: dict[str, Any], name: str, value: Any, now: Any) -> None:
         if space.get("__name__") == "__main__":
             self.names.append(Name(space, name, value, now))
 
@@ -376,6 +360,12 @@ class _Walk:
         if base in (tuple, frozenset):
             return told
         return _Lasting(value, told, keep=bool(parts) and _is_table(value))
+
+
+def _space_of(function: FunctionType, name: str) -> dict[str, Any]:
+    """Return where a function finds a name: a service's cell has the notebook's variables behind its own."""
+    space = function.__globals__
+    return space if name in space else vars(sys.modules["__main__"])
 
 
 def _is_code(value: Any) -> bool:

@@ -30,7 +30,7 @@ from grym_nb.services.reload.reached import names_of
 from grym_nb.services.reload.report import By, Reload
 from grym_nb.services.reload.sources import Codebase, module_of, modules_of
 from grym_nb.services.reload.split import check_share
-from grym_nb.services.reload.swap import Edit, put_in_force
+from grym_nb.services.reload.swap import Edit, names_back, put_in_force
 from grym_nb.services.retire import Retirement, retire
 
 if TYPE_CHECKING:
@@ -275,8 +275,9 @@ def _loaded_anew(edit: Edit) -> None:
         note(record, report)
     except (GrymError, Interrupted) as failed:
         with record.lock:
-            if record.spec is edit.spec:
+            if is_ours := record.spec is edit.spec:
                 record.adopt(base, number=_number_of(record, base, number))
+        names_back(edit.names if is_ours else (), report)
         report.how, report.after, report.why = "refused", record.version, told(failed)
         if isinstance(failed, Interrupted):
             raise
@@ -340,7 +341,7 @@ def _done(edit: Edit) -> None:
 def _bound(edit: Edit) -> Iterator[str]:
     """Say which names of the notebook stand for something else by now, and what of it is as it was."""
     if names := sorted({name.name for name in edit.names}):
-        yield f"bound anew in the notebook, and not tried before: {', '.join(names)}"
+        yield f"bound anew in the notebook: {', '.join(names)}"
         yield f"earlier versions, and calls under way, see {', '.join(names)} as it is by now"
     if edit.outdated:
         yield f"{', '.join(edit.outdated)}: has its base as it was, until its cell is run again"

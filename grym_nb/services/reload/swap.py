@@ -9,7 +9,7 @@ them, made between two calls: the old version keeps its own, so to go back to it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from grym_nb.services.reload.attributes import attributes_of, copy_of, give, is_
 from grym_nb.services.reload.beside import NoRoom, discard, let_go, load_beside, take_over
 from grym_nb.services.reload.change import Change, Newer, change_of, class_of, stale
 from grym_nb.services.reload.history import begun, step
+from grym_nb.services.reload.names import by_version, names_since
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
     from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.reload.heavy import Heavy
-    from grym_nb.services.reload.reached import Name
+    from grym_nb.services.reload.names import Name
     from grym_nb.services.reload.report import Reload
     from grym_nb.services.reload.versions import Version
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Edit", "put_in_force", "take_back"]
+__all__ = ["Edit", "names_back", "put_in_force", "take_back"]
 
 
 class Edit:
@@ -54,7 +55,7 @@ class Edit:
         self.asked = asked  # by the spec that is in force; None where that has the code already
         self.newer = newer
         self.world: Version | None = None  # the modules of which its code, from a cell, names something
-        self.names: Sequence[Name] = ()  # of the notebook, that are to stand for what is newer
+        self.names: tuple[Name, ...] = ()  # of the notebook, that are to stand for what is newer
         self.outdated: Sequence[str] = ()  # classes of the notebook, of a base that there is a newer one of
         self.report = begun(record)  # stands in the history from when this is in force
         self.large = large  # what was made anew beside it, and its state may hold as it was
@@ -123,11 +124,12 @@ class Edit:
 
     def load(self) -> None:
         """Load what has to be loaded anew, beside the old one where there is room for both."""
-        if self.asks and self.names:
-            self.no_room = "the notebook's names are bound anew before it loads"
+        if self.asks and not all(name.is_function for name in self.names):
+            self.no_room = "a class that the notebook has by name is bound anew before it loads"
         elif self.asks and self.instance is not None:
             try:
-                self.beside = load_beside(self.record, self.spec, self.number)
+                with self._named():
+                    self.beside = load_beside(self.record, self.spec, self.number)
             except NoRoom as why:
                 self.no_room = str(why)
 
@@ -188,11 +190,26 @@ class Edit:
             there = self.beside.instance
             assert there is not None
             model = copy_of(there.model)
-            return smoke(self.beside, there, self._on_trial(model), before=self.record)
+            with self._named():
+                return smoke(self.beside, there, self._on_trial(model), self._as_before, before=self.record)
         made = self.made()
         model = made.model if made.apart is not None else copy_of(made.model)
         self._add_news(model)
-        return smoke(self.record, self.instance, self._on_trial(model))
+        with self._named():
+            return smoke(self.record, self.instance, self._on_trial(model), self._as_before)
+
+    def _named(self) -> AbstractContextManager[None]:
+        """Have the notebook's names stand for what is newer where that is tried, and nowhere else."""
+        return by_version(self.names, self._is_newer, newer=True)
+
+    def _as_before(self) -> AbstractContextManager[None]:
+        """Have them stand for what they do, as what serves is asked instead."""
+        return by_version(self.names, lambda: not self._is_newer(), newer=False)
+
+    def _is_newer(self) -> bool:
+        """Tell whether it is new code that asks, of this edit or a later one."""
+        world = self.world
+        return world is None or self.record._family.codebase.versions.here().number >= world.number
 
     def _on_trial(self, model: Any) -> Serving:
         spec = self.spec if self.world is None else replace(self.spec, world=self.world)
@@ -242,7 +259,8 @@ class Edit:
             spec.keep_world(newest)
 
     def bind_names(self) -> None:
-        """Have what the notebook calls by name be what is newer."""
+        """Have what the notebook calls by name be what is newer; it is known how it was."""
+        self.spec.keep_names(self.names)
         for name in self.names:
             name.bind()
 
@@ -268,6 +286,7 @@ class Edit:
                 return False
             self._tell()
             record.adopt(self.spec, number=self.number, report=self.report)
+            record.specs[min(record.specs)].keep_names(())  # nothing goes back beyond it
             if serving is not None and instance is not None:
                 serving.version = record.version
                 self._add_news(serving.model)
@@ -365,18 +384,22 @@ def put_in_force(
 def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reload) -> bool:
     """Have an earlier version serve again, also one that is parked; False where `gone` does not by now."""
     back.spec.differs(record.spec)  # which takes its time, and is known from here on
+    names, is_begun = names_since(record.specs, back.number, gone.number), False
 
     def put() -> bool:
+        nonlocal is_begun
         with record.lock:
             instance, parked = there(record), record.footprint.parked
-            if instance is None or instance.serving is not gone or back.model is None:
+            if instance is None or back.model is None or not (is_begun or instance.serving is gone):
                 return False
+            is_begun = True
             _carry_back(gone, back)
             record.adopt(record.spec.with_code_of(back.spec), number=back.number, report=report)
             record.footprint.versions = versions(record)
             if parked is not None and parked.instance is instance:
                 parked.versions = back.number, record.config_version
             instance.serving = back  # the last: what is cut short before it, the second go does
+        names_back(names, report)
         return True
 
     try:
@@ -384,6 +407,12 @@ def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reloa
     except BaseException:
         put()  # what Ctrl-C has cut short
         raise
+
+
+def names_back(names: Sequence[Name], report: Reload) -> None:
+    """Have names of the notebook stand for what they did; the report says which."""
+    if changed := sorted(name.name for name in names if name.back()):
+        report.notes += (f"as before in the notebook, for all of it: {', '.join(changed)}",)
 
 
 def _carry_back(gone: Serving, back: Serving) -> None:

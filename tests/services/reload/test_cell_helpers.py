@@ -142,6 +142,126 @@ def test_a_call_that_fails_later_is_answered_by_the_helpers_of_before(
     assert service.ask(5) == 100.1
 
 
+@pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
+def test_an_edit_that_fails_at_every_call_is_refused(notebook: Notebook, edited: Edited, cell: str) -> None:
+    service = notebook.register(cell)
+    assert service.ask(1) == 2
+    there, names = weights(service), dict(notebook.names)
+    edited.edit("helper", ("return deep.deep(x)", "raise OSError('no')"))
+    with pytest.raises(ReloadFailed, match=r"ask, called as before, raised OSError: no \(.*helper\.py:7\)"):
+        service.reload()
+    assert (service.ask(1), service.version) == (2, "v1") and weights(service) is there
+    assert notebook.names == names
+    edited.edit("helper", ("raise OSError('no')", "return x + 5"))
+    assert (service.reload().how, service.ask(1), service.version) == ("in place", 6, "v2")
+
+
+@pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
+def test_one_that_fails_at_a_rare_call_is_taken_back(notebook: Notebook, edited: Edited, cell: str) -> None:
+    service = notebook.register(cell)
+    service.ask(1)
+    edited.edit("helper", ("return deep.deep(x)", "return deep.deep(x) + 1"))
+    service.reload()
+    edited.edit("helper", ("deep.deep(x) + 1", "1 / (x - 5) + 100"))
+    service.reload()
+    assert service.ask(1) == 99.75
+    assert service.ask(5) == 11 and service.version == "v2"
+    assert service.ask(1) == 3
+    with pytest.raises(TaskFailed, match="TypeError"):
+        service.ask(None)
+    assert service.version == "v2" and service.ask(1) == 3
+    service.rollback()
+    assert (service.ask(1), service.version) == (2, "v1")
+    edited.edit("helper", ("x - 5", "x + 5"))
+    assert (service.reload().how, service.ask(5)) == ("in place", 100.1)
+
+
+def test_an_input_that_no_version_answers_leaves_the_names_as_they_are(
+    notebook: Notebook, edited: Edited
+) -> None:
+    service = notebook.register(BY_NAME)
+    service.ask(1)
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    service.reload()
+    names = dict(notebook.names)
+    with pytest.raises(TaskFailed, match="TypeError"):
+        service.ask(None)
+    assert (service.version, service.ask(1)) == ("v2", 3) and notebook.names == names
+
+
+def test_what_the_notebook_calls_meanwhile_is_no_code_that_is_being_tried(
+    notebook: Notebook, edited: Edited
+) -> None:
+    service = notebook.register(BY_NAME)
+    service.ask(1)
+    trying, called = threading.Event(), threading.Event()
+    notebook.names["helper_trying"] = sys.modules["helper"].meeting = (trying, called)  # type: ignore[attr-defined]
+    edited.edit(
+        "helper",
+        (
+            "return deep.deep(x)",
+            "import helper; helper.meeting[0].set(); helper.meeting[1].wait(1.0); raise OSError(x)",
+        ),
+    )
+    reloading = start(service.reload)
+    assert trying.wait(10.0)
+    assert notebook.names["scale"](4) == 8 and service.ask(5) == 10  # while the trial is in the new `scale`
+    called.set()
+    assert isinstance(outcome(reloading), ReloadFailed)
+    assert notebook.names["scale"](4) == 8
+
+
+def test_a_version_of_before_is_loaded_with_the_names_of_its_time(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_NAME)
+    assert len(weights(service)) == 3
+    edited.edit("helper", ("SIZE = 3", "SIZE = 4"))
+    assert service.reload().how == "loaded" and len(weights(service)) == 4
+    report = service.rollback()
+    assert "as before in the notebook, for all of it: size" in report.notes
+    assert (len(weights(service)), service.version) == (3, "v1")
+
+
+def test_names_are_as_they_were_where_the_load_fails(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_NAME)
+    there = weights(service)
+    edited.edit("helper", ("return SIZE", "raise OSError('no room')"))
+    with pytest.raises(ReloadFailed, match="no room"):
+        service.reload()
+    assert weights(service) is there and notebook.names["size"]() == 3
+
+
+BOX = "class Box:\n    def get(self, x):\n        return x\n"
+OF_BOX = """
+from boxes import Box
+from grym_nb.services import ModelService, task
+
+class S(ModelService):
+    def load(self):
+        self.box = Box()
+    @task
+    def ask(self, x=1):
+        return self.box.get(x), Box().get(x), isinstance(self.box, Box)
+"""
+
+
+def test_a_class_that_the_notebook_has_by_name_is_tried_and_taken_back(
+    notebook: Notebook, edited: Edited
+) -> None:
+    edited.start(boxes=BOX)
+    service = notebook.register(OF_BOX)
+    assert service.ask(1) == (1, 1, True)
+    was = notebook.names["Box"]
+    edited.edit("boxes", ("return x", "raise OSError(x)"))
+    with pytest.raises(ReloadFailed, match="OSError"):
+        service.reload()
+    assert notebook.names["Box"] is was and service.ask(1) == (1, 1, True)
+    edited.edit("boxes", ("raise OSError(x)", "return 1 / (x - 5)"))
+    assert service.reload().how == "in place"
+    assert service.ask(6) == (1.0, 1.0, True) and notebook.names["Box"] is not was
+    assert service.ask(5) == (5, 5, True)
+    assert notebook.names["Box"] is was and service.ask(6) == (6, 6, True)
+
+
 def test_calls_under_way_end_with_the_helpers_with_which_they_began(
     notebook: Notebook, edited: Edited, registry: ServiceRegistry
 ) -> None:
