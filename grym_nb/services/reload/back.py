@@ -14,7 +14,7 @@ from grym_nb.services.reload.names import names_since
 from grym_nb.services.reload.probation import answered_before
 from grym_nb.services.reload.report import Reload
 from grym_nb.services.reload.split import split
-from grym_nb.services.reload.swap import names_back, take_back
+from grym_nb.services.reload.swap import named_back, take_back
 from grym_nb.services.retire import Retirement, retire
 from grym_nb.services.tiers import parked_in
 
@@ -53,7 +53,7 @@ def rollback(record: ServiceRecord) -> Reload:
     report.why = "taken back: the weights were loaded by the newer code" if loaded else "taken back"
     report.numbers = record.code_version, number
     names = names_since(record.specs, number, record.code_version)
-    names_back(names, report)  # before any call loads it
+    notes = named_back(names)  # before a call loads it
     try:
         retire(record, Retirement("rollback", spec=spec, number=number, report=report))
     except BaseException:
@@ -61,6 +61,7 @@ def rollback(record: ServiceRecord) -> Reload:
             for name in names:
                 name.bind()
         raise
+    report.notes += notes
     if loaded:
         with step(report, "load"):
             record.load()

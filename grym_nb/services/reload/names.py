@@ -1,48 +1,101 @@
 """Names by which a notebook has something of a module (``from helper import scale``), as that is edited.
 
 All functions of a notebook share them, whatever version they are of. So what is newer takes its place under
-the name as new code comes in force, and gives it back as that is taken back; and while code is tried, or one
-of before answers for it, the name stands for what belongs to the code that asks.
+the name as new code comes in force, and gives it back as that is taken back. While code is tried, answers
+instead of newer code, or runs that began before, a function's name stands for another one in each version.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grym_nb.services.frame import Frame
+    from grym_nb.services.reload.versions import Version, Versions
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Name", "by_version", "meant", "names_since"]
+__all__ = ["Handover", "Name", "meant", "names_since", "standing_for"]
 
-
-class _Shown:
-    """What stands under a name while it is asked by version, the last on top, and what does after that."""
-
-    def __init__(self, meant: Any) -> None:
-        self.meant = meant
-        self.stack: list[Any] = []
-
-
-_shown: dict[tuple[int, str], _Shown] = {}  # by namespace and name
 _lock = threading.Lock()
 
 
+@dataclass(eq=False, slots=True)
+class _Own:
+    """What a name stands for in one version; until calls end, or who has put it here takes it away."""
+
+    world: Version | None
+    value: Any
+    calls: Sequence[weakref.ref[Frame]] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        calls = [ref() for ref in self.calls or ()]
+        return self.calls is not None and all(call is None or call.ended for call in calls)
+
+
+class _Shared:
+    """A name as several versions have it: what stands there, and what it is to stand for after that."""
+
+    def __init__(self, name: Name, there: Any, versions: Versions) -> None:
+        self.meant = there
+        self.name = name
+        self._versions = versions
+        self._owns: list[_Own] = []
+        self.stands = self._by_version(there) if name.is_function else there
+
+    def _by_version(self, function: Any) -> Any:
+        @functools.wraps(function)
+        def by_version(*args: Any, **kwargs: Any) -> Any:
+            return self._function()(*args, **kwargs)
+
+        return by_version
+
+    def _function(self) -> Callable[..., Any]:
+        self.settle()
+        world = self._versions.here()
+        found: Callable[..., Any] = next((own.value for own in self._owns if own.world is world), self.meant)
+        return found
+
+    def settle(self) -> None:
+        """Forget what calls had that are over."""
+        if any(own.is_over for own in self._owns):
+            with _lock:
+                self.keep([own for own in self._owns if not own.is_over])
+
+    def add(self, own: _Own) -> None:
+        """Have it stand for something of its own in a version (held)."""
+        self.keep([*self._owns, own])
+
+    def remove(self, own: _Own) -> None:
+        """Have it do so no more (held)."""
+        self.keep([one for one in self._owns if one is not own])
+
+    def keep(self, owns: list[_Own]) -> None:
+        """Have it stand for these (held); where there are none, for what it is meant to, as any name."""
+        space, name = self.name.space, self.name.name
+        is_ours, self._owns = space.get(name) is self.stands, owns
+        if not self.name.is_function:  # which cannot be two at a time: it is the last of them, to everybody
+            self.stands = owns[-1].value if owns else self.meant
+        if is_ours:
+            space[name] = self.stands if owns else self.meant
+        if not owns and _shared.get((id(space), name)) is self:
+            del _shared[id(space), name]
+
+
+_shared: dict[tuple[int, str], _Shared] = {}  # by namespace and name
+
+
 def meant(space: dict[str, Any], name: str, value: Any) -> Any:
-    """Return what a name stands for that has a value: another one, while it is asked by version."""
-    shown = _shown_at(space, name, value)
-    return value if shown is None else shown.meant
-
-
-def _shown_at(space: dict[str, Any], name: str, there: Any) -> _Shown | None:
-    """Return what a name is asked for by version that has a value; None where somebody else has bound it."""
-    shown = _shown.get((id(space), name))
-    return shown if shown is not None and shown.stack[-1] is there else None
+    """Return what a name stands for that has a value, but for calls of certain versions."""
+    shared = _shared.get((id(space), name))
+    return shared.meant if shared is not None and shared.stands is value else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +109,7 @@ class Name:
 
     @property
     def is_function(self) -> bool:
-        """Whether it can stand for both, to each code that calls it for its own."""
+        """Whether it can stand for several at a time, to each call for its own."""
         return type(self.now) is FunctionType and type(self.before) is FunctionType
 
     def bind(self) -> bool:
@@ -72,11 +125,32 @@ class Name:
             there = self.space.get(self.name)
             if meant(self.space, self.name, there) is not was:
                 return False
-            if (shown := _shown_at(self.space, self.name, there)) is not None:
-                shown.meant = now
+            shared = _shared.get((id(self.space), self.name))
+            if shared is not None and shared.stands is there:
+                shared.meant = now
             else:
                 self.space[self.name] = now
             return True
+
+    def share(self, own: _Own, versions: Versions) -> _Shared | None:
+        """Have it stand for something of its own in a version; None where it is somebody else's by now."""
+        with _lock:
+            there = self.space.get(self.name)
+            shared = _shared.get((id(self.space), self.name))
+            if shared is None or shared.stands is not there:
+                if not _is_alike(there, self.before):
+                    return None
+                shared = _Shared(self, there, versions)
+                _shared[id(self.space), self.name] = shared
+                self.space[self.name] = shared.stands
+            shared.add(own)
+            return shared
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Tell whether two are the same function or class, of whatever versions."""
+    parts = ("__module__", "__qualname__")
+    return type(one) is type(other) and all(getattr(one, p, 1) == getattr(other, p, 2) for p in parts)
 
 
 def names_since(specs: Mapping[int, ServiceSpec], number: int, newest: int) -> tuple[Name, ...]:
@@ -91,51 +165,42 @@ def names_since(specs: Mapping[int, ServiceSpec], number: int, newest: int) -> t
 
 
 @contextmanager
-def by_version(names: Sequence[Name], asks: Callable[[], bool], *, newer: bool) -> Iterator[None]:
-    """Have names stand for what is `newer`, or for what was before, to the code that `asks`, and to no other.
-
-    A class cannot be two at a time: meanwhile it is that to everybody.
-    """
-    shown: list[tuple[Name, _Shown, Any]] = []
+def standing_for(
+    values: Iterable[tuple[Name, Any]], world: Version | None, versions: Versions
+) -> Iterator[None]:
+    """Have names stand for other values in a version, and in no other; classes do so everywhere."""
+    shared: list[tuple[_Shared, _Own]] = []
     try:
-        for name in names:
-            if (one := _show(name, asks, name.now if newer else name.before)) is not None:
-                shown.append((name, *one))
+        for name, value in values:
+            own = _Own(world, value)
+            if (one := name.share(own, versions)) is not None:
+                shared.append((one, own))
         yield
     finally:
-        for ended in shown:
-            _end(*ended)
+        for one, own in shared:
+            with _lock:
+                one.remove(own)
 
 
-def _show(name: Name, asks: Callable[[], bool], value: Any) -> tuple[_Shown, Any] | None:
-    """Put on top what stands for a value to who asks; None where the name is somebody else's by now."""
-    with _lock:
-        there = name.space.get(name.name)
-        shown = _shown_at(name.space, name.name, there)
-        if shown is None and there is not name.before and there is not name.now:
-            return None
-        if shown is None:
-            shown = _shown[id(name.space), name.name] = _Shown(there)
-        stands = _both(value, asks, there) if name.is_function else value
-        shown.stack.append(stands)
-        name.space[name.name] = stands
-        return shown, stands
+class Handover:
+    """Names that come to stand for what is newer: calls that began before go on with the old functions."""
 
+    def __init__(self) -> None:
+        self._shared: list[tuple[_Shared, _Own]] = []
 
-def _both(value: Any, asks: Callable[[], bool], other: Any) -> Any:
-    @functools.wraps(value)
-    def both(*args: Any, **kwargs: Any) -> Any:
-        return (value if asks() else other)(*args, **kwargs)
+    def begin(self, names: Sequence[Name], world: Version | None, versions: Versions) -> None:
+        """Bind names anew; code of the `world` of before has them as they were. Done twice, it is once."""
+        for name in names:
+            own = _Own(world, name.before)
+            shared = name.share(own, versions) if name.is_function else None
+            is_bound = name.bind()
+            if shared is not None:
+                self._shared.append((shared, own))
+                own.calls = None if is_bound else ()
 
-    return both
-
-
-def _end(name: Name, shown: _Shown, stands: Any) -> None:
-    key, stack = (id(name.space), name.name), shown.stack
-    with _lock:
-        is_there = name.space.get(name.name) is stack[-1]
-        del stack[next(at for at, one in enumerate(stack) if one is stands)]
-        if is_there:
-            name.space[name.name] = stack[-1] if stack else shown.meant
-        if not stack and _shown.get(key) is shown:
-            del _shown[key]
+    def end(self, under_way: Iterable[Frame]) -> None:
+        """Have it be over when these calls are."""
+        calls = [weakref.ref(frame) for frame in under_way]
+        for shared, own in self._shared:
+            own.calls = calls if own.calls is None else own.calls
+            shared.settle()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines import run
-from grym_nb.services.reload.names import by_version, names_since
+from grym_nb.services.reload.names import names_since, standing_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,7 +111,7 @@ def answered_before(
     for one in _others(frame, serving, spec.method, now):
         frame.serving = one
         try:
-            with _named(frame, serving, one):
+            with _named(frame, one):
                 value = again(frame)
         except Exception:  # it was right to raise, as far as this one tells
             continue
@@ -120,11 +120,12 @@ def answered_before(
     return None
 
 
-def _named(frame: Frame, serving: Serving, one: Serving) -> AbstractContextManager[None]:
+def _named(frame: Frame, one: Serving) -> AbstractContextManager[None]:
     """Have the notebook's names stand, for a version that answers instead, for what they did at its time."""
-    versions, world = frame.record._family.codebase.versions, one.spec.world
-    names = names_since(frame.record.specs, one.number, serving.number)
-    return by_version(names, lambda: versions.here() is world, newer=False)
+    record = frame.record
+    names = names_since(record.specs, one.number, record.newest)
+    values = [(name, name.before) for name in names]
+    return standing_for(values, one.spec.world, record._family.codebase.versions)
 
 
 def _others(frame: Frame, serving: Serving, task: str, now: float) -> Iterator[Serving]:

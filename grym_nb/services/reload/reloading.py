@@ -26,11 +26,10 @@ from grym_nb.services.reload.heavy import heavy
 from grym_nb.services.reload.history import begun, begun_with, note, refusal, refusing, step, told
 from grym_nb.services.reload.newer import newer_in, newer_in_cell_of, renewed_spec
 from grym_nb.services.reload.plan import Code
-from grym_nb.services.reload.reached import names_of
 from grym_nb.services.reload.report import By, Reload
 from grym_nb.services.reload.sources import Codebase, module_of, modules_of
 from grym_nb.services.reload.split import check_share
-from grym_nb.services.reload.swap import Edit, names_back, put_in_force
+from grym_nb.services.reload.swap import Edit, named_back, put_in_force
 from grym_nb.services.retire import Retirement, retire
 
 if TYPE_CHECKING:
@@ -170,16 +169,14 @@ def _edits(
     large, edits = heavy(before, built), []
     with codebase.versions.within(built.version):
         for handle in registry.handles():
-            edit = Edit(handle._record, partial(renewed_spec, newer=newer, built=built), newer, large)
+            asked = partial(renewed_spec, newer=newer, built=built)
+            edit = Edit(handle._record, asked, newer, large, built.version)
             if edit.is_void:
                 continue
             edit.spec.check("reloaded")
             registry.refuse_tasks(edit.record.name, edit.spec.tasks or {})
             edit.report = its = report if edit.record is record else begun_with(report, edit.record)
             its.outside = elsewhere
-            if edit.spec.reached is not None:
-                edit.world = built.version
-                edit.names, edit.outdated = names_of(edit.spec.callable, newer)
             family = codebase.family(*modules_of(edit.spec))
             its.sources = dict(texts[name] for name in texts if name in family)
             edits.append(edit)
@@ -277,7 +274,7 @@ def _loaded_anew(edit: Edit) -> None:
         with record.lock:
             if is_ours := record.spec is edit.spec:
                 record.adopt(base, number=_number_of(record, base, number))
-        names_back(edit.names if is_ours else (), report)
+        report.notes += named_back(edit.names) if is_ours else ()
         report.how, report.after, report.why = "refused", record.version, told(failed)
         if isinstance(failed, Interrupted):
             raise
@@ -342,7 +339,9 @@ def _bound(edit: Edit) -> Iterator[str]:
     """Say which names of the notebook stand for something else by now, and what of it is as it was."""
     if names := sorted({name.name for name in edit.names}):
         yield f"bound anew in the notebook: {', '.join(names)}"
-        yield f"earlier versions, and calls under way, see {', '.join(names)} as it is by now"
+        yield f"earlier versions see {', '.join(names)} as it is by now"
+    if classes := sorted({name.name for name in edit.names if not name.is_function}):
+        yield f"calls under way see {', '.join(classes)} as it is by now"
     if edit.outdated:
         yield f"{', '.join(edit.outdated)}: has its base as it was, until its cell is run again"
 

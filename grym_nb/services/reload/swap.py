@@ -20,8 +20,9 @@ from grym_nb.services.reload.attributes import attributes_of, copy_of, give, is_
 from grym_nb.services.reload.beside import NoRoom, discard, let_go, load_beside, take_over
 from grym_nb.services.reload.change import Change, Newer, change_of, class_of, stale
 from grym_nb.services.reload.history import begun, step
-from grym_nb.services.reload.names import by_version, names_since
+from grym_nb.services.reload.names import Handover, names_since, standing_for
 from grym_nb.services.reload.probation import Probation
+from grym_nb.services.reload.reached import names_of
 from grym_nb.services.reload.renewal import renewed
 from grym_nb.services.reload.smoke import Smoke, smoke
 from grym_nb.services.reload.split import split
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from grym_nb.services.reload.versions import Version
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Edit", "names_back", "put_in_force", "take_back"]
+__all__ = ["Edit", "named_back", "put_in_force", "take_back"]
 
 
 class Edit:
@@ -50,11 +51,12 @@ class Edit:
         asked: Callable[[ServiceSpec], ServiceSpec | None],
         newer: Newer,
         large: Sequence[Heavy] = (),
+        world: Version | None = None,
     ) -> None:
         self.record = record
         self.asked = asked  # by the spec that is in force; None where that has the code already
         self.newer = newer
-        self.world: Version | None = None  # the modules of which its code, from a cell, names something
+        self.world = world if record.spec.reached is not None else None  # what its code, from a cell, names
         self.names: tuple[Name, ...] = ()  # of the notebook, that are to stand for what is newer
         self.outdated: Sequence[str] = ()  # classes of the notebook, of a base that there is a newer one of
         self.report = begun(record)  # stands in the history from when this is in force
@@ -85,10 +87,13 @@ class Edit:
         if self.parked is not None:
             self.instance = self.parked.instance  # no call runs in it, and it is not woken for this
         self._ready, self.number, self.is_placed = None, record.newest + 1, False
+        self.names = ()
         self.change = Change()
         spec = self.asked(self.base)
         self.is_void = spec is None
         self.spec = spec or self.base
+        if self.world is not None and not self.is_void:
+            self.names, self.outdated = names_of(self.spec.callable, self.newer)
         self.base.differs(self.spec)  # which takes its time, and is known from here on
         if self.instance is not None and not self.is_void:
             self.change = change_of(self.base, self.spec, self.instance, self._newer)
@@ -200,16 +205,13 @@ class Edit:
 
     def _named(self) -> AbstractContextManager[None]:
         """Have the notebook's names stand for what is newer where that is tried, and nowhere else."""
-        return by_version(self.names, self._is_newer, newer=True)
+        values = [(name, name.now) for name in self.names]
+        return standing_for(values, self.world, self.record._family.codebase.versions)
 
     def _as_before(self) -> AbstractContextManager[None]:
-        """Have them stand for what they do, as what serves is asked instead."""
-        return by_version(self.names, lambda: not self._is_newer(), newer=False)
-
-    def _is_newer(self) -> bool:
-        """Tell whether it is new code that asks, of this edit or a later one."""
-        world = self.world
-        return world is None or self.record._family.codebase.versions.here().number >= world.number
+        """Have classes among them be those of before, as what serves is asked instead."""
+        values = [(name, name.before) for name in self.names if not name.is_function]
+        return standing_for(values, self.world, self.record._family.codebase.versions)
 
     def _on_trial(self, model: Any) -> Serving:
         spec = self.spec if self.world is None else replace(self.spec, world=self.world)
@@ -258,13 +260,7 @@ class Edit:
         for spec in (self.base, *(serving.spec for serving in servings)):
             spec.keep_world(newest)
 
-    def bind_names(self) -> None:
-        """Have what the notebook calls by name be what is newer; it is known how it was."""
-        self.spec.keep_names(self.names)
-        for name in self.names:
-            name.bind()
-
-    def put(self, *, on_probation: bool = True) -> bool:
+    def put(self, handover: Handover, *, on_probation: bool = True) -> bool:
         """Have calls that begin from now on answered by the new code; False where something came between.
 
         Held for as long as it takes to put one pointer in the place of another. Done twice, it is done once:
@@ -285,6 +281,8 @@ class Edit:
             if record.lifecycle.state == "loading" or (record.drain is not None and not self.is_quiet):
                 return False
             self._tell()
+            self.spec.keep_names(self.names)
+            handover.begin(self.names, self.base.world, record._family.codebase.versions)
             record.adopt(self.spec, number=self.number, report=self.report)
             record.specs[min(record.specs)].keep_names(())  # nothing goes back beyond it
             if serving is not None and instance is not None:
@@ -350,6 +348,7 @@ def put_in_force(
 
     What can go wrong does so before anything is in force. Ctrl-C leaves all of it in force, or nothing.
     """
+    handover = Handover()
     with ExitStack() as silence:
         for edit in edits:
             edit.is_quiet = False
@@ -367,9 +366,7 @@ def put_in_force(
             for edit in edits:
                 edit.keep_world()
             publish()
-            for edit in edits:
-                edit.bind_names()
-            return [edit for edit in edits if not edit.put(on_probation=on_probation)]
+            return [edit for edit in edits if not edit.put(handover, on_probation=on_probation)]
 
         try:
             return put()
@@ -379,27 +376,26 @@ def put_in_force(
         finally:
             for edit in edits:
                 edit.finish()
+            handover.end(frame for edit in edits if edit.names for frame in edit.record.lane.frames())
 
 
 def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reload) -> bool:
     """Have an earlier version serve again, also one that is parked; False where `gone` does not by now."""
     back.spec.differs(record.spec)  # which takes its time, and is known from here on
-    names, is_begun = names_since(record.specs, back.number, gone.number), False
+    names = names_since(record.specs, back.number, gone.number)
 
     def put() -> bool:
-        nonlocal is_begun
         with record.lock:
             instance, parked = there(record), record.footprint.parked
-            if instance is None or back.model is None or not (is_begun or instance.serving is gone):
+            if instance is None or instance.serving is not gone or back.model is None:
                 return False
-            is_begun = True
             _carry_back(gone, back)
+            report.notes += named_back(names)
             record.adopt(record.spec.with_code_of(back.spec), number=back.number, report=report)
             record.footprint.versions = versions(record)
             if parked is not None and parked.instance is instance:
                 parked.versions = back.number, record.config_version
             instance.serving = back  # the last: what is cut short before it, the second go does
-        names_back(names, report)
         return True
 
     try:
@@ -409,10 +405,10 @@ def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reloa
         raise
 
 
-def names_back(names: Sequence[Name], report: Reload) -> None:
-    """Have names of the notebook stand for what they did; the report says which."""
-    if changed := sorted(name.name for name in names if name.back()):
-        report.notes += (f"as before in the notebook, for all of it: {', '.join(changed)}",)
+def named_back(names: Sequence[Name]) -> tuple[str, ...]:
+    """Have names of the notebook stand for what they did; returns a note of it, if they did not."""
+    changed = sorted({name.name for name in names if name.back()})
+    return (f"as before in the notebook, for all of it: {', '.join(changed)}",) if changed else ()
 
 
 def _carry_back(gone: Serving, back: Serving) -> None:

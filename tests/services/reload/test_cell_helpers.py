@@ -262,10 +262,11 @@ def test_a_class_that_the_notebook_has_by_name_is_tried_and_taken_back(
     assert notebook.names["Box"] is was and service.ask(6) == (6, 6, True)
 
 
+@pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
 def test_calls_under_way_end_with_the_helpers_with_which_they_began(
-    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry, cell: str
 ) -> None:
-    notebook.run(BY_MODULE)
+    notebook.run(cell)
     service = registry.register("service", notebook.names["S"], concurrency=3)
     service.ask(1)
     gates = Gates()
@@ -290,6 +291,8 @@ def test_calls_under_way_end_with_the_helpers_with_which_they_began(
     assert [call.result(10.0) for call in calls] == [(2, 2), (2, 2)] and next(stream) == 2
     stream.close()
     assert service.twice(lambda: None) == (3, 3) and list(service.each()) == [3, 3]
+    if cell is BY_NAME:  # once these calls are over it is the function itself
+        assert notebook.names["scale"] is sys.modules["helper"].scale
 
 
 def test_versions_beside_one_another_have_their_helpers(notebook: Notebook, edited: Edited) -> None:
@@ -558,6 +561,47 @@ def test_calls_without_pause_see_one_edit_each(
     assert done == [None] * 4 and wrong == [], (done, wrong[:1])
     assert [one for one in said if isinstance(one, tuple) and len(set(one)) > 1] == []
     assert len(said) > rounds and hows["good in place"] > 1, hows
+    edited.path("deep").write_text("def deep(x):\n    return x * 1000\n")
+    service.reload()
+    assert service.ask(1) == 1000
+
+
+def test_no_call_fails_while_what_the_notebook_has_by_name_is_edited(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    """Edits that fail at every call are tried, others fail at a rare one: none of it is anybody's answer."""
+    rounds, stop = (100 if os.environ.get("GRYM_FULL") == "1" else 20), threading.Event()
+    notebook.run(BY_NAME)
+    service = registry.register("service", notebook.names["S"], concurrency=4)
+    service.ask(1)
+    said: list[Any] = []
+    wrong: list[BaseException] = []
+
+    def call(x: int) -> None:
+        while not stop.is_set():
+            try:
+                said.append(service.ask(x) / x)
+            except Exception as error:
+                wrong.append(error)
+
+    running = [start(call, x) for x in (1, 2, 7, 7)]
+    rng, hows = random.Random(5), Counter[str]()
+    try:
+        for n in range(3, 3 + rounds):
+            text = f"FACTOR = {n}\n\ndef deep(x):\n    return x * FACTOR\n"
+            kind = rng.choice(["good", "every", "rare"])
+            bad = {"good": "", "every": "    raise OSError(x)\n", "rare": "    assert x != 7\n"}[kind]
+            edited.path("deep").write_text(text.replace("    return", bad + "    return"))
+            try:
+                hows[f"{kind} {service.reload().how}"] += 1
+            except ReloadFailed:
+                hows[f"{kind} refused"] += 1
+    finally:
+        stop.set()
+        done = [outcome(one) for one in running]
+    assert done == [None] * 4 and wrong == [], (done, wrong[:1])
+    assert len(said) > rounds and set(said) <= set(range(2, 3 + rounds)), set(said)
+    assert hows["good in place"] and hows["every refused"] and not hows["every in place"], hows
     edited.path("deep").write_text("def deep(x):\n    return x * 1000\n")
     service.reload()
     assert service.ask(1) == 1000
