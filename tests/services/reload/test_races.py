@@ -78,11 +78,11 @@ def before(what: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
     put: Any = getattr(swap.Edit, what)
     did: list[object] = []
 
-    def first(self: swap.Edit, **more: Any) -> Any:
+    def first(self: swap.Edit, *args: Any, **more: Any) -> Any:
         if not did:
             did.append(self)
             did.append(act())
-        return put(self, **more)
+        return put(self, *args, **more)
 
     monkeypatch.setattr(swap.Edit, what, first)
     yield
