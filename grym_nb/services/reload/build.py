@@ -13,6 +13,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from grym_nb.services.reload import shown
+from grym_nb.services.reload.class_values import ClassValues, class_values
 from grym_nb.services.reload.plan import Code, Plan, plan
 from grym_nb.services.reload.shown import remember
 from grym_nb.services.reload.statements import Statement
@@ -40,6 +41,7 @@ class Built:
     ran: list[Ran] = field(default_factory=list)
     carried: int = 0  # statements that did not run
     fresh: frozenset[str] = frozenset()  # the modules that are other ones
+    classes: list[ClassValues] = field(default_factory=list)  # that were made anew
     #: values that were carried over, and that functions bind as they run
     rebound: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -146,6 +148,19 @@ class _Builder:
             took = time.perf_counter() - began
             shown.note(node, variables, code.file)
             self._built.ran.append(Ran(name, node.lineno, one.binds, took))
+            self._take_over(name, node, variables)
+
+    def _take_over(self, name: str, node: ast.stmt, variables: Mapping[str, Any]) -> None:
+        """Give a class that was made anew what code has set on the one of before."""
+        if not isinstance(node, ast.ClassDef) or name not in self._before.codes:
+            return
+        if node.name not in self._plan.alone.get(name, ()):
+            return  # other statements, that run again as well, set something on it
+        classes = vars(self._before.modules[name]).get(node.name), variables.get(node.name)
+        codes = self._before.codes[name], self._after[name]
+        if (values := class_values(codes, self._plan.names, node, classes)) is not None:
+            values.give()
+            self._built.classes.append(values)
 
     def _first_of(self, one: Statement) -> None:
         """Run what a statement imports, also where it is carried over: what follows it asks for that."""

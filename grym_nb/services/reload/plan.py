@@ -118,10 +118,15 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What each module's new code takes: statements by their place that `run`, names that are `gone`."""
+    """What each module's new code takes: statements by their place that `run`, names that are `gone`.
+
+    And the `names` that are others than before, and those that are made `alone`, by one statement.
+    """
 
     run: Mapping[str, frozenset[int]]
     gone: Mapping[str, frozenset[str]]
+    names: Mapping[str, frozenset[str]]
+    alone: Mapping[str, frozenset[str]]
 
 
 def plan(before: Mapping[str, Code], after: Mapping[str, Code]) -> Plan:
@@ -145,7 +150,13 @@ def plan(before: Mapping[str, Code], after: Mapping[str, Code]) -> Plan:
         for module in after
         if module in before
     }
-    return Plan({module: frozenset(places) for module, places in spread.run.items()}, gone)
+    run = {module: frozenset(places) for module, places in spread.run.items()}
+    names = {module: frozenset(names) for module, names in spread.names.items()}
+    alone = {
+        module: frozenset(name for name in its if len([*new.makers((module, name))]) == 1)
+        for module, its in names.items()
+    }
+    return Plan(run, gone, names, alone)
 
 
 def _as_before(before: Code, after: Code) -> Iterator[str]:
@@ -326,6 +337,14 @@ class _Spread:
             id(one): at for code in world.codes.values() for at, one in enumerate(code.statements)
         }
         self.run: dict[str, set[int]] = {}
+
+    @property
+    def names(self) -> dict[str, set[str]]:
+        """The names that are others than before, by module."""
+        found: dict[str, set[str]] = {}
+        for module, name in self._names:
+            found.setdefault(module, set()).add(name)
+        return found
 
     def name(self, name: _Name) -> None:
         """Take a name for another one than before."""

@@ -205,7 +205,12 @@ def _prepare(
 
 def _swap(record: ServiceRecord, report: Reload, edits: list[Edit], built: Built, *, force: bool) -> None:
     """Put all of it in force; what somebody came before is looked at again, until nobody does."""
-    publish = partial(record._family.codebase.versions.publish, built.version, built.rebound)
+
+    def publish() -> None:
+        for one in built.classes:
+            one.give()  # calls may have set something since it was built
+        record._family.codebase.versions.publish(built.version, built.rebound)
+
     with step(report, "swap"), refusing(record, report):
         late = edits
         while late := _put(late, publish, on_probation=not force):
