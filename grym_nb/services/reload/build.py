@@ -81,7 +81,9 @@ class _Builder:
         self._built.carried = sum(
             len(code.statements) - len(self._plan.run.get(name, ())) for name, code in self._after.items()
         )
-        alias = {id(self._before.modules[name]): view for name, view in self._views.items()}
+        # What is carried over may have a module as it was long before: it asked nothing of what changed.
+        known = (*self._before.modules.values(), *self._versions.every())
+        alias = {id(one): self._views[one.__name__] for one in known if one.__name__ in self._views}
         alias |= {id(sys.modules.get(name)): view for name, view in self._views.items()}
         kept: dict[str, dict[str, ModuleType]] = {}
         for name, view in self._views.items():

@@ -175,13 +175,16 @@ class Versions:
             self._every.add(module)
         return module
 
+    def every(self) -> tuple[ModuleType, ...]:
+        """Return all modules of versions that are alive."""
+        with self._lock:
+            return tuple(self._every)
+
     def told(self, name: str, attribute: str, value: Any, asked: dict[str, Any]) -> None:
         """Set something in the variables of a module, and in each version in which it was the same."""
         before = asked.get(attribute, _NOTHING)
         whole = sys.modules.get(name)
-        with self._lock:
-            every = tuple(self._every)
-        known = [vars(one) for one in every if one.__name__ == name]
+        known = [vars(one) for one in self.every() if one.__name__ == name]
         if isinstance(whole, Followed):
             known.append(object.__getattribute__(whole, "__dict__"))
         for variables in (asked, *known):

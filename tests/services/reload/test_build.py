@@ -108,6 +108,15 @@ def test_old_code_keeps_its_helpers_and_new_code_has_new_ones(files: Files) -> N
     assert module.Model().run(1) == 111 and old().run(1) == 3
 
 
+def test_a_module_that_an_edit_did_not_concern_has_the_helpers_of_the_next(files: Files) -> None:
+    helper = "OFFSET = 1\n"
+    module = files.start(helper=helper, service="import helper\ndef run(): return helper.OFFSET\n")
+    built = files.edit("helper", "OFFSET = 1", "OFFSET = 1\nUNUSED = 2")
+    assert built.fresh == {"helper"} and module.run() == 1
+    files.edit("helper", "OFFSET = 1", "OFFSET = 5")
+    assert module.run() == 5 and module.helper.OFFSET == 5
+
+
 def test_nobody_sees_what_is_not_published(files: Files) -> None:
     module = files.start(helper=HELPER, service=SERVICE)
     old = module.Model
