@@ -10,17 +10,18 @@ import __future__
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from grym_nb.services.reload.statements import GIVEN, Asked, Chain, Import, Statement, statements_of
+from grym_nb.services.reload.statements import GIVEN, Chain, Deeds, Import, Statement, statements_of
 
 __all__ = ["Code", "Plan", "plan"]
 
 _Name = tuple[str, str]  # a module, and what it calls something
 
 _ALL = "*"  # of a module's names: any
+_NO_DEEDS = Deeds()
 _MAKING = ("__new__", "__init__", "__post_init__")
 
 
@@ -61,15 +62,22 @@ class Code:
         return found
 
     @cached_property
-    def imported(self) -> dict[str, list[Import]]:
-        """What is known under each name by imports alone, by its first part."""
+    def known(self) -> dict[str, list[Import]]:
+        """What is imported under each name, by its first part."""
         found: dict[str, list[Import]] = {}
         for one in self.statements:
             for what in one.imports:
-                first = what.name.partition(".")[0]
-                if all(other.imports for other in self.binders.get(first, ())):
-                    found.setdefault(first, []).append(what)
+                found.setdefault(what.name.partition(".")[0], []).append(what)
         return found
+
+    @cached_property
+    def imported(self) -> dict[str, list[Import]]:
+        """What is known under each name by imports alone."""
+        return {
+            name: what
+            for name, what in self.known.items()
+            if all(one.imports for one in self.binders.get(name, ()))
+        }
 
     @cached_property
     def modules(self) -> tuple[str, ...]:
@@ -108,6 +116,11 @@ class Code:
     def rebound(self) -> frozenset[str]:
         """The names that its functions bind as they run."""
         return frozenset(name for one in self.statements for name in one.rebinds)
+
+    @cached_property
+    def stars(self) -> tuple[str, ...]:
+        """The modules of which it has all by ``from module import *``."""
+        return tuple(what.module for one in self.statements for what in one.imports if what.attribute == _ALL)
 
     @cached_property
     def public(self) -> frozenset[str]:
@@ -170,37 +183,70 @@ def _annotated(one: Statement) -> bool:
     return any(getattr(node, part, None) for node in ast.walk(one.node) for part in ("annotation", "returns"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A function of a `module` as it is called in the one that is `asking`, with the names it is `given`."""
+
+    module: str
+    deeds: Deeds
+    rebinds: frozenset[str]
+    asking: str
+    given: frozenset[Chain]
+
+
 class _World:
     """The modules as one: what a chain of names stands for, and what a statement changes, in any of them."""
 
     def __init__(self, codes: Mapping[str, Code]) -> None:
         self.codes = codes
+        self._reads: dict[int, set[_Name]] = {}  # by the identity of the statement
+        self._runs: dict[int, list[_Run]] = {}
+        self._defined: dict[tuple[str, Chain], list[tuple[_Name, Chain]]] = {}
 
     def changes(self, module: str, one: Statement) -> set[_Name]:
         """Return what a statement changes in place as it runs, by itself and by what it calls."""
-        found = {name for chain in one.now.changes for name, _ in self._own(module, chain)}
-        for asked in one.now.calls:
-            found |= self._changed_by(module, asked, set())
+        found = {name for chain in one.now.changes for name in self._own(module, chain)}
+        for run in self._run_by(module, one):
+            found |= {(run.module, other) for other in run.rebinds}
+            for chain in run.deeds.changes:
+                if chain == GIVEN:
+                    found |= {own for given in run.given for own in self._own(run.asking, given)}
+                else:
+                    found |= {*self._own(run.module, chain)}
         return found
+
+    def reads(self, module: str, one: Statement) -> set[_Name]:
+        """Return what a statement uses as it runs, by itself and in what it calls."""
+        if id(one) not in self._reads:
+            is_definition = isinstance(one.node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            found = self._named(module, one.now.reads) if is_definition else {*self.used(module, one)}
+            for run in self._run_by(module, one):
+                found |= self._named(run.module, run.deeds.reads)
+            self._reads[id(one)] = found
+        return self._reads[id(one)]
 
     def makings(self, module: str) -> dict[str, list[str]]:
         """Return the texts of what makes each name, in their order; of what others make here, too.
 
-        Where several make a name, it matters what was asked of it in between.
+        Where several make a name, it matters what reads it in between.
         """
         found: dict[str, list[str]] = {}
-        own = self.codes[module].statements
         for (where, name), made_by in self._makers.items():
             if where != module:
                 continue
-            makers = [one for _, one in made_by]
-            if len(makers) > 1:
-                users = {id(one) for _, one in self._users.get((module, name), ())}
-                makers = [one for one in own if one in makers or id(one) in users] + [
-                    one for one in makers if one not in own
-                ]
-            found[name] = [one.text for one in makers]
+            inside = {home: [one for at, one in made_by if at == home] for home, _ in made_by}
+            if len(made_by) > 1:
+                inside = {
+                    home: self._up_to_last(home, (where, name), makers) for home, makers in inside.items()
+                }
+            found[name] = [one.text for home in sorted(inside) for one in inside[home]]
         return found
+
+    def _up_to_last(self, module: str, name: _Name, makers: Sequence[Statement]) -> list[Statement]:
+        """Return what makes a name in a module, with what reads it there before the last of these."""
+        own, its = self.codes[module].statements, {id(one) for one in makers}
+        last = max(at for at, one in enumerate(own) if id(one) in its)
+        return [one for one in own[: last + 1] if id(one) in its or name in self.reads(module, one)]
 
     @cached_property
     def _makers(self) -> dict[_Name, list[tuple[str, Statement]]]:
@@ -219,7 +265,13 @@ class _World:
         yield from one.binds
         for what in one.imports:
             if what.attribute == _ALL and what.module in self.codes:
-                yield from self.codes[what.module].public
+                yield from self._public(what.module, frozenset())
+
+    def _public(self, module: str, seen: frozenset[str]) -> frozenset[str]:
+        """Return what ``from module import *`` binds, also of what that has from others in this way."""
+        code = self.codes[module]
+        more = [name for name in code.stars if name in self.codes and name not in seen]
+        return code.public.union(*(self._public(name, seen | {module}) for name in more))
 
     @cached_property
     def _users(self) -> dict[_Name, list[tuple[str, Statement]]]:
@@ -240,13 +292,18 @@ class _World:
 
     def used(self, module: str, one: Statement) -> set[_Name]:
         """Return what a statement uses, of any module that is followed."""
-        found = {(module, chain[0]) for chain in one.uses}
-        for chain in one.uses:
+        found = self._named(module, one.uses)
+        for what in (*one.imports, *one.within):
+            found |= self._imports(what, within=what in one.within)
+        return found
+
+    def _named(self, module: str, chains: Iterable[Chain]) -> set[_Name]:
+        """Return the names for which chains stand in a module, of any module that is followed."""
+        found = {(module, chain[0]) for chain in chains}
+        for chain in chains:
             if meant := self._meant(module, chain):
                 found.discard((module, chain[0]))
                 found |= {name for name, _ in meant}
-        for what in (*one.imports, *one.within):
-            found |= self._imports(what, within=what in one.within)
         return found
 
     def _imports(self, what: Import, *, within: bool) -> set[_Name]:
@@ -283,47 +340,70 @@ class _World:
                 found.append(((whole, rest[0] if rest else _ALL), rest[1:]))
         return found
 
-    def _own(self, module: str, chain: Chain) -> list[tuple[_Name, Chain]]:
-        """Return the same where something is made there, not only known: what is elsewhere stays as it is."""
-        return [
-            (name, rest)
-            for name, rest in self._meant(module, chain)
-            if name[1] in self.codes[name[0]].binders
-        ]
+    def _own(self, module: str, chain: Chain) -> Iterator[_Name]:
+        """Yield what is made in some module of that for which a chain stands; of what is elsewhere, nothing.
 
-    def _changed_by(self, module: str, asked: Asked, seen: set[tuple[str, Asked]]) -> set[_Name]:
-        """Return what a call changes, as far as the functions are followed."""
-        if (module, asked) in seen:
-            return set()
-        seen.add((module, asked))
-        found: set[_Name] = set()
-        for (where, name), rest in self._definitions(module, asked.what):
-            for one in self.codes[where].binders.get(name, ()):
-                if not one.by:
-                    continue
-                found |= {(where, other) for other in one.rebinds}
-                for method in rest[:1] or ("", *_MAKING):
-                    deeds = one.by.get(method)
-                    if deeds is None:
-                        continue
-                    for chain in deeds.changes:
-                        if chain == GIVEN:
-                            found |= {own for given in asked.given for own, _ in self._own(module, given)}
-                        else:
-                            found |= {own for own, _ in self._own(where, chain)}
-                    for called in deeds.calls:
-                        found |= self._changed_by(where, called, seen)
-        return found
+        What was imported by its name is the very object that is known there as well.
+        """
+        todo = [name for name, _ in self._meant(module, chain)]
+        seen: set[_Name] = set()
+        while todo:
+            where, name = todo.pop()
+            code = self.codes.get(where)
+            if code is None or (where, name) in seen:
+                continue
+            seen.add((where, name))
+            starred = self._starred(where, name)
+            if name in code.binders or starred:
+                yield where, name
+            named = code.known.get(name, ())
+            todo += [(what.module, what.attribute) for what in named if what.attribute is not None]
+            todo += starred
 
-    def _definitions(self, module: str, chain: Chain) -> Iterator[tuple[_Name, Chain]]:
+    def _starred(self, module: str, name: str) -> list[_Name]:
+        """Return for what a name may stand that a module has by ``from ... import *``."""
+        stars = [one for one in self.codes[module].stars if one in self.codes]
+        return [(one, name) for one in stars if name in self._public(one, frozenset())]
+
+    def _run_by(self, module: str, one: Statement) -> list[_Run]:
+        """Return the functions that a statement calls, through one another, as far as they are followed."""
+        if id(one) not in self._runs:
+            self._runs[id(one)] = [*self._followed(module, one)]
+        return self._runs[id(one)]
+
+    def _followed(self, module: str, one: Statement) -> Iterator[_Run]:
+        todo = [(module, asked) for asked in one.now.calls]
+        seen = {*todo}
+        while todo:
+            asking, asked = todo.pop()
+            for (where, name), rest in self._definitions(asking, asked.what):
+                for definition in self.codes[where].binders.get(name, ()):
+                    for method in (rest[:1] or ("", *_MAKING)) if definition.by else ():
+                        deeds = definition.by.get(method, _NO_DEEDS)
+                        yield _Run(where, deeds, definition.rebinds, asking, asked.given)
+                        ahead = {(where, called) for called in deeds.calls} - seen
+                        todo += ahead
+                        seen |= ahead
+
+    def _definitions(self, module: str, chain: Chain) -> list[tuple[_Name, Chain]]:
         """Return where that is defined for which a chain stands: imports of functions are followed."""
-        for (where, name), rest in self._meant(module, chain):
-            imports = self.codes[where].imported.get(name, ())
-            followed = [one for one in imports if one.module in self.codes and one.attribute is not None]
-            if not followed:
-                yield (where, name), rest
-            for what in followed:
-                yield from self._definitions(what.module, (what.attribute or "", *rest))
+        if (module, chain) not in self._defined:
+            self._defined[module, chain] = [*self._looked_up(module, chain)]
+        return self._defined[module, chain]
+
+    def _looked_up(self, module: str, chain: Chain) -> Iterator[tuple[_Name, Chain]]:
+        todo = [(module, chain)]
+        seen = {*todo}
+        while todo:
+            for (where, name), rest in self._meant(*todo.pop()):
+                imports = self.codes[where].imported.get(name, ())
+                named = [(one.module, one.attribute) for one in imports if one.module in self.codes]
+                further = [(home, attribute) for home, attribute in named if attribute is not None]
+                if not further:
+                    yield (where, name), rest
+                ahead = {(home, (of, *rest)) for home, of in (*further, *self._starred(where, name))} - seen
+                todo += ahead
+                seen |= ahead
 
 
 class _Spread:
@@ -361,8 +441,18 @@ class _Spread:
         one = self._world.codes[module].statements[at]
         for name in self._world.made(module, one):
             self.name(name)
+        for name in self._world.reads(module, one):
+            if self._is_made_after(name, module, at):
+                self.name(name)  # to read it as it is by now would be another thing
         for where, other in self._beside.get(module, ()):
             self.statement(where, self._places[id(other)])
+
+    def _is_made_after(self, name: _Name, module: str, at: int) -> bool:
+        """Tell whether something makes a name after a place of a module: there, or in one that imports it."""
+        return any(
+            self._places[id(one)] > at if where == module else name[0] == module
+            for where, one in self._world.makers(name)
+        )
 
     @cached_property
     def _beside(self) -> dict[str, list[tuple[str, Statement]]]:

@@ -51,10 +51,11 @@ class Asked:
 
 @dataclass(slots=True)
 class Deeds:
-    """What is done to the names of a module: by a statement as it runs, or by one of its functions."""
+    """What is done with the names of a module: by a statement as it runs, or by one of its functions."""
 
     changes: set[Chain] = field(default_factory=set)  # in place: ``x[0] = 1``, ``x.append(1)``
     calls: set[Asked] = field(default_factory=set)
+    reads: set[Chain] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +161,7 @@ def _statement(node: ast.stmt, source: str, home: str) -> Statement:
     for deeds in (reader.now, *reader.by.values()):
         deeds.changes = {chain for chain in deeds.changes if chain[0] in known or chain == GIVEN}
         deeds.calls = {asked for asked in deeds.calls if asked.what[0] in known}
+        deeds.reads = {chain for chain in deeds.reads if chain[0] in names.now | names.later}
     return Statement(
         node,
         source,
@@ -279,6 +281,8 @@ class _Reader:
             self._changed(node.target, doing)  # ``x += [1]`` changes the list that it was
         if (chain := _chain(node)) is not None:
             self.chains.add(chain)
+            if chain[0] not in self._parameters:
+                doing.reads.add(chain)
             return
         for child in ast.iter_child_nodes(node):
             self.read(child, deeds)

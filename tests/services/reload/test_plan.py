@@ -180,6 +180,41 @@ def test_an_order_that_matters_is_an_edit() -> None:
     assert edited("x = []\nx.append(1)\nx.append(1)", "x = []\nx.append(1)") == ["x = []", "x.append(1)"]
 
 
+def test_what_is_set_up_once_is_not_made_anew_for_what_uses_it_later() -> None:
+    text = """
+        W = load()
+        W.eval()
+        SIZE = W.numel()
+        class Model:
+            def run(self, x): return W + x
+    """
+    assert edited(text, text.replace("W + x", "W - x")) == ["class Model:"]
+    assert edited(text, text.replace("W.eval()", "W.train()")) == [
+        *("W = load()", "W.train()", "SIZE = W.numel()", "class Model:"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        "first = make(path)",
+        "first = (lambda: make(path))()",
+        "def again(): return make(path)\nfirst = again()",
+        "def first(x, at=make(path)): return x",
+        "class First:\n    at = make(path)",
+    ],
+)
+def test_what_is_made_in_steps_is_made_anew_for_what_reads_it_in_between(reads: str) -> None:
+    text = f"def make(at): return at\npath = 'a'\n{reads}\npath = 'b'\nsecond = make(path)"
+    runs = edited(text, text.replace("return at", "return [at]"))
+    assert runs == ["def make(at): return [at]", *text.split("\n")[1:2], *firsts_of(reads), *runs[-2:]]
+    assert runs[-2:] == ["path = 'b'", "second = make(path)"]
+
+
+def firsts_of(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line[:1] != " "]
+
+
 def test_names_of_functions_are_not_those_of_the_module() -> None:
     text = """
         x = 1
@@ -269,6 +304,42 @@ def test_all_that_a_helper_has_is_followed() -> None:
         "def one(x): return scale(x)",
         "def two(x): return other(x)",
     ]
+
+
+def test_all_that_a_helper_has_of_another_is_followed() -> None:
+    texts = {"p": "from deep import *\n", "m": "from p import *\ndef one(x): return scale(x)\n"}
+    before = modules(deep="def scale(x): return x\n", **texts)
+    after = modules(deep="def scale(x): return -x\n", **texts)
+    assert first_lines(plan(before, after), after["m"]) == ["from p import *", "def one(x): return scale(x)"]
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "import helpers\nhelpers.R['a'] = 1\nhelpers.R['b'] = 2\n",
+        "from helpers import R\nR['a'] = 1\nR['b'] = 2\n",
+        "from helpers import R as S\nS['a'] = 1\nS['b'] = 2\n",
+        "S = {}\nfrom helpers import R as S\nS['a'] = 1\nS['b'] = 2\n",
+        "from helpers import R\nR |= {'a': 1}\nR |= {'b': 2}\n",
+        "from helpers import *\nR['a'] = 1\nR['b'] = 2\n",
+        "from helpers import *\nput('a', 1)\nput('b', 2)\n",
+        "from between import *\nR['a'] = 1\nR['b'] = 2\n",
+    ],
+)
+def test_what_a_module_changes_of_a_helper_by_its_name_is_made_anew_there(service: str) -> None:
+    helper = "R = {}\nOTHER = []\ndef put(name, value): R[name] = value\n"
+    *kept, second, _ = service.split("\n")
+    for was, now in (
+        (service, service.replace(second, "")),
+        (service, service.replace("2", "3")),
+        ("\n".join(kept), service),
+    ):
+        before = modules(m=was, helpers=helper, between="from helpers import R\n")
+        after = modules(m=now, helpers=helper, between="from helpers import R\n")
+        found = plan(before, after)
+        assert first_lines(found, after["helpers"])[0] == "R = {}"
+        assert "OTHER = []" not in first_lines(found, after["helpers"])
+        assert kept[-1] in first_lines(found, after["m"])
 
 
 def test_packages_are_followed_by_their_parts() -> None:
