@@ -1,10 +1,8 @@
-"""Features against the truth: the loudness standard's own signals, and librosa's mel spectrogram."""
+"""Loudness against the truth: the standard's own signals, at any rate and in any blocks."""
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_nb.audio import synth
-from grym_nb.audio.features import loudness, mel
+from grym_nb.audio.features import loudness
 from grym_nb.clip import Clip
 from grym_nb.errors import AudioError, ValidationError
 
@@ -31,9 +29,6 @@ def stereo(*parts: tuple[float, float], rate: int = RATE) -> Clip:
     """One 1 kHz sine after the other in both channels: (dBFS, seconds) each."""
     samples = np.concatenate([sine(level, seconds, rate=rate) for level, seconds in parts])
     return Clip(np.stack([samples, samples]), rate)
-
-
-# Loudness
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000])
@@ -148,126 +143,3 @@ def test_a_block_without_a_length_is_refused(block_s: float) -> None:
     """It is the parameter that is wrong here, not the clip."""
     with pytest.raises(ValidationError, match="block_s: found"):
         loudness(stereo((-23, 1)), block_s=block_s)
-
-
-# Mel
-
-PARAMETERS = [
-    {},
-    {"n_mels": 40, "n_fft": 512, "hop": 160},
-    {"n_mels": 80, "n_fft": 400, "hop": 160},
-    {"n_mels": 32, "n_fft": 2048, "hop": 2048, "fmin": 50.0, "fmax": 4000.0},
-    {"n_mels": 20, "n_fft": 1023, "hop": 300},
-    {"n_mels": 1, "n_fft": 256, "hop": 1},
-]
-
-
-@pytest.mark.slow  # librosa compiles for ten seconds when it is first called
-@pytest.mark.parametrize("parameters", PARAMETERS)
-def test_mel_is_librosas(parameters: dict[str, float]) -> None:
-    """Power to 1e-4 of each value, over 120 dB: a chord, noise and silence."""
-    import librosa
-
-    clip = Clip(
-        np.concatenate(
-            [
-                synth.chord(seconds=0.3).samples,
-                np.zeros(2000),
-                synth.noise(seconds=0.3, level_db=-60).samples,
-            ]
-        ),
-        16_000,
-    )
-    theirs = dict(parameters)
-    theirs["hop_length"] = theirs.pop("hop", 256)
-    expected = librosa.feature.melspectrogram(
-        y=clip.samples, sr=clip.rate, **{"n_mels": 64, "n_fft": 1024, **theirs}
-    )
-    power = mel(clip, **parameters)
-    assert (power.dtype, power.shape) == (np.float32, expected.shape)
-    np.testing.assert_allclose(power, expected, rtol=1e-4, atol=1e-12 * expected.max())
-
-
-def test_mel_of_a_long_clip_is_made_in_pieces_that_fit_together() -> None:
-    """More frames than are transformed at once: every one the same as in a short clip."""
-    clip = synth.noise(seconds=4)
-    whole = mel(clip, hop=16)
-    part = mel(clip.cut(0, 0.5), hop=16)
-    assert whole.shape == (64, 1 + 64_000 // 16)
-    np.testing.assert_allclose(whole[:, 100:400], part[:, 100:400], rtol=1e-5)
-    np.testing.assert_allclose(whole[:, ::16], mel(clip), rtol=1e-5)
-
-
-def test_decibels_have_a_floor_that_does_not_depend_on_the_clip() -> None:
-    """0 dB is power one and -100 dB the least, so that parts can be compared."""
-    clip = synth.tone(1000, level_db=-20)
-    power, db = mel(clip), mel(clip, db=True)
-    assert db.dtype == np.float32
-    np.testing.assert_allclose(db, 10 * np.log10(np.maximum(power, 1e-10)), rtol=1e-5)
-    assert mel(Clip(np.zeros(4000), 16_000), db=True).max() == -100
-
-
-def test_a_tone_is_in_its_band() -> None:
-    """Bands are in order of frequency."""
-    peaks = [int(mel(synth.tone(hz))[:, 30].argmax()) for hz in (200, 400, 1000, 3000, 7000)]
-    assert peaks == sorted(set(peaks))
-
-
-def test_mel_of_stereo_is_that_of_the_mean() -> None:
-    """Opposite channels are silent together."""
-    left = synth.noise()
-    assert np.array_equal(mel(Clip([left.samples, left.samples], 16_000)), mel(left))
-    assert not mel(Clip([left.samples, -left.samples], 16_000)).any()
-
-
-@pytest.mark.parametrize(
-    ("clip", "says"),
-    [
-        (Clip([], 16_000), "samples: found none"),
-        (Clip(np.zeros(1023), 16_000), r"1023 samples\), expected at least 64 ms"),
-        (Clip([np.nan] * 2000, 16_000), "2000 that are NaN or infinite"),
-    ],
-)
-def test_what_has_no_mel_spectrogram_is_refused(clip: Clip, says: str) -> None:
-    """A window that is mostly padding tells of the padding."""
-    with pytest.raises(AudioError, match=f"mel with n_fft=1024 cannot use(?s:.*){says}"):
-        mel(clip)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "says"),
-    [
-        ({"n_mels": 0, "hop": 0, "n_fft": 1}, "n_mels: found 0.*; n_fft: found 1.*; hop: found 0"),
-        ({"n_fft": 1024.0}, "n_fft: found 1024.0, expected a whole number"),
-        ({"fmax": 9000}, "fmax: found 9000, expected at most 8000 Hz, half the rate"),
-        ({"fmin": 5000, "fmax": 4000}, r"fmin: found 5000, expected from 0 to below fmax \(4000 Hz\)"),
-        ({"fmin": -1}, "fmin: found -1"),
-        ({"fmax": math.nan}, "fmin: "),
-        ({"n_mels": 500}, "43 bands that hold no frequency(?s:.*)fewer n_mels"),
-    ],
-)
-def test_parameters_that_do_not_fit_are_named_all_at_once(parameters: dict[str, float], says: str) -> None:
-    """A band that could never hold anything would be a constant that looks like a measurement."""
-    with pytest.raises(ValidationError, match=says):
-        mel(synth.noise(), **parameters)
-
-
-def test_what_is_not_installed_is_said_when_it_is_needed() -> None:
-    """Importing the features needs none of it."""
-    code = (
-        "import sys\n"
-        "sys.modules.update(dict.fromkeys(['pyloudnorm', 'librosa']))\n"
-        "from grym_nb.audio import features, synth\n"
-        "for feature in (features.loudness, features.mel):\n"
-        "    try: feature(synth.tone())\n"
-        "    except ImportError as error: print(error)\n"
-        "print('torch' in sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        "loudness needs pyloudnorm, which is not installed",
-        '→ pip install "grym-nb[sound]"',
-        "mel needs librosa, which is not installed",
-        '→ pip install "grym-nb[sound]"',
-        "False",
-    ]
