@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float32]
     Exact = npt.NDArray[np.float64]
 
-__all__ = ["chroma", "cqt"]
+__all__ = ["chroma", "cqt", "notes"]
 
 _C1 = 32.703195662574829  # Hz, where A4 is 440
 _TAPS = 43  # of the filter before every second sample is left out: 120 dB, flat to an eighth of the rate
@@ -75,11 +75,11 @@ def chroma(
     if method == "cqt":
         return _chroma_by_cqt(rate, hop, _C1 * tuning_hz / 440.0)
     length = n_fft or 1 << round(log2(0.2 * rate))
-    notes = _notes(rate, length, tuning_hz)
+    weights = notes(rate, length, tuning_hz)
 
     def of(windows: Windows) -> Array:
         # A full-scale sine has a power of (n / 4) ** 2 in a Hann window.
-        return _to_strongest(notes @ windows.power.T * (4 / length) ** 2, _SILENT**2)
+        return _to_strongest(weights @ windows.power.T * (4 / length) ** 2, _SILENT**2)
 
     return Plan(Need(f"chroma with n_fft={length}", min_seconds=length / rate), length, hop, of)
 
@@ -103,7 +103,7 @@ def _to_strongest(strength: Exact, least: float) -> Array:
     return np.where(most > least, strength / np.maximum(most, least), 0.0).astype(np.float32)
 
 
-def _notes(rate: int, n_fft: int, tuning_hz: float) -> Exact:
+def notes(rate: int, n_fft: int, tuning_hz: float) -> Exact:
     """Return how much each bin of the spectrum counts to each note, ``(12, bins)``: most around C5."""
     hz = np.fft.rfftfreq(n_fft, 1 / rate)[1:]
     semitones = 12 * np.log2(hz / tuning_hz) + 9  # above a C

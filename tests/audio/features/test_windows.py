@@ -15,7 +15,7 @@ from grym_nb.audio.features.windows import Need, Plan, Windows, run
 from grym_nb.clip import Clip
 from grym_nb.errors import AudioError, ValidationError
 
-EVERY = sorted(features.__all__)
+EVERY = sorted(name for name in features.__all__ if name.islower())
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -49,17 +49,21 @@ def test_what_is_empty_or_no_number_is_refused(name: str, clip: Clip) -> None:
 def test_stereo_odd_rates_and_silence_are_measured_without_a_warning(name: str, rate: int) -> None:
     """Opposite channels are silence, but to the loudness; what comes is finite, or said to be otherwise."""
     feature = getattr(features, name)
-    sound = synth.chord(seconds=3.3, rate=rate)
+    sound = synth.chord(seconds=8.3, rate=rate)
     stereo = Clip([sound.samples, sound.samples], rate)
     if name != "loudness":
-        same(feature(stereo), feature(sound))
-    feature(Clip(np.zeros(4 * rate), rate))
+        same(feature(stereo).mono() if name == "trim" else feature(stereo), feature(sound))
+    feature(Clip(np.zeros(9 * rate), rate))
 
 
 def same(found: Any, expected: Any) -> None:
     """Compare answers of any kind, arrays to 1e-6."""
     if isinstance(found, Clip):
         found, expected = found.samples, expected.samples
+    if isinstance(found, features.Pitch):
+        found, expected = found.hz, expected.hz
+    if isinstance(found, features.Layers):
+        found, expected = found.harmonic.samples, expected.harmonic.samples
     if isinstance(found, np.ndarray):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
     else:
