@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         CallTimeout as CallTimeout,
     )
     from grym_nb.errors import (
+        CheckpointError as CheckpointError,
+    )
+    from grym_nb.errors import (
         CommandError as CommandError,
     )
     from grym_nb.errors import (
@@ -132,8 +135,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CommandError ConfigError "
-    "DependencyError GrymError Interrupted ItemConflict ItemNotFound LoadFailed MissingExtra "
+    "AudioError BreakerOpen CallBlocked CallCancelled CallTimeout CheckpointError CommandError "
+    "ConfigError DependencyError GrymError Interrupted ItemConflict ItemNotFound LoadFailed MissingExtra "
     "QueueFull ReloadFailed ResourceExhausted RoutingError ServiceClosed ServiceError ServiceNotFound "
     "ServiceNotReady StateError StorageError TaskFailed TaskNotFound UnknownName ValidationError"
 )

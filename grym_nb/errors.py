@@ -25,6 +25,7 @@
         ├── ValidationError         also a ValueError; every problem at once
         │   └── ConfigError         settings and registrations
         ├── AudioError              also a ValueError; what was found, what is needed
+        ├── CheckpointError         also a ValueError; a model's files that cannot be used as they are
         ├── RoutingError            no service, or several, for a task type
         ├── StorageError            also an OSError; what could not be kept
         ├── MissingExtra            also an ImportError; the line that installs it
@@ -52,6 +53,7 @@ __all__ = [
     "CallBlocked",
     "CallCancelled",
     "CallTimeout",
+    "CheckpointError",
     "CommandError",
     "ConfigError",
     "DependencyError",
@@ -345,6 +347,13 @@ class AudioError(GrymError, ValueError):
     """Audio that cannot be used as it is: what was found, and what is needed."""
 
     code = "audio"
+
+
+class CheckpointError(GrymError, ValueError):
+    """Files of a model that cannot be used as they are: what was found, and what is accepted."""
+
+    code = "checkpoint"
+    advice = "nothing was loaded; mend what is named here and load it again"
 
 
 class RoutingError(GrymError):

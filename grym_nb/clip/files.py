@@ -67,12 +67,12 @@ class AudioFile:
     stamp: tuple[int, int]  # the file's time and size: it must be the same file when it is decoded
 
 
-def package(name: str, *, purpose: str) -> Any:
-    """Return an imported package of the audio extras, or raise the error that says how to install it."""
+def package(name: str, *, purpose: str, extra: str = "sound") -> Any:
+    """Return an imported package of an extra, or raise the error that says how to install it."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:  # OSError: the C library behind it is not there
-        raise MissingExtra.of(name.partition(".")[0], extra="sound", purpose=purpose) from error
+        raise MissingExtra.of(name.partition(".")[0], extra=extra, purpose=purpose) from error
 
 
 def probe(path: str | os.PathLike[str]) -> AudioFile:

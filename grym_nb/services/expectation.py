@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grym_nb.hardening.prediction import predicted
 from grym_nb.hardening.resources import canonical
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from grym_nb.hardening.storages import Storages
     from grym_nb.services.record import ServiceRecord
 
-__all__ = ["expected", "is_device_known", "refuse_with_needs", "to_reserve", "versions"]
+__all__ = [
+    "expected",
+    "is_device_known",
+    "refuse_with_needs",
+    "stated_device",
+    "to_reserve",
+    "versions",
+]
 
 
 def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
@@ -23,7 +30,7 @@ def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
     spec = record.spec
     if _is_measured(record):
         return dict(record.footprint.sizes or {}), "measured before"
-    device = canonical(record.policy.device or spec.full_config.get("device") or "cpu")
+    device = canonical(stated_device(record) or "cpu")
     if spec.memory is not None:
         return {device: spec.memory}, "stated"
     told = predicted(spec.full_config)
@@ -32,7 +39,13 @@ def expected(record: ServiceRecord) -> tuple[dict[str, int], str]:
 
 def is_device_known(record: ServiceRecord) -> bool:
     """Tell whether it is said, or was seen, where a model goes; else it may say so once it is there."""
-    return _is_measured(record) or bool(record.policy.device or record.spec.full_config.get("device"))
+    return _is_measured(record) or bool(stated_device(record))
+
+
+def stated_device(record: ServiceRecord) -> Any:
+    """Return the device that a policy or a config names; None where neither does, or the model chooses."""
+    said = record.policy.device or record.spec.full_config.get("device")
+    return None if said == "auto" else said
 
 
 def versions(record: ServiceRecord) -> tuple[object, ...]:

@@ -7,7 +7,16 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from grym_nb.errors import CallCancelled, CallTimeout, GrymError, Interrupted, LoadFailed, TaskFailed
+from grym_nb.errors import (
+    CallCancelled,
+    CallTimeout,
+    CheckpointError,
+    GrymError,
+    Interrupted,
+    LoadFailed,
+    TaskFailed,
+    ValidationError,
+)
 from grym_nb.events import CallEnded
 from grym_nb.hardening.eviction import SPELL_SECONDS
 from grym_nb.metrics import Histogram
@@ -103,13 +112,17 @@ def load_failed(record: ServiceRecord, error: BaseException) -> LoadFailed:
     record.ports.failures.keep(failure, error.__traceback__)
     record.last_error = failure
     where = f" at {failure.sites[-1]}" if failure.sites else ""
+    said = error.message if isinstance(error, GrymError) else failure.message
     told = LoadFailed(
-        f"{record.name} could not be loaded: {failure.error}: {failure.message}",
+        f"{record.name} could not be loaded: {failure.error}: {said}",
         cause=where.strip(),
         service=record.name,
         path=(record.name,),
     )
     told.failure = failure
+    if isinstance(error, GrymError):  # it knows what was found, and what to do about it
+        told.cause, told.hint = error.cause or told.cause, error.hint or told.hint
+        told.can_change = not isinstance(error, ValidationError | CheckpointError)
     return told
 
 

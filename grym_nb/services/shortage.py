@@ -11,6 +11,7 @@ from grym_nb.hardening.holders import way
 from grym_nb.hardening.resources import canonical
 from grym_nb.hardening.returning import give_back
 from grym_nb.render import size as in_words
+from grym_nb.services.expectation import stated_device
 
 if TYPE_CHECKING:
     from grym_nb.services.frame import Frame
@@ -77,5 +78,5 @@ def _where(record: ServiceRecord) -> list[str]:
     instance = record.instance
     if instance is not None and instance.reservation is not None:
         known |= instance.reservation.sizes
-    device = canonical(record.policy.device or record.spec.full_config.get("device") or "cpu")
+    device = canonical(stated_device(record) or "cpu")
     return sorted({device, *known}, key=lambda name: (name == "cpu", name)) or ["cpu"]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grym_nb.errors import GrymError, LoadFailed, TaskFailed, ValidationError
+from grym_nb.errors import CheckpointError, GrymError, LoadFailed, TaskFailed, ValidationError
 from grym_nb.services import ModelService, ServiceHandle, ServiceRegistry, Task, task
 from grym_nb.services.failure import Failure, LastFailure, Site, describe, sites_of
 from grym_nb.testing import FakeClock
@@ -551,3 +551,23 @@ def test_what_an_error_was_raised_from_is_told(registry: ServiceRegistry) -> Non
     with pytest.raises(TaskFailed) as caught:
         chained.chained(True)
     assert "raised from" not in caught.value.failure.text()
+
+
+def test_a_load_that_says_what_to_do_is_heard_in_full(registry: ServiceRegistry) -> None:
+    """Its cause and its hint stand in the error of the load; the same files will not do the next time."""
+
+    class Picky(ModelService):
+        def load(self) -> None:
+            raise CheckpointError("'dir' is of another kind", cause="accepted: A, B", hint="give it an A")
+
+        @task
+        def ask(self) -> None:
+            """Never get here."""
+
+    error = raised(registry.register("picky", Picky).load)
+    assert isinstance(error, LoadFailed) and not error.can_change
+    assert error.lines() == [
+        "picky could not be loaded: CheckpointError: 'dir' is of another kind",
+        "  accepted: A, B",
+        "→ give it an A",
+    ]

@@ -177,6 +177,18 @@ def test_what_is_stated_counts_where_the_service_says_it_is(house: House, said: 
         work.load()
 
 
+def test_a_model_that_chooses_its_device_itself_is_expected_on_none(house: House) -> None:
+    """Its "auto" is the name of no device: it counts as where nothing is said."""
+
+    class Choosing(Weights):
+        def __init__(self, *, device: str = "auto") -> None:
+            super().__init__(kb=1)
+
+    house.registry.register("work", Choosing, memory="1KB").load()
+    [account] = house.pool.memory().holders
+    assert (account.device, account.asked, account.source) == ("cpu", KB, "stated")
+
+
 def test_a_new_config_is_not_judged_by_the_old_one(house: House) -> None:
     work = house.make("work", 50, memory=None)
     work.load()
