@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from grym_nb.errors import CheckpointError, GrymError, closest
 from grym_nb.hardening.prediction import size_of_files
 from grym_nb.render import brief
 
-__all__ = ["Checkpoint", "find", "is_offline", "pipeline_parts"]
+__all__ = ["Checkpoint", "find", "is_offline", "pipeline_parts", "read_json"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +56,21 @@ class Checkpoint:
         """
         return size_of_files(self.folder, width=_WIDTHS.get(dtype))
 
+    @property
+    def stamp(self) -> str:
+        """Text that is another one once any of its files is: where weights are shared, it tells which."""
+        files = sorted(self.folder.glob("*")) + sorted(self.folder.glob("*/*"))
+        told = [(str(file), *_size_and_time(file)) for file in files if file.is_file()]
+        return blake2b(repr(told).encode(), digest_size=8).hexdigest()
+
     def __str__(self) -> str:
         name = self.reference.partition("@")[0]
         return f"{name}@{self.revision}" if self.revision else self.reference
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def find(reference: object, accepts: Mapping[str, Sequence[str]], *, service: str) -> Checkpoint:
@@ -194,7 +207,7 @@ def _kind_of(
             cause=f"found {', '.join(there[:8]) or 'nothing'}{' …' if len(there) > 8 else ''}",
             hint=f"the directory of one of {accepted}",
         )
-    config = _json(path)
+    config = read_json(path)
     named = [config.get("_class_name")] if path.name == _INDEX else config.get("architectures") or []
     kinds = [str(name) for name in named if name] if isinstance(named, list) else []
     if kind := next((name for name in kinds if name in accepts), None):
@@ -208,7 +221,8 @@ def _kind_of(
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file of a checkpoint; a `CheckpointError` where there is none."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -253,7 +267,7 @@ def _missing_weights(folder: Path, names: Sequence[str]) -> Iterator[str]:
     if there is None:
         yield " or ".join(names)
     elif there.endswith(".index.json"):
-        shards = set(_json(folder / there).get("weight_map", {}).values())
+        shards = set(read_json(folder / there).get("weight_map", {}).values())
         yield from (shard for shard in sorted(map(str, shards)) if not (folder / shard).is_file())
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "placement",
     "quantised",
     "quiet",
+    "shared_key",
 ]
 
 _log = logging.getLogger(__name__)
@@ -136,6 +137,11 @@ def _device(torch: Any, asked: str) -> tuple[str, str]:
     return kind, "as asked for"
 
 
+def shared_key(checkpoint: Checkpoint, placed: Placement) -> str:
+    """Return the name under which services share the weights of a checkpoint on a device."""
+    return f"{checkpoint}:{placed.dtype}:{placed.device}:{checkpoint.kind}:{checkpoint.stamp}"
+
+
 def load(checkpoint: Checkpoint, placed: Placement, build: Callable[[], Any], *, service: str) -> Any:
     """Return what `build` makes of a checkpoint; what goes wrong is a `CheckpointError` that names it."""
     from grym_nb.clock import monotonic
@@ -144,7 +150,7 @@ def load(checkpoint: Checkpoint, placed: Placement, build: Callable[[], Any], *,
     try:
         with quiet():
             made = build()
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError) as error:
+    except Exception as error:  # the libraries raise what they like
         if isinstance(error, GrymError) or ran_out(error):
             raise
         said = str(error).strip().partition("\n")[0]
