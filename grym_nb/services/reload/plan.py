@@ -9,6 +9,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import builtins
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ __all__ = ["Code", "Plan", "plan"]
 _Name = tuple[str, str]  # a module, and what it calls something
 
 _ALL = "*"  # of a module's names: any
+_ELSE = "?"  # what a module has that no statement of it binds by its name
 _NO_DEEDS = Deeds()
+_BINDING = ("globals", "vars", "locals", "exec")  # by these it may come to be there
+_OWN = frozenset(vars(builtins)) | {"__name__", "__file__"}  # as any module has it
 _MAKING = ("__new__", "__init__", "__post_init__")
 
 
@@ -121,6 +125,12 @@ class Code:
     def stars(self) -> tuple[str, ...]:
         """The modules of which it has all by ``from module import *``."""
         return tuple(what.module for one in self.statements for what in one.imports if what.attribute == _ALL)
+
+    @cached_property
+    def is_open(self) -> bool:
+        """It may have something under names that none of its statements binds."""
+        uses = {chain[0] for one in self.statements for chain in one.uses}
+        return "__getattr__" in self.binders or not uses.isdisjoint(_BINDING)
 
     @cached_property
     def public(self) -> frozenset[str]:
@@ -259,7 +269,22 @@ class _World:
 
     def made(self, module: str, one: Statement) -> set[_Name]:
         """Return what a statement makes: what it binds, and what it changes."""
-        return {(module, name) for name in self._bound(one)} | self.changes(module, one)
+        found = {(module, name) for name in self._bound(one)} | self.changes(module, one)
+        binding = {where for where, name in self.reads(module, one) if name in _BINDING} if self._open else ()
+        stars = (what.module for what in one.imports if what.attribute == _ALL)
+        if "__getattr__" in one.binds or not self._open.isdisjoint(stars):
+            found.add((module, _ELSE))
+        return found | {(where, _ELSE) for where in binding}
+
+    @cached_property
+    def _open(self) -> frozenset[str]:
+        """The modules that may have something under names that none of their statements binds."""
+        found = {name for name, code in self.codes.items() if code.is_open}
+        while more := {
+            name for name, code in self.codes.items() if name not in found and found.intersection(code.stars)
+        }:
+            found |= more
+        return frozenset(found)
 
     def _bound(self, one: Statement) -> Iterator[str]:
         yield from one.binds
@@ -304,7 +329,15 @@ class _World:
             if meant := self._meant(module, chain):
                 found.discard((module, chain[0]))
                 found |= {name for name, _ in meant}
-        return found
+        return self._with_else(found)
+
+    def _with_else(self, names: set[_Name]) -> set[_Name]:
+        """Return names, and for those that nothing binds what their module may have of no statement's."""
+        unbound = ((where, name) for where, name in names if where in self._open and name not in _OWN)
+        return names | {(where, _ELSE) for where, name in unbound if not self._binds(where, name)}
+
+    def _binds(self, module: str, name: str) -> bool:
+        return name == _ALL or name in self.codes[module].binders or bool(self._starred(module, name))
 
     def _imports(self, what: Import, *, within: bool) -> set[_Name]:
         if what.module not in self.codes and what.attribute is None:
@@ -313,7 +346,7 @@ class _World:
             return {(what.module, _ALL)} if within else set()  # at the top each use of it tells more
         if f"{what.module}.{what.attribute}" in self.codes:
             return {(f"{what.module}.{what.attribute}", _ALL)} if within else set()
-        return {(what.module, what.attribute)} if what.module in self.codes else set()
+        return self._with_else({(what.module, what.attribute)}) if what.module in self.codes else set()
 
     def _meant(self, module: str, chain: Chain) -> list[tuple[_Name, Chain]]:
         """Return the names for which a chain stands in a module, each with what is asked of it.

@@ -306,6 +306,28 @@ def test_all_that_a_helper_has_is_followed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "globals()['z'] = 1",
+        "vars().update(z=1)",
+        "exec('z = 1')",
+        "def __getattr__(name): return name, 1",
+        "def put(name): globals()[name] = 1\nput('z')",
+    ],
+)
+def test_what_is_bound_by_no_statement_is_followed(line: str) -> None:
+    helper = f"{line}\nOTHER = []\ndef within(): return z\ndef plain(x): return len(x)\n"
+    service = (
+        "import helpers\nfrom helpers import z\nW = [0]\ndef one(): return helpers.z\ndef two(): return W\n"
+    )
+    before = modules(m=service, helpers=helper)
+    after = modules(m=service, helpers=helper.replace("1", "2"))
+    found = plan(before, after)
+    assert first_lines(found, after["helpers"])[-1] == "def within(): return z"
+    assert first_lines(found, after["m"]) == ["from helpers import z", "def one(): return helpers.z"]
+
+
 def test_all_that_a_helper_has_of_another_is_followed() -> None:
     texts = {"p": "from deep import *\n", "m": "from p import *\ndef one(x): return scale(x)\n"}
     before = modules(deep="def scale(x): return x\n", **texts)
