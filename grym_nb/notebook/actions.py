@@ -20,6 +20,7 @@ __all__ = [
     "cancel",
     "compare",
     "context",
+    "dashboard",
     "debug",
     "define",
     "devices",
@@ -41,6 +42,7 @@ __all__ = [
     "service_and_versions",
     "service_options",
     "some_calls",
+    "some_panels",
     "some_services",
     "status",
     "topology",
@@ -92,6 +94,17 @@ def context(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.context import act
 
     return act(shell, given.words)
+
+
+def dashboard(shell: InteractiveShell, given: Namespace) -> object:
+    """Return the panels, live where there is a page; or end them."""
+    from grym_nb.notebook.dashboard import dashboard, end_dashboard
+    from grym_nb.notebook.sheet import Sheet
+    from grym_nb.runtime import current
+
+    if given.panels == ["off"]:
+        return Sheet("the dashboard has ended" if end_dashboard(shell) else "there is no dashboard")
+    return dashboard(shell, current(), given.panels)
 
 
 # -- looking ---------------------------------------------------------------------------------------
@@ -313,6 +326,11 @@ def watch_options(parser: Parser) -> None:
 def some_calls(parser: Parser) -> None:
     """Declare the numbers of calls."""
     parser.add_argument("calls", nargs="+", metavar="CALL")
+
+
+def some_panels(parser: Parser) -> None:
+    """Declare the names of panels."""
+    parser.add_argument("panels", nargs="*", metavar="PANEL")
 
 
 def maybe_command(parser: Parser) -> None:

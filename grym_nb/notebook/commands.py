@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "Command", "Position", "command", "dispatch", "parser_of"
 
 #: what stands at a position of a line, so that Tab can offer it
 Position = Literal[
-    "command", "service", "services", "task", "call", "values", "version", "source", "watching"
+    "command", "service", "services", "task", "call", "values", "version", "source", "watching", "panel"
 ]
 
 
@@ -221,6 +221,15 @@ COMMANDS: tuple[Command, ...] = (
         actions.watch,
         actions.watch_options,
         ("watching",),
+    ),
+    Command(
+        "dashboard",
+        "all panels, or some, live also while a cell runs; off ends it",
+        "[services] [metrics] [memory] [calls] [health] [log] | off",
+        ("%grym dashboard", "%grym dashboard services calls", "%grym dashboard off"),
+        actions.dashboard,
+        actions.some_panels,
+        ("panel",),
     ),
     Command(
         "context",

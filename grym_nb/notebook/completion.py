@@ -141,6 +141,10 @@ def _next(known: Command, words: list[str], fragment: str, variables: list[str])
         return [version for version in _versions(words[0], position) if version not in words[1:]]
     if position == "watching" and at == 0:
         return ("on", "off", "status")
+    if position == "panel":
+        from grym_nb.notebook.panels import VIEWS
+
+        return [name for name in (*VIEWS, "off") if name not in words]
     return ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def install(shell: InteractiveShell) -> None:
         _add_progress(shell, undo)
         _add_errors(shell, undo)
         undo.callback(end_feeds, shell)  # of `%grym context watch`
+        undo.callback(_end_dashboard, shell)
         _add_breadcrumb(shell, undo)
         _add_toasts(shell, undo)
         _add_skipped(shell, undo)
@@ -61,6 +63,13 @@ def uninstall(shell: InteractiveShell) -> None:
     undo = _installed.pop(shell, None)
     if undo is not None:
         undo.close()
+
+
+def _end_dashboard(shell: InteractiveShell) -> None:
+    # Imported only where somebody has: it draws in ipywidgets and anywidget.
+    dashboard = sys.modules.get("grym_nb.notebook.dashboard")
+    if dashboard is not None:
+        dashboard.end_dashboard(shell)
 
 
 def _add_magics(shell: InteractiveShell, undo: ExitStack) -> None:

@@ -136,11 +136,20 @@ def _device(one: Memory, holders: tuple[Account, ...]) -> dict[str, Any]:
         "free": one.free,
         "others": one.others,
         "holders": [
-            {"who": holder.owner, "bytes": holder.size, "state": holder.state, "shared": holder.shared}
+            {
+                "who": holder.owner,
+                "bytes": holder.size,
+                "state": _lasting(holder.state),
+                "shared": holder.shared,
+            }
             for holder in its
             if holder.size
         ],
     }
+
+
+def _lasting(state: str) -> str:
+    return state.partition(" for ")[0]  # how long grows by itself
 
 
 def calls(snapshot: Snapshot) -> dict[str, Any]:
