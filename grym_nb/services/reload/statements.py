@@ -148,7 +148,9 @@ def _untouched(old: list[str], new: list[str], known: Sequence[Statement]) -> tu
 def _source_of(node: ast.stmt, lines: Sequence[str], shared: set[int]) -> str:
     """Return a statement's own text, by which it is told from all others."""
     first, last = _first_line(node), _last_line(node)
-    if isinstance(node, (ast.Import, ast.ImportFrom)) or {first, last} & shared:  # ``a = 1; b = 2``
+    goes_on = lines[last - 1].rstrip("\n").endswith("\\")  # to an empty line, or to the next after a ``;``
+    shares = bool({first, last} & shared)  # ``a = 1; b = 2``
+    if isinstance(node, (ast.Import, ast.ImportFrom)) or goes_on or shares:
         return ast.unparse(node)
     return "".join(lines[first - 1 : last])
 

@@ -46,6 +46,7 @@ LINES = [
     "\tb = 1",
     "carriage = 'a\rb'",
 ]
+IMPORTS = (ast.Import, ast.ImportFrom)
 SEEN = {*Statement.__slots__, "first", "last"} - {"node", "lower"}
 TEXTS = st.lists(st.sampled_from(LINES), max_size=14)
 
@@ -72,6 +73,17 @@ def test_a_text_is_read_as_if_nothing_had_been_read_before(
     except SyntaxError:
         return
     assert read(after, before=before, known=known) == read(after)
+
+
+@given(TEXTS, TEXTS)
+def test_what_python_reads_is_read(head: list[str], tail: list[str]) -> None:
+    text = "\n".join([*head, "a = 1; \\", "b = 2 \\", "", *tail])
+    try:
+        places = [node.lineno for node in ast.parse(text).body if not isinstance(node, IMPORTS)]
+    except SyntaxError:
+        return
+    found = statements_of(text, "home.m")
+    assert [one.node.lineno for one in found if not isinstance(one.node, IMPORTS)] == places
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=5))
