@@ -1,3 +1,5 @@
 """Tiny models that were trained from nothing on sounds made here, and that are part of the package."""
 
-__all__: list[str] = []
+from grym_nb.audio.zoo.catalogue import Model, find, models
+
+__all__ = ["Model", "find", "models"]
