@@ -67,13 +67,10 @@ class _Builder:
         self._edited = {name for name, code in after.items() if code is not before.codes.get(name, code)}
         for name in self._edited:
             after[name].edit = before.codes[name].edit + 1
-        fresh = {name for name in after if found.run.get(name) or found.gone.get(name)}
-        for name in tuple(fresh):  # a package has its modules as attributes
-            while (name := name.rpartition(".")[0]) in before.modules:
-                fresh.add(name)
+        fresh = found.fresh
         self._views = {name: ModuleType(name) for name in after if name in fresh}
         version = Version(before.number + 1, after, {**before.modules, **self._views})
-        self._built = Built(version, found, fresh=frozenset(fresh))
+        self._built = Built(version, found, fresh=fresh)
         self._begun: set[str] = set()  # the modules whose statements run, or have run
 
     def build(self) -> Built:

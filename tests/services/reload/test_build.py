@@ -320,6 +320,33 @@ def test_a_count_goes_on(files: Files) -> None:
     assert (module.bump(), module.show(), module.COUNT) == (13, 13, 13)
 
 
+def test_a_count_goes_on_where_something_else_is_taken_out(files: Files) -> None:
+    other = "def other():\n    return 1\n"
+    module = files.start(
+        counter=f"COUNT = 0\ndef bump():\n    global COUNT\n    COUNT += 1\n    return COUNT\n{other}"
+    )
+    assert module.bump() == 1
+    files.edit("counter", other, "")
+    assert not hasattr(module, "other") and (module.bump(), module.COUNT) == (2, 2)
+
+
+def test_a_count_of_a_package_goes_on_as_its_modules_are_edited(files: Files) -> None:
+    (files.folder / "counts").mkdir()
+    texts = {
+        "counts": "COUNT = 0\ndef bump():\n    global COUNT\n    COUNT += 1\n    return COUNT\n",
+        "counts.inner": "def f():\n    return 1\n",
+    }
+    paths = {name: str(files.folder / "counts" / f"{name[7:] or '__init__'}.py") for name in texts}
+    for name, path in paths.items():
+        Path(path).write_text(texts[name])
+    module: Any = importlib.import_module("counts.inner") and sys.modules["counts"]
+    files.versions.follow({name: Code(name, texts[name], path=paths[name]) for name in texts})
+    assert module.bump() == 1
+    built = build(files.versions, {"counts.inner": Code("counts.inner", "def f():\n    return 2\n")})
+    files.versions.publish(built.version, built.rebound)
+    assert (module.inner.f(), module.bump(), module.COUNT) == (2, 2, 2)
+
+
 def test_what_functions_bind_in_a_module_that_was_not_edited_is_seen(files: Files) -> None:
     counter = """
         COUNT = 0
