@@ -11,6 +11,7 @@ import importlib
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["BLOCK", "AudioFile", "decode", "encode", "package", "probe", "refuse_no_path", "write"]
+__all__ = ["BLOCK", "AudioFile", "blocks", "decode", "encode", "package", "probe", "refuse_no_path", "write"]
 
 BLOCK = 1 << 14  # frames; libvorbis puts the first block it is given on the stack
 _UNKNOWN = 1 << 62  # libsndfile's count for a stream that does not say
@@ -105,33 +106,37 @@ def decode(file: AudioFile) -> npt.NDArray[np.float32]:
     """Return a file's samples, ``(n,)`` or ``(channels, n)``; AudioError when some are missing."""
     import numpy as np
 
+    samples = np.concatenate([np.empty((0, file.channels), np.float32), *blocks(file)])
+    return samples.reshape(-1) if file.channels == 1 else np.ascontiguousarray(samples.T)
+
+
+def blocks(file: AudioFile, frames: int = 1 << 18) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield a file's samples, ``(frames, channels)`` at a time; AudioError when some are missing."""
     sf = package("soundfile", purpose="reading an audio file")
     if _stamp(file.path) != file.stamp:
         raise AudioError(
             f"{str(file.path)!r} has changed since it was opened", hint="open it again: Clip.read(path)"
         )
-    blocks = [np.empty((0, file.channels), np.float32)]
-    unread = 0
+    count = unread = 0
     try:
         with file.path.open("rb") as raw, sf.SoundFile(raw if file.frames is None else file.path) as opened:
             # Or soundfile seeks after each read, and fails where a FLAC does not know its length.
             opened.seekable = lambda: False
             # In blocks, so that memory is taken for what is there and not for what a header claims.
-            while len(block := opened.read(1 << 18, dtype="float32", always_2d=True)):
-                blocks.append(block)
+            while len(block := opened.read(frames, dtype="float32", always_2d=True)):
+                count += len(block)
+                yield block
             if file.frames is None:
                 unread = file.stamp[1] - raw.tell()
     except sf.SoundFileError as error:
-        _refuse_broken(file, sum(map(len, blocks)), str(error))
-    samples = np.concatenate(blocks)
-    if file.frames is not None and len(samples) < file.frames:
-        _refuse_broken(file, len(samples), "")
+        _refuse_broken(file, count, str(error))
+    if file.frames is not None and count < file.frames:
+        _refuse_broken(file, count, "")
     if unread > _TAGS:
         raise AudioError(
             f"{str(file.path)!r} does not say how long it is, and has {size(unread)} more than can be read",
             hint=f"write its length into it: {_ffmpeg(file.path, '-whole.mp3', '-c copy ')}",
         )
-    return samples.reshape(-1) if file.channels == 1 else np.ascontiguousarray(samples.T)
 
 
 def write(

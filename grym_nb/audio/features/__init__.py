@@ -7,6 +7,7 @@ extra ``sound``.
 from grym_nb.audio.features.bands import mel, mfcc
 from grym_nb.audio.features.layers import Layers, hpss
 from grym_nb.audio.features.level import loudness
+from grym_nb.audio.features.passing import many, stream
 from grym_nb.audio.features.pitches import Pitch, pitch
 from grym_nb.audio.features.rhythm import Tempo, beats, onsets, tempo
 from grym_nb.audio.features.sections import Segment, segments
@@ -27,6 +28,7 @@ __all__ = [
     "flatness",
     "hpss",
     "loudness",
+    "many",
     "mel",
     "mfcc",
     "onsets",
@@ -35,6 +37,7 @@ __all__ = [
     "rolloff",
     "segments",
     "split",
+    "stream",
     "tempo",
     "trim",
     "voiced",

@@ -17,6 +17,7 @@ import numpy as np
 
 from grym_nb.audio.features.given import refuse_no_clip
 from grym_nb.errors import says_what_it_takes
+from grym_nb.services.progress import track
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCK",
     "PLANS",
+    "Cutter",
     "Gauge",
     "Need",
     "Plan",
@@ -39,6 +41,7 @@ __all__ = [
     "measured",
     "parts",
     "run",
+    "tracked",
 ]
 
 P = ParamSpec("P")
@@ -154,6 +157,11 @@ class Plan(Generic[T]):
     of: Callable[[Windows], npt.NDArray[Any]]
     end: Callable[[npt.NDArray[Any], Whole], T] = field(default=_as_it_is)
 
+    @property
+    def is_of_windows(self) -> bool:
+        """Whether what is made of the windows is the feature already."""
+        return self.end is _as_it_is
+
 
 class Gauge(Protocol[T_co]):
     """What measures a sound as it passes."""
@@ -173,7 +181,7 @@ class Running(Generic[T]):
     start: Callable[[int], Gauge[T]]  # with the number of channels
 
 
-class _Cutter:
+class Cutter:
     """Cuts a sound that passes into windows, and hands them to all plans that want such ones."""
 
     def __init__(self, rate: int, plans: Mapping[str, Plan[Any]]) -> None:
@@ -225,7 +233,7 @@ class _Passage:
         for name, plan in plans.items():
             if isinstance(plan, Plan):
                 alike.setdefault((plan.length, plan.hop), {})[name] = plan
-        self._cutters = [_Cutter(rate, some) for some in alike.values()]
+        self._cutters = [Cutter(rate, some) for some in alike.values()]
         self._gauges = {n: p.start(channels) for n, p in plans.items() if isinstance(p, Running)}
 
     def feed(self, block: Array) -> None:
@@ -271,10 +279,16 @@ def measured(clip: Clip, plan: Plan[T] | Running[T]) -> T:
     return answer
 
 
-def parts(clip: Clip) -> list[Array]:
+def parts(clip: Clip) -> Iterable[Array]:
     """Return the samples of a clip in blocks ``(channels, n)``; views."""
     samples = np.atleast_2d(clip.samples)
-    return [samples[:, start : start + BLOCK] for start in range(0, clip.frames, BLOCK)]
+    blocks = [samples[:, start : start + BLOCK] for start in range(0, clip.frames, BLOCK)]
+    return tracked(blocks, len(blocks))
+
+
+def tracked(blocks: Iterable[T], total: int | None) -> Iterable[T]:
+    """Return blocks between which progress is told and a cancel takes hold, where there are several."""
+    return blocks if total is not None and total < 2 else track(blocks, total=total)
 
 
 def feature(
