@@ -110,7 +110,7 @@ def _of_health(runtime: Runtime, shift: float) -> Iterator[Line]:
 
 
 def _of_call(call: Ended) -> tuple[str, Level, str]:
-    first = call.error.split("\n", 1)[0] or call.outcome
+    first = (call.error.split("\n", 1)[0] or call.outcome).removeprefix(f"{call.service}.{call.task} raised ")
     return f"{call.task} {call.id}: {first[:200]}", "error", call.error[:_MOST]
 
 

@@ -7,6 +7,7 @@ memory that is free, are as they were until they have changed by a share that ca
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from grym_nb.services.ports import Ended
 from grym_nb.services.status import ServiceStatus, asks_for, is_left_behind, status_of
 
 if TYPE_CHECKING:
+    from grym_nb.health import HealthMonitor
     from grym_nb.runtime import Runtime
     from grym_nb.services.frame import Frame
     from grym_nb.services.handle import ServiceHandle
@@ -44,6 +46,7 @@ __all__ = [
 WINDOWS: tuple[float, ...] = (60.0, 300.0, 900.0)
 #: how calls end that say nothing against a service
 FINE = frozenset({"ok", "cached", "fallback", ValidationError.code, CallCancelled.code, "interrupted"})
+_FOR = re.compile(r", for [0-9.]+ (?:us|ms|s|min [0-9]+ s|h [0-9]+ min)(?=;|$)")
 _BOOKS_EVERY = 1.0  # seconds between two looks at devices
 _CHARTS_EVERY = 1.0
 _TREMBLE = 0.01  # of the whole, by which a figure may move unseen
@@ -154,8 +157,12 @@ def take(
     shift = time.time() - clock() if before is None else before.shift
     handles = runtime.registry.handles()
     latest = {doing.service: doing for doing in doings}
-    services = tuple(_seen(handle, shift, latest.get(handle.name)) for handle in handles)
     monitor = runtime.health
+    services = tuple(
+        _seen(handle, monitor, shift, latest.get(handle.name))
+        for handle in handles
+        if handle.state != "closed"
+    )
     system = monitor.system()
     now = clock() + shift
     ended = runtime.registry.calls()
@@ -164,7 +171,7 @@ def take(
         shift=shift,
         services=services,
         verdict=system.verdict,
-        reasons=system.reasons,
+        reasons=tuple(_FOR.sub("", reason) for reason in system.reasons),
         judged=tuple(
             Judged(name, _spans([(one.at + shift, one.after, one.reason) for one in story], now))
             for name in system.services
@@ -177,13 +184,14 @@ def take(
     return _with_charts(runtime, _with_books(runtime, found, before), charted or Charted(), before)
 
 
-def _seen(handle: ServiceHandle, shift: float, doing: Doing | None) -> Seen:
+def _seen(handle: ServiceHandle, monitor: HealthMonitor, shift: float, doing: Doing | None) -> Seen:
     record = handle._record
-    signs = record.health_reason if record.health != "healthy" else ""
+    health = monitor.of(record.name)
+    told = [sign.told for sign, _ in health.signs] or ([health.over[0]] if health.over is not None else [])
     return Seen(
         status_of(record),
         record.lifecycle.since + shift,
-        signs,
+        "; ".join(told),
         record.load_seconds,
         any(number < record.code_version for number in tuple(record.specs)),
         doing,

@@ -149,7 +149,7 @@ def _device(one: Memory, holders: tuple[Account, ...]) -> dict[str, Any]:
 
 
 def _lasting(state: str) -> str:
-    return state.partition(" for ")[0]  # how long grows by itself
+    return state.partition(" for ")[0].partition(" by ")[0]  # how long grows by itself; calls have a panel
 
 
 def calls(snapshot: Snapshot) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class BoardView {
     const { metrics, memory, calls } = this.store.views;
     const rows = services.rows;
     const ready = rows.filter((row) => row.state === "ready").length;
-    const bad = rows.filter((row) => row.state === "failed" || ["degraded", "unhealthy"].includes(row.health)).length;
+    const bad = rows.filter((row) => trouble(row) < 2).length;
     const total = rows.reduce((sum, row) => sum + row.calls, 0);
     const failed = rows.reduce((sum, row) => sum + row.failed, 0);
     const held = (memory ? memory.rows : []).filter((row) => row.id !== "total").reduce((sum, row) => sum + row.taken, 0);

@@ -4,7 +4,7 @@ const CHARTS = [
   { id: "latency", title: "Latency", lines: [["p50", "p50"], ["p95", "p95"], ["p99", "p99"]], told: seconds },
   { id: "rate", title: "Calls a second", lines: [["rate", "calls"]], told: (v) => `${Number(v.toPrecision(3))}`, area: true, falls: true },
   { id: "failed", title: "Failures", lines: [["failed", "failures"]], told: (v) => `${Math.round(v)}`, bars: true, falls: true, whole: true },
-  { id: "memory", title: "Memory", lines: [["memory", "memory"]], told: size, area: true, holds: true },
+  { id: "memory", title: "Memory", lines: [["memory", "memory"]], told: size, area: true, holds: true, empty: "not measured yet" },
 ];
 
 const HEIGHT = 132;
@@ -62,10 +62,10 @@ class Chart {
     const y = (value) => PAD.top + (1 - value / top) * (HEIGHT - PAD.top - PAD.bottom);
     put(this.svg, "width", width);
     put(this.svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
-    const drawn = [...this.grid(width, top, view.window, y)];
+    const drawn = [...this.grid(width, top, view.window, y, !lines.some((line) => line.length))];
     lines.forEach((line, at) => drawn.push(...this.line(line, this.spec.lines[at][0], x, y, view.window / 60)));
     if (!lines.some((line) => line.length)) {
-      drawn.push(s("text", { x: (width + PAD.left) / 2, y: HEIGHT / 2, class: "grym-axis", "text-anchor": "middle" }, view.empty));
+      drawn.push(s("text", { x: (width + PAD.left) / 2, y: HEIGHT / 2 - 14, class: "grym-axis", "text-anchor": "middle" }, this.spec.empty || view.empty));
     }
     this.tell(lines, from, view, x, drawn);
     this.svg.replaceChildren(...drawn);
@@ -79,11 +79,11 @@ class Chart {
     return begun.length ? [...begun, [now, begun.at(-1)[1]]] : [];
   }
 
-  *grid(width, top, window, y) {
+  *grid(width, top, window, y, empty) {
     for (const share of [0, 0.5, 1]) {
       const at = y(top * share);
       yield s("line", { x1: PAD.left, x2: width - PAD.right, y1: at, y2: at, class: "grym-grid" });
-      if (this.spec.whole && (top * share) % 1) continue;
+      if (empty || (this.spec.whole && (top * share) % 1)) continue;
       yield s("text", { x: PAD.left - 6, y: at + 4, class: "grym-axis", "text-anchor": "end" }, share ? this.spec.told(top * share) : "0");
     }
     const words = [[PAD.left, "start", `−${lasting(window).replace(" 0 s", "")}`], [width - PAD.right, "end", "now"]];

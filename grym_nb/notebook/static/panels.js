@@ -186,7 +186,7 @@ class EndedRow {
   update(row) {
     this.row = row;
     const fine = ["ok", "cached", "fallback"].includes(row.outcome);
-    say(this.mark, fine ? row.outcome : row.outcome.split(".").at(-1));
+    say(this.mark, fine ? row.outcome : row.outcome.split(".").at(-1).replaceAll("_", " "));
     this.mark.className = `grym-pill ${fine ? "grym-healthy" : "grym-unhealthy"}`;
     say(this.title, row.task);
     put(this.title, "title", row.error ? `${row.task}: ${row.error}` : row.task);

@@ -1,6 +1,7 @@
 // The panel of services: one row each, which is changed in place.
 
 const WORDS = { load: "Load", unload: "Unload", reload: "Reload", rollback: "Roll back" };
+const SIGNS = { reload: "↻", rollback: "↶" }; // where there is no room for words
 const UNDER_WAY = { load: "loading", unload: "unloading", reload: "reloading", rollback: "rolling back" };
 const ASKED_FOR = 8; // seconds after which a click that nobody has heard is forgotten
 
@@ -23,7 +24,8 @@ class ServiceRow {
     this.now = h("div", { class: "grym-now" });
     this.progress = h("progress", { class: "grym-progress", max: "1" });
     this.buttons = Object.keys(WORDS).map((what) =>
-      h("button", { class: "grym-button", type: "button", "data-do": what, onclick: () => this.ask(what) }, WORDS[what]));
+      h("button", { class: "grym-button", type: "button", "data-do": what, onclick: () => this.ask(what) },
+        ...(SIGNS[what] ? [h("span", { class: "grym-long" }, WORDS[what]), h("span", { class: "grym-short", "aria-hidden": "true" }, SIGNS[what])] : [WORDS[what]])));
     this.node = h("tr", {},
       h("th", { scope: "row", class: "grym-name" }, h("div", { class: "grym-name-line" }, this.name, this.version), this.tasks),
       h("td", {}, this.state, this.since),
@@ -73,6 +75,7 @@ class ServiceRow {
       if (hides) show(button, shown);
       put(button, "disabled", possible ? false : "");
       put(button, "aria-label", `${WORDS[what]} ${row.id}`);
+      put(button, "title", WORDS[what]);
     }
   }
 
@@ -120,11 +123,14 @@ class ServiceRow {
       const parts = [row.running ? `${row.running} running` : "", row.waiting ? `${row.waiting} waiting` : ""];
       return { text: parts.filter(Boolean).join(", "), kind: "busy-quiet", since: null };
     }
-    if (row.why) return { text: row.why, kind: "warn", since: null };
+    if (row.why) return { text: row.why, kind: row.health === "degraded" ? "warn" : "bad", since: null };
     if (row.error) return { text: `last error: ${row.error}`, kind: "quiet", since: null };
     return { text: "", kind: "quiet", since: null };
   }
 }
+
+/** What is in trouble stands first; else as they were registered. */
+const trouble = (row) => (row.state === "failed" || row.health === "unhealthy" ? 0 : row.health === "degraded" || row.refuses ? 1 : 2);
 
 class ServicesPanel {
   constructor(board) {
@@ -148,7 +154,7 @@ class ServicesPanel {
     if (!view) return;
     const wanted = this.filter.value.trim().toLowerCase();
     const fits = (row) => !wanted || [row.id, row.state, row.health, row.version].some((word) => word.toLowerCase().includes(wanted));
-    const rows = view.rows.filter(fits);
+    const rows = view.rows.filter(fits).sort((one, other) => trouble(one) - trouble(other));
     show(this.filter, view.rows.length > 8);
     show(this.table, rows.length > 0);
     show(this.none, !rows.length);
