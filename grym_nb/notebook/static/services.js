@@ -123,7 +123,7 @@ class ServiceRow {
       const parts = [row.running ? `${row.running} running` : "", row.waiting ? `${row.waiting} waiting` : ""];
       return { text: parts.filter(Boolean).join(", "), kind: "busy-quiet", since: null };
     }
-    if (row.why) return { text: row.why, kind: row.health === "degraded" ? "warn" : "bad", since: null };
+    if (row.why) return { text: row.why.startsWith(`${row.id} `) ? row.why.slice(row.id.length + 1) : row.why, kind: row.health === "degraded" ? "warn" : "bad", since: null };
     if (row.error) return { text: `last error: ${row.error}`, kind: "quiet", since: null };
     return { text: "", kind: "quiet", since: null };
   }
