@@ -2,7 +2,8 @@
 
 The body of a class that was edited runs again as a whole. What a line of it made that says what it said, of
 things that are as they were, is carried over all the same, as it is at the top of a module: a counter goes
-on, a cache stays. So does what code has set on the class since.
+on, a cache stays. So does what code has set on the class since. Not of a class of which its module makes
+objects itself, or runs methods: these run again, and would put there once more what they have put there.
 """
 
 from __future__ import annotations

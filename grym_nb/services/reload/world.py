@@ -28,14 +28,20 @@ BINDING = ("globals", "vars", "locals", "exec")
 _ELSE = "?"  # what a module has that no statement of it binds by its name
 _OWN = frozenset(vars(builtins)) | {"__name__", "__file__"}  # as any module has it
 _NO_DEEDS = Deeds()
+_OF_OBJECTS = ("__new__", "__init__", "__post_init__", "__call__")  # not run as a subclass is made
 _MAKING = ("__new__", "__init__", "__post_init__")
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A function of a `module` as it is called in the one that is `asking`, with the names it is `given`."""
+    """A function of a `module` as it is called in the one that is `asking`, with the names it is `given`.
+
+    It is `name`, or the `method` of that; "" is all that is done as an object is made.
+    """
 
     module: str
+    name: str
+    method: str
     deeds: Deeds
     rebinds: frozenset[str]
     asking: str
@@ -62,6 +68,17 @@ class World:
                 else:
                     found |= {*self._own(run.module, chain)}
         return found
+
+    @cached_property
+    def run(self) -> frozenset[Name]:
+        """The classes of which modules make objects, or run methods, as they are made themselves."""
+        return frozenset(
+            (run.module, run.name)
+            for module, code in self.codes.items()
+            for one in code.statements
+            for run in self._run_by(module, one)
+            if run.method not in _OF_OBJECTS and (not run.method or run.deeds is not _NO_DEEDS)
+        )
 
     def reads(self, module: str, one: Statement) -> set[Name]:
         """Return what a statement uses as it runs, by itself and in what it calls."""
@@ -251,7 +268,15 @@ class World:
                 for definition in self.codes[where].binders.get(name, ()):
                     for method in (rest[:1] or ("", *_MAKING)) if definition.by else ():
                         deeds = definition.by.get(method, _NO_DEEDS)
-                        yield _Run(where, deeds, definition.rebinds, asking, asked.given)
+                        yield _Run(
+                            where,
+                            name,
+                            rest[0] if rest else "",
+                            deeds,
+                            definition.rebinds,
+                            asking,
+                            asked.given,
+                        )
                         ahead = {(where, called) for called in deeds.calls} - seen
                         todo += ahead
                         seen |= ahead

@@ -119,6 +119,31 @@ def test_what_is_set_at_the_top_goes_with_its_line(edited: Edited, registry: Ser
     assert service.ask() == ("old", None)
 
 
+@pytest.mark.parametrize(
+    ("body", "after"),
+    [
+        (
+            "def add(self, one): self.all.append(one.__name__)",
+            "made = Counts()\n@made.add\ndef a(): pass",
+        ),
+        ("def add(self, one): self.all.append(one.__name__)", "Counts().add(len)"),
+        ("def __init_subclass__(cls): cls.all.append(cls.__name__)", "class A(Counts): pass"),
+    ],
+)
+def test_what_a_module_has_put_there_itself_is_there_once(
+    edited: Edited, registry: ServiceRegistry, body: str, after: str
+) -> None:
+    edited.start(helpers="SIZE = 3")
+    its = text(body=f"all = []\n{body}", deed="pass", asked="len(Counts.all)", after=after)
+    module = edited.start(counted=its)
+    service = registry.register("counted", module.S)
+    (_, once) = service.ask()
+    for was, now in (("'old'", "'new'"), ("'new'", "'newer'")):
+        edited.edit("counted", (was.replace("'", '"'), now.replace("'", '"')))
+        service.reload()
+        assert service.ask() == (now.strip("'"), once)
+
+
 def test_what_a_decorator_has_set_goes_with_it(edited: Edited, registry: ServiceRegistry) -> None:
     edited.start(helpers="SIZE = 3")
     head = "def marked(cls):\n    cls.mark = 1\n    return cls\n@marked"
