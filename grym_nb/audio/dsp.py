@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 from grym_nb.audio import features
 from grym_nb.clip import Clip
@@ -13,30 +14,63 @@ from grym_nb.services.model import ModelService, task
 __all__ = ["Dsp"]
 
 
+def _task(feature: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a feature as a task, ``audio.<feature>``: with its words, parameters and defaults."""
+    shown = inspect.signature(feature)
+    clip, *rest = shown.parameters.values()
+    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+    def method(self: Any, clip: Clip, **parameters: Any) -> Any:
+        return feature(clip, **parameters)
+
+    told: Any = method
+    told.__name__ = feature.__name__
+    told.__qualname__ = f"Dsp.{feature.__name__}"
+    told.__doc__ = feature.__doc__
+    told.__signature__ = shown.replace(parameters=[self, clip, *rest])
+    told.__annotations__ = {one.name: one.annotation for one in (clip, *rest)}
+    made: Callable[..., Any] = task(f"audio.{feature.__name__}")(told)
+    return made
+
+
 class Dsp(ModelService):
     """Features of a clip, computed by plain functions."""
 
     def load(self) -> None:
         """Import what the tasks compute with: a second that no call pays, and what is missing is said now."""
-        for name in ("pyloudnorm", "librosa.filters"):
+        for name in ("pyloudnorm", "librosa.filters", "scipy.signal", "scipy.ndimage"):
             package(name, purpose="the dsp service")
 
-    @task("audio.loudness")
-    def loudness(self, clip: Clip, *, block_s: float = 0.4) -> float:
-        """Return the integrated loudness in LUFS; -inf for silence."""
-        return features.loudness(clip, block_s=block_s)
+    loudness = _task(features.loudness)
+    rms = _task(features.rms)
+    zero_crossings = _task(features.zero_crossings)
 
-    @task("audio.mel")
-    def mel(
-        self,
-        clip: Clip,
-        *,
-        n_mels: int = 64,
-        n_fft: int = 1024,
-        hop: int = 256,
-        fmin: float = 0.0,
-        fmax: float | None = None,
-        db: bool = False,
-    ) -> npt.NDArray[np.float32]:
-        """Return the mel spectrogram, float32 ``(n_mels, 1 + frames // hop)``: power, or dB with `db`."""
-        return features.mel(clip, n_mels=n_mels, n_fft=n_fft, hop=hop, fmin=fmin, fmax=fmax, db=db)
+    mel = _task(features.mel)
+    mfcc = _task(features.mfcc)
+    centroid = _task(features.centroid)
+    bandwidth = _task(features.bandwidth)
+    rolloff = _task(features.rolloff)
+    flatness = _task(features.flatness)
+
+    chroma = _task(features.chroma)
+    cqt = _task(features.cqt)
+    pitch = _task(features.pitch)
+
+    onsets = _task(features.onsets)
+    beats = _task(features.beats)
+    tempo = _task(features.tempo)
+
+    split = _task(features.split)
+    trim = _task(features.trim)
+    voiced = _task(features.voiced)
+    segments = _task(features.segments)
+    hpss = _task(features.hpss)
+
+    @task("audio.features")
+    def many(self, clip: Clip | str, names: list[str], **parameters: Any) -> dict[str, Any]:
+        """Return several features of a clip, or of a file by its path, in one passage: by name, in order.
+
+        Parameters go to all of the features that take them. A file is read in blocks, between which progress
+        is told and a cancel takes hold.
+        """
+        return features.many(clip, names, **parameters)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from grym_nb.audio import features, synth
 from grym_nb.audio.dsp import Dsp
+from grym_nb.audio.features import windows
 from grym_nb.clip import Clip
 from grym_nb.errors import AudioError, ValidationError
 from grym_nb.services import ServiceHandle, ServiceRegistry, Task
+from grym_nb.services.model import tasks_of
 
 
 @pytest.fixture
@@ -39,6 +43,51 @@ def test_a_task_is_named_by_method_or_type(dsp: ServiceHandle) -> None:
     clip = synth.tone(seconds=1)
     assert dsp.run("audio.loudness", clip) == dsp.run("loudness", clip) == features.loudness(clip)
     assert dsp.run("audio.mel", clip).shape == (64, 63)
+
+
+EVERY = sorted(windows.PLANS.keys() | {"trim", "hpss"})
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_feature_is_a_task_of_its_type(name: str, dsp: ServiceHandle) -> None:
+    """With the function's words and parameters, and its answer."""
+    clip = Clip(synth.beats(120, seconds=9).samples + synth.chord(seconds=9, level_db=-20).samples, 16_000)
+    feature = getattr(features, name)
+    spec = tasks_of(Dsp)[name]
+    assert spec.type == f"audio.{name}" and spec.doc and feature.__doc__.startswith(spec.doc[:20])
+    takes, given = (inspect.signature(one).parameters for one in (getattr(Dsp, name), feature))
+    assert [(p.name, p.kind, p.default) for p in takes.values()][1:] == [
+        (p.name, p.kind, p.default) for p in given.values()
+    ]
+    assert repr(dsp.run(f"audio.{name}", clip)) == repr(feature(clip))
+    with pytest.raises(ValidationError) as caught:
+        getattr(dsp, name)("song.wav", nothing=1)
+    assert {problem.path for problem in caught.value.problems} == {"clip", "nothing"}
+
+
+def test_every_task_is_a_feature(dsp: ServiceHandle) -> None:
+    """And nothing else is there but many of them."""
+    types = {spec.type for spec in tasks_of(Dsp).values()}
+    assert types == {f"audio.{name}" for name in EVERY} | {"audio.features"}
+
+
+def test_many_features_are_one_call(dsp: ServiceHandle, tmp_path: Path) -> None:
+    """Of a clip, or of a file."""
+    clip = synth.beats(100, seconds=5)
+    path = clip.write(tmp_path / "beats.wav")
+    for source in (clip, str(path)):
+        found = dsp.many(source, ["tempo", "rms"], hop=1000)
+        assert found["tempo"] == features.tempo(clip) and len(found["rms"]) == 81
+    with pytest.raises(ValidationError, match="names: found 'temp', expected one of"):
+        dsp.many(clip, ["temp"])
+
+
+def test_parameters_are_checked_before_anything_runs(dsp: ServiceHandle) -> None:
+    """All of them at once, by their types."""
+    with pytest.raises(ValidationError) as caught:
+        dsp.pitch(synth.tone(), fmin="low", method=3)
+    assert {problem.path for problem in caught.value.problems} == {"fmin", "method"}
+    assert dsp.state == "registered"
 
 
 def test_audio_that_cannot_be_used_is_said_as_by_the_function(dsp: ServiceHandle) -> None:
