@@ -74,7 +74,9 @@ def _before(record: ServiceRecord) -> int | None:
     now, known = record.code_version, record.specs
     served = [one.numbers[0] for one in record.reloads if one.numbers[0] < now == one.numbers[1]]
     left = [number for number in served if number in known]
-    return left[-1] if left else max([number for number in known if number < now], default=None)
+    taken_back = {one.numbers[0] for one in record.reloads if one.how == "taken back"}
+    others = [number for number in known if number < now and number not in taken_back]
+    return left[-1] if left else max(others, default=None)
 
 
 def answer_before(

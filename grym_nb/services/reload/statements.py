@@ -253,6 +253,7 @@ class _Reader:
         self._home = home  # the package, by which relative imports go
         self._parameters: set[str] = set()  # of the function that is read
         self._of = ""  # in whose deeds what functions do is put down
+        self._subclass: dict[str, str] = {}  # what a subclass is called, by a class that is told of it
         self.chains: set[Chain] = set()
         self.now = Deeds()
         self.by: dict[str, Deeds] = {}
@@ -310,6 +311,12 @@ class _Reader:
             self.read(one, mine)
         self._parameters = outer
 
+    def _told_of_subclass(self, node: ast.stmt, name: str) -> dict[str, str]:
+        """Return as what a class knows a subclass that is made: what that has is the class's own."""
+        if not isinstance(node, ast.FunctionDef) or node.name != "__init_subclass__" or not node.args.args:
+            return {}
+        return {node.args.args[0].arg: name}
+
     def _read_class(self, node: ast.ClassDef, deeds: Deeds | None) -> None:
         doing = self.now if deeds is None else deeds
         for decorator in node.decorator_list:
@@ -327,8 +334,9 @@ class _Reader:
         for one in node.body:
             if deeds is None and isinstance(one, _DEFINITIONS):
                 self._of = one.name
+                self._subclass = self._told_of_subclass(one, node.name)
             self.read(one, deeds)
-            self._of = outer
+            self._of, self._subclass = outer, {}
 
     def _called(self, what: ast.AST, doing: Deeds, given: frozenset[Chain] = frozenset()) -> None:
         if (chain := _chain(what)) is not None:
@@ -348,7 +356,9 @@ class _Reader:
             what = what.value
         if not isinstance(what, ast.Name):
             return
-        if what.id not in self._parameters:
+        if chain and what.id in self._subclass:
+            doing.changes.add((self._subclass[what.id], *chain))
+        elif what.id not in self._parameters:
             doing.changes.add((what.id, *chain))
         elif given:
             doing.changes.add(GIVEN)

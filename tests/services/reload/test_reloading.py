@@ -468,6 +468,22 @@ def test_the_version_that_answers_is_kept_however_often_others_are_taken_back(
     assert instance is not None and len(instance.versions) <= 5
 
 
+def test_nobody_goes_back_to_what_was_taken_back(edited: Edited, speech: ServiceHandle) -> None:
+    speech.load()
+    edited.edit("speech", ("return x\n", "return {0: 0}[x]\n"))
+    for n in range(6):
+        edited.edit("speech", (f"{{{n}: ", f"{{{n + 1}: "))
+        speech._record.tape.clear()
+        speech.reload()
+        assert speech.fussy(-1) == -1 and speech.version == "v1"
+    edited.edit("speech", ("return {6: 0}[x]\n", "return x + 0\n"))
+    speech.reload()
+    speech.unload()
+    with pytest.raises(StateError, match="no earlier version"):
+        speech.rollback()
+    assert speech.version == "v8"
+
+
 def test_a_call_on_code_that_is_gone_is_answered_by_what_serves(
     edited: Edited, speech: ServiceHandle
 ) -> None:

@@ -50,6 +50,18 @@ _PLUGINS = """
         def run(self, x):
             return x + 2
 """
+_LISTED = """
+    class Plugin:
+        known = []
+        def __init_subclass__(cls, **more):
+            cls.known.append(cls)
+    class First(Plugin):
+        def run(self, x):
+            return x + 1
+    class Second(Plugin):
+        def run(self, x):
+            return x + 2
+"""
 _DISPATCH = """
     from functools import singledispatch
     class A:
@@ -204,6 +216,12 @@ CLASSES: tuple[Kind, ...] = (
     kind(
         "a class that its base keeps",
         service("return [one().run(x) for one in Plugin.known.values()]", head=_PLUGINS),
+        ("x + 2", "x + 20"),
+        *([4, 5], [4, 23]),
+    ),
+    kind(
+        "a class that its base keeps in a list",
+        service("return [one().run(x) for one in Plugin.known]", head=_LISTED),
         ("x + 2", "x + 20"),
         *([4, 5], [4, 23]),
     ),
