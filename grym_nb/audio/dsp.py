@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from grym_nb.audio import features
+from grym_nb.audio.processing import Processed, process
 from grym_nb.clip import Clip
 from grym_nb.clip.files import package
 from grym_nb.services.model import ModelService, task
@@ -74,3 +75,12 @@ class Dsp(ModelService):
         is told and a cancel takes hold.
         """
         return features.many(clip, names, **parameters)
+
+    @task("audio.process")
+    def process(self, clip: Clip, steps: list[str] | dict[str, Any]) -> Processed:
+        """Return what came of the steps over a clip, one after the other; as much as went well.
+
+        A step is a feature by its name, several of them as a list, or a function of a clip; one that returns
+        a clip hands it on.
+        """
+        return process(clip, steps)

@@ -68,7 +68,7 @@ def test_every_feature_is_a_task_of_its_type(name: str, dsp: ServiceHandle) -> N
 def test_every_task_is_a_feature(dsp: ServiceHandle) -> None:
     """And nothing else is there but many of them."""
     types = {spec.type for spec in tasks_of(Dsp).values()}
-    assert types == {f"audio.{name}" for name in EVERY} | {"audio.features"}
+    assert types == {f"audio.{name}" for name in EVERY} | {"audio.features", "audio.process"}
 
 
 def test_many_features_are_one_call(dsp: ServiceHandle, tmp_path: Path) -> None:
@@ -80,6 +80,15 @@ def test_many_features_are_one_call(dsp: ServiceHandle, tmp_path: Path) -> None:
         assert found["tempo"] == features.tempo(clip) and len(found["rms"]) == 81
     with pytest.raises(ValidationError, match="names: found 'temp', expected one of"):
         dsp.many(clip, ["temp"])
+
+
+def test_steps_are_one_call(dsp: ServiceHandle) -> None:
+    """What was done before one failed is in the answer."""
+    found = dsp.process(
+        synth.beats(120, seconds=5), {"tempo": "tempo", "none": lambda clip: 1 / 0, "mel": "mel"}
+    )
+    assert found["tempo"].bpm == pytest.approx(120, abs=0.1)
+    assert (found.failed, found.skipped) == ("none", ("mel",))
 
 
 def test_parameters_are_checked_before_anything_runs(dsp: ServiceHandle) -> None:
