@@ -40,7 +40,11 @@ __all__ = ["Runtime", "current", "get", "on_kernel_runtime", "register", "run", 
 T = TypeVar("T")
 
 #: services that come with the package, registered unloaded and imported at their first use
-_BUILT_IN = {"dsp": "grym_nb.audio.dsp:Dsp"}
+_BUILT_IN = {
+    "dsp": "grym_nb.audio.dsp:Dsp",
+    "wav2vec2": "grym_nb.audio.wav2vec2:Wav2Vec2",
+    "audioldm": "grym_nb.audio.audioldm:AudioLDM",
+}
 _SWEEP_SECONDS = 0.5
 _SWEEP_STEP = 0.01  # seconds between two steps of one sweep, for everything else
 

@@ -66,8 +66,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class TestRuntime:
     def test_what_comes_with_it_is_registered_and_not_loaded(self) -> None:
         with Runtime() as runtime:
-            assert list(runtime.registry) == ["dsp"] and runtime.registry["dsp"].state == "registered"
-            assert repr(runtime) == "<Runtime: 1 services>" or "1 service" in repr(runtime)
+            states = {handle.name: handle.state for handle in runtime.registry.handles()}
+            assert states == dict.fromkeys(("dsp", "wav2vec2", "audioldm"), "registered")
+            assert repr(runtime) == "<Runtime: 3 services>"
 
     def test_its_parts_are_those_its_services_use(self) -> None:
         clock = FakeClock(7.0)

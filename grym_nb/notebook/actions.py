@@ -6,6 +6,8 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from grym_nb.errors import CommandError
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -29,6 +31,7 @@ __all__ = [
     "glossary",
     "health",
     "load",
+    "load_options",
     "maybe_command",
     "maybe_service",
     "mem",
@@ -80,6 +83,13 @@ def _shown(handles: Sequence[ServiceHandle]) -> object:
 def load(shell: InteractiveShell, given: Namespace) -> object:
     """Load services now, and return them."""
     handles = [_registry()[name] for name in given.services]  # a typing error is told before a long load
+    if given.model is not None:
+        if len(handles) > 1:
+            raise CommandError(
+                f"%grym load --model is for one service, not for {len(handles)}",
+                hint=f"one at a time: %grym load {handles[0].name} --model {given.model}",
+            )
+        handles[0].configure(model=given.model)
     return _shown([handle.load() for handle in handles])
 
 
@@ -283,6 +293,12 @@ def maybe_service(parser: Parser) -> None:
 def some_services(parser: Parser) -> None:
     """Declare one service or more."""
     parser.add_argument("services", nargs="+", metavar="SERVICE")
+
+
+def load_options(parser: Parser) -> None:
+    """Declare the options of `load`."""
+    some_services(parser)
+    parser.add_argument("--model", metavar="REF")
 
 
 def unload_options(parser: Parser) -> None:

@@ -148,11 +148,11 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "load",
-        "loads services now, and what they need",
-        "SERVICE...",
-        ("%grym load loudness",),
+        "loads services now, and what they need; --model: of which directory, hub id or zoo:NAME",
+        "SERVICE... [--model REF]",
+        ("%grym load loudness", "%grym load wav2vec2 --model models/speech"),
         actions.load,
-        actions.some_services,
+        actions.load_options,
         ("services",),
     ),
     Command(

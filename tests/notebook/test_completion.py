@@ -10,11 +10,15 @@ from IPython.core.completer import CompletionContext
 from IPython.core.interactiveshell import InteractiveShell
 
 import grym_nb
+import grym_nb.runtime
 from grym_nb.notebook.commands import COMMANDS
 from grym_nb.notebook.completion import matcher_for, offers
 from grym_nb.runtime import Runtime
 from grym_nb.services import ModelService, ServiceRegistry, task
 from tests.kernel import Kernel
+
+#: the services that are there without anybody registering them
+OURS = tuple(grym_nb.runtime._BUILT_IN)
 
 
 class Echo(ModelService):
@@ -51,16 +55,16 @@ VARIABLES = ["clip", "clips", "other"]
         ("", "", LINE),
         ("st", "st", ["status"]),
         ("sta", "sta", ["status"]),
-        ("status ", "", ["dsp", "echo", "mix"]),
+        ("status ", "", [*OURS, "echo", "mix"]),
         ("status e", "e", ["echo"]),
         ("status echo ", "", []),
-        ("load ", "", ["dsp", "echo", "mix"]),
-        ("load echo ", "", ["dsp", "mix"]),
+        ("load ", "", [*OURS, "echo", "mix"]),
+        ("load echo ", "", [*OURS, "mix"]),
         ("load echo d", "d", ["dsp"]),
         ("unload --", "--", ["--timeout"]),
         ("unload echo --t", "--t", ["--timeout"]),
-        ("why ", "", ["dsp", "echo", "mix"]),
-        ("run ", "", ["dsp", "echo", "mix"]),
+        ("why ", "", [*OURS, "echo", "mix"]),
+        ("run ", "", [*OURS, "echo", "mix"]),
         ("run echo ", "", ["echo", "shout"]),
         ("run echo sh", "sh", ["shout"]),
         ("run nobody ", "", []),
@@ -115,11 +119,11 @@ def test_what_is_offered_on_a_line(runtime: Runtime, line: str, fragment: str, t
     [
         ("", "", ["service"]),
         ("ser", "ser", ["service"]),
-        ("service ", "", ["dsp", "echo"]),
+        ("service ", "", [*OURS, "echo"]),
         ("service echo --m", "--m", ["--memory"]),
-        ("service echo --needs ", "", ["dsp", "echo"]),
+        ("service echo --needs ", "", [*OURS, "echo"]),
         ("service echo --needs d", "d", ["dsp"]),
-        ("service echo --needs dsp,", "dsp,", ["dsp,echo"]),
+        ("service echo --needs dsp,", "dsp,", [f"dsp,{name}" for name in (*OURS[1:], "echo")]),
         ("service echo a=$c", "a=$c", ["a=$clip", "a=$clips"]),
         ("load ", "", []),
     ],
@@ -207,8 +211,8 @@ def test_only_grym_lines_are_completed(
 @pytest.mark.parametrize(
     ("text", "fragment", "texts"),
     [
-        ('grym.get("', "", ["dsp", "echo", "my service"]),
-        ("grym.get('", "", ["dsp", "echo", "my service"]),
+        ('grym.get("', "", [*OURS, "echo", "my service"]),
+        ("grym.get('", "", [*OURS, "echo", "my service"]),
         ('g.get("ec', "ec", ["echo"]),
         ('x = f(g.get("my s', "my s", ["my service"]),
         ('g . get( "d', "d", ["dsp"]),
@@ -274,11 +278,11 @@ def test_a_front_end_gets_them_through_the_kernel(shared_kernel: Kernel) -> None
     for code, matches, place in [
         ("%grym sta", ("status",), "sta"),
         ("%grym run d", ("dsp",), "d"),
-        ("table = %grym status ", ("dsp", "my-svc"), ""),
+        ("table = %grym status ", (*OURS, "my-svc"), ""),
         ("x = 1\n%grym run dsp loudness $cl", ("$clap", "$clip"), "$cl"),
         ("%%grym service dsp --conc", ("--concurrency",), "--conc"),
         ("x = 1\ny = gn.get('my-", ("my-svc",), "my-"),
-        ('gn.current().registry.get("', ("dsp", "my-svc"), ""),
+        ('gn.current().registry.get("', (*OURS, "my-svc"), ""),
         ("%grym run my-svc f si", ("size=",), "si"),
     ]:
         found = shared_kernel.complete(code)

@@ -313,11 +313,11 @@ class Drum(grym.ModelService):
 @pytest.mark.parametrize(
     ("line", "texts"),
     [
-        ("reload ", ["dsp"]),
+        ("reload d", ["dsp"]),
         ("reload --", ["--force", "--share"]),
-        ("rollback ", ["dsp"]),
+        ("rollback d", ["dsp"]),
         ("rollback dsp ", []),
-        ("diff ", ["dsp"]),
+        ("diff d", ["dsp"]),
         ("diff dsp ", ["v1"]),
         ("diff nobody ", []),
         ("diff dsp v1 v1 ", []),
