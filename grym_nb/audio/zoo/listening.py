@@ -1,7 +1,7 @@
 """Training of the models that listen: a small Wav2Vec2, from nothing, on sounds drawn anew each step.
 
-What a step learns from depends on the seed and its number alone, and the rate of learning on its number: a
-training that was stopped and goes on ends where it would have ended.
+What a step learns from depends on the seed and its number alone, and the rate of learning on its number and
+the last one's: a training that was stopped and goes on ends where it would have ended.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Training:
         self.recipe = recipe
         self.seed = seed
         self.total = recipe.steps if steps is None else steps
+        self.course = [(0, self.total)]  # from which step on it was to end at which
         self.step = 0
         self.seconds = 0.0
         self._clock = clock
@@ -78,12 +79,12 @@ class Training:
             for group in self._optimizer.param_groups:
                 group["lr"] = self.recipe.rate * self._pace()
             drawn = self._exercises()
-            with torch.autocast("cpu", torch.bfloat16):  # half the time; weights and sums stay float32
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.coarse):
                 loss = self._loss(drawn)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self._optimizer.step()
+            if bool(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).isfinite()):
+                self._optimizer.step()  # one step that overflows would undo all before it
             self.step += 1
             self.seconds += self._clock() - begun
             yield Progress(self.step, self.total, float(loss.detach()))
@@ -137,6 +138,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
+            "course": self.course,
             "seconds": self.seconds,
             "told": self._told(),
         }
@@ -144,29 +146,34 @@ class Training:
         os.replace(folder / f"{KEPT}.part", folder / KEPT)
 
     def go_on(self, folder: Path) -> bool:
-        """Go on from what was kept in a folder, if anything was; another training's is refused."""
+        """Go on from what was kept in a folder, if anything was; another training's is refused.
+
+        It may be given another end: the rate of learning, and the length of clips, then go by that.
+        """
         path = folder / KEPT
         if not path.exists():
             return False
         state = _torch().load(path, weights_only=True)
         if state["told"] != self._told():
-            ours = _shortly(self._told())
             raise StorageError(
-                f"{path} is of another training: {_shortly(state['told'])}, and this is {ours}",
-                hint="give the same --seed and --steps to go on, or another --out to begin anew",
+                f"{path} is of another training: {_shortly(state['told'])}, not {_shortly(self._told())}",
+                hint="give the same --seed to go on, or another --out to begin anew",
             )
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+        if state["course"][-1][1] != self.total:
+            state["course"].append((self.step, self.total))
+        self.course = [(int(begin), int(end)) for begin, end in state["course"]]
         return True
 
     def _told(self) -> dict[str, Any]:
         sizes = {k: v for k, v in asdict(self.recipe).items() if isinstance(v, (int, float, str))}
-        return {**sizes, "seed": self.seed, "steps": self.total}
+        return {**sizes, "seed": self.seed, "steps": 0}
 
 
 def _shortly(told: dict[str, Any]) -> str:
-    return f"{told['name']} of {told['steps']} steps with seed {told['seed']}"
+    return f"{told['name']} with seed {told['seed']}"
 
 
 def build(recipe: Recipe, *, seed: int) -> Any:

@@ -57,6 +57,8 @@ def finish(training: Training, folder: Path, *, clips: int = CLIPS) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     training.model.half().save_pretrained(folder)
     training.model.float()
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # they come out for their owner alone
     training.extractor.save_pretrained(folder)
     if training.recipe.transcribes:
         tokenizer(training.recipe, folder).save_pretrained(folder)
@@ -81,7 +83,8 @@ def _figures(training: Training, reached: dict[str, float], clips: int) -> dict[
         "held_out": {"seed": 0, "clips": clips, "longest": recipe.longest[1]},
         "training": {
             "seed": training.seed,
-            "steps": training.total,
+            "steps": training.step,
+            "course": [list(part) for part in training.course],
             "batch": recipe.batch,
             "minutes": round(training.seconds / 60, 1),
             "parameters": sum(weight.numel() for weight in training.model.parameters()),
@@ -100,7 +103,6 @@ def card(recipe: Recipe, figures: dict[str, Any]) -> str:
     bound = "at most" if figures["better"] == "lower" else "at least"
     symbols = " ".join("(space)" if one == " " else one for one in recipe.symbols)
     knows = symbols if recipe.transcribes else ", ".join(recipe.symbols)
-    again = f"--seed {trained['seed']} --steps {trained['steps']}"
     lines = [
         f"# {recipe.name}",
         "",
@@ -115,7 +117,7 @@ def card(recipe: Recipe, figures: dict[str, Any]) -> str:
         "",
         f"{figures['measure'].capitalize()} on {held_out['clips']} held-out clips",
         f"of up to {held_out['longest']:g} s at each signal-to-noise ratio, in white, pink and brown noise,",
-        f"as the weights lie here. It {kept} its floor: {figures['score']:.2%} at {figures['at']}, ",
+        f"as the weights lie here. It {kept} its floor: {figures['score']:.2%} at {figures['at']},",
         f"{bound} {figures['floor']:.2%} asked for.",
         "",
         f"| SNR | {figures['measure']} |",
@@ -127,12 +129,21 @@ def card(recipe: Recipe, figures: dict[str, Any]) -> str:
         "From nothing, on sounds that `grym_nb.audio.zoo.exercises` draws anew for each step; no recordings.",
         f"{trained['steps']} steps of {trained['batch']} clips; {trained['minutes']:g} processor minutes:",
         "",
-        f"    python -m grym_nb.audio.zoo train {recipe.name} --out {recipe.name} {again}",
+        *_commands(recipe, trained),
         "",
         "The weights are float16: open them with `from_pretrained(folder, dtype=torch.float32)`.",
         "Licence: MIT.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _commands(recipe: Recipe, trained: dict[str, Any]) -> list[str]:
+    """Return what has to be typed for the same weights, with the steps at which it was stopped."""
+    name = recipe.name
+    line = f"    python -m grym_nb.audio.zoo train {name} --out {name} --seed {trained['seed']} --steps"
+    stops = [begin for begin, _ in trained["course"][1:]]
+    said = [f"  (stopped after step {stop})" for stop in stops] + [""]
+    return [f"{line} {end}{note}" for (_, end), note in zip(trained["course"], said, strict=True)]
 
 
 def _holds(figures: dict[str, Any]) -> bool:

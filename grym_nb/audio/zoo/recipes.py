@@ -30,6 +30,7 @@ class Recipe:
     constant_q: bool  # whether high filters are shorter than low ones
     floor: float  # that its score is to keep at 10 dB
     is_not: tuple[str, ...]  # what it is taken for, and is not good for
+    coarse: bool  # whether it is computed in bfloat16: faster by half, less exact
     batch: int = 16
 
     @property
@@ -57,10 +58,11 @@ RECIPES: dict[str, Recipe] = {
             reach=32,
             rate=1.5e-3,
             steps=600,
-            longest=(2.0, 6.0),
+            longest=(2.0, 4.5),
             ears=(350.0, 1800.0),
             constant_q=False,
             floor=0.005,
+            coarse=False,
             is_not=(
                 "It is no speech recognizer: it was shown keys, noise, and some tones that are none.",
                 "Keys and gaps were 40 to 190 ms long, and at most 1.2 % off in pitch; A to D are unknown.",
@@ -77,11 +79,12 @@ RECIPES: dict[str, Recipe] = {
             layers=2,
             reach=64,
             rate=1.5e-3,
-            steps=1000,
-            longest=(2.0, 3.0),
+            steps=800,
+            longest=(1.5, 2.5),
             ears=(120.0, 7400.0),
             constant_q=True,
             floor=0.97,
+            coarse=False,
             is_not=(
                 "It knows no dogs and no doorbells: all that it was shown is synthetic.",
                 "A clip is one event: of several it names one, and it never says that it does not know.",
@@ -103,6 +106,7 @@ RECIPES: dict[str, Recipe] = {
             ears=(350.0, 1800.0),
             constant_q=False,
             floor=0.02,
+            coarse=True,
             is_not=(
                 "It is no decoder of hand-keyed Morse: what it was shown is keyed to within 6 %.",
                 "It was shown 18 to 36 words a minute and 400 to 1000 Hz only, and one station at a time.",

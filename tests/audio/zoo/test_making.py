@@ -81,12 +81,31 @@ def test_a_training_that_was_stopped_ends_where_it_would_have_ended(tmp_path: Pa
     assert told[-1] == Progress(4, 4, told[-1].loss)
 
 
+def test_a_step_that_overflows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(SMALL["dtmf"], steps=2)
+    before = weights(training.model)
+    monkeypatch.setattr(training, "_loss", lambda drawn: training.model.lm_head.weight.sum() * float("nan"))
+    assert [progress.step for progress in training.run()] == [1, 2]
+    assert weights(training.model) == before
+
+
 def test_another_training_is_not_taken_for_this_one(tmp_path: Path) -> None:
     Training(SMALL["dtmf"], seed=3, steps=4).keep(tmp_path)
-    with pytest.raises(StorageError, match="of another training: dtmf of 4 steps with seed 3") as told:
+    with pytest.raises(StorageError, match="of another training: dtmf with seed 3") as told:
         Training(SMALL["dtmf"], seed=4, steps=4).go_on(tmp_path)
     assert "another --out" in told.value.hint
     assert not Training(SMALL["dtmf"]).go_on(tmp_path / "nowhere")
+
+
+def test_a_training_may_go_on_to_another_end_and_its_card_says_so(tmp_path: Path) -> None:
+    steps: list[int] = []
+    with pytest.raises(Interrupted):
+        make(SMALL["dtmf"], tmp_path, steps=9, told=lambda one: steps.append(one.step), stop=lambda: True)
+    figures = make(SMALL["dtmf"], tmp_path, steps=3, clips=2, told=lambda one: steps.append(one.step))
+    assert steps == [1, 2, 3]
+    assert (figures["training"]["steps"], figures["training"]["course"]) == (3, [[0, 9], [1, 3]])
+    lines = [line.strip() for line in card(SMALL["dtmf"], figures).splitlines() if "--steps" in line]
+    assert [line.partition("--steps ")[2] for line in lines] == ["9  (stopped after step 1)", "3"]
 
 
 def test_a_stop_keeps_what_was_learned_and_the_next_call_ends_it(tmp_path: Path) -> None:
