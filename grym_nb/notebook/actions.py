@@ -33,6 +33,7 @@ __all__ = [
     "load",
     "load_options",
     "maybe_command",
+    "maybe_model",
     "maybe_service",
     "mem",
     "mem_options",
@@ -54,6 +55,7 @@ __all__ = [
     "watch",
     "watch_options",
     "why",
+    "zoo",
 ]
 
 
@@ -176,6 +178,13 @@ def glossary(shell: InteractiveShell, given: Namespace) -> object:
     from grym_nb.notebook.glossary import glossary
 
     return glossary()
+
+
+def zoo(shell: InteractiveShell, given: Namespace) -> object:
+    """Return the models that come with the package, or the card of one."""
+    from grym_nb.notebook.zoo import zoo
+
+    return zoo(given.model)
 
 
 def define(shell: InteractiveShell, given: Namespace) -> object:
@@ -352,6 +361,11 @@ def some_panels(parser: Parser) -> None:
 def maybe_command(parser: Parser) -> None:
     """Declare a command that may be left out."""
     parser.add_argument("command", nargs="?", metavar="COMMAND")
+
+
+def maybe_model(parser: Parser) -> None:
+    """Declare a model of the zoo that may be left out."""
+    parser.add_argument("model", nargs="?", metavar="MODEL")
 
 
 def service_options(parser: Parser) -> None:

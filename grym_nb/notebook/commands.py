@@ -21,7 +21,17 @@ __all__ = ["COMMANDS", "Command", "Position", "command", "dispatch", "parser_of"
 
 #: what stands at a position of a line, so that Tab can offer it
 Position = Literal[
-    "command", "service", "services", "task", "call", "values", "version", "source", "watching", "panel"
+    "command",
+    "service",
+    "services",
+    "task",
+    "call",
+    "values",
+    "version",
+    "source",
+    "watching",
+    "panel",
+    "model",
 ]
 
 
@@ -354,6 +364,15 @@ COMMANDS: tuple[Command, ...] = (
         ("%grym doctor",),
         actions.doctor,
         actions.nothing,
+    ),
+    Command(
+        "zoo",
+        "the small models that come with the package, their sizes and scores; of one, its card",
+        "[MODEL]",
+        ("%grym zoo", "%grym zoo dtmf"),
+        actions.zoo,
+        actions.maybe_model,
+        ("model",),
     ),
     Command(
         "glossary",

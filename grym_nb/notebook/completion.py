@@ -135,6 +135,8 @@ def _next(known: Command, words: list[str], fragment: str, variables: list[str])
         return [spec.method for spec in _known(words[0])]
     if position == "command" and at == 0:
         return [other.name for other in COMMANDS]
+    if position == "model" and at == 0:
+        return _models()
     if position == "call":
         return [number for number in _calls() if number not in words]
     if position in ("version", "source") and at <= 2:
@@ -177,6 +179,13 @@ def _services() -> list[str]:
     from grym_nb.runtime import current
 
     return list(current().registry)
+
+
+def _models() -> list[str]:
+    """Return the models of the zoo, which are known without opening one."""
+    from grym_nb.audio.zoo import models
+
+    return [model.name for model in models()]
 
 
 def _versions(service: str, kind: str) -> list[str]:

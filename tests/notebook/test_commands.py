@@ -356,6 +356,8 @@ def test_every_static_repr_is_small_and_without_styles(ready: Kernel) -> None:
         "%grym devices",
         "%grym why",
         "%grym glossary",
+        "%grym zoo",
+        "%grym zoo dtmf",
         "%grym help",
         "%grym doctor",
     ]

@@ -11,6 +11,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import grym_nb
 import grym_nb.runtime
+
+from grym_nb.audio.zoo import models
 from grym_nb.notebook.commands import COMMANDS
 from grym_nb.notebook.completion import matcher_for, offers
 from grym_nb.runtime import Runtime
@@ -101,6 +103,9 @@ VARIABLES = ["clip", "clips", "other"]
         ("help ", "", [known.name for known in COMMANDS]),
         ("help l", "l", ["load"]),
         ("help load ", "", []),
+        ("zoo ", "", [model.name for model in models()]),
+        ("zoo dt", "dt", ["dtmf"]),
+        ("zoo dtmf ", "", []),
         ("calls ", "", []),
         ("calls -", "-", []),
         ("nothing ", "", []),
