@@ -8,14 +8,28 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any, Protocol
 
 from grym_nb.audio.zoo.catalogue import models
-from grym_nb.audio.zoo.listening import Progress
 from grym_nb.audio.zoo.recipes import RECIPES
 from grym_nb.errors import GrymError, Interrupted
 from grym_nb.render import seconds, size
 
 __all__ = ["main"]
+
+_SOUNDS = "sounds"
+_NAMES = sorted([*RECIPES, _SOUNDS])
+
+
+class _Step(Protocol):
+    """What the training of any model says of its steps."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,10 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("list", help="what there is, its size and its score (also without a command)")
     train = commands.add_parser("train", help="train a model from nothing; goes on where it was stopped")
-    train.add_argument("name", choices=sorted(RECIPES), metavar="NAME", help=", ".join(sorted(RECIPES)))
+    train.add_argument("name", choices=_NAMES, metavar="NAME", help=", ".join(_NAMES))
     train.add_argument("--out", type=Path, required=True, metavar="DIR")
     train.add_argument("--seed", type=int, default=0, metavar="N")
-    train.add_argument("--steps", type=int, metavar="N", help="how many (default: what the recipe says)")
+    train.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="how many (default: what the recipe says; of sounds: at most, for each part)",
+    )
     return parser
 
 
@@ -52,8 +71,6 @@ def _list() -> int:
 
 
 def _train(given: argparse.Namespace) -> int:
-    from grym_nb.audio.zoo.making import make
-
     asked: list[int] = []
 
     def stop(number: int, frame: object) -> None:
@@ -62,25 +79,38 @@ def _train(given: argparse.Namespace) -> int:
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        figures = make(
-            RECIPES[given.name],
-            given.out,
-            seed=given.seed,
-            steps=given.steps,
-            told=_told(given.name),
-            stop=lambda: bool(asked),
-        )
+        figures = (_sounds if given.name == _SOUNDS else _listener)(given, lambda: bool(asked))
     finally:
         signal.signal(signal.SIGINT, before)
     sys.stdout.write(f"\n{given.out}: {figures['measure']} {figures['score']:.2%} at {figures['at']}\n")
     return 0
 
 
-def _told(name: str) -> Callable[[Progress], None]:
+def _listener(given: argparse.Namespace, stop: Callable[[], bool]) -> dict[str, Any]:
+    from grym_nb.audio.zoo.making import make
+
+    told = _told(given.name)
+    return make(RECIPES[given.name], given.out, seed=given.seed, steps=given.steps, told=told, stop=stop)
+
+
+def _sounds(given: argparse.Namespace, stop: Callable[[], bool]) -> dict[str, Any]:
+    from grym_nb.audio.zoo import obeying
+    from grym_nb.audio.zoo.sounding import STEPS, Progress
+
+    tellers = {part: _told(f"{_SOUNDS}, {part}") for part in STEPS}
+    steps = {part: count if given.steps is None else min(count, given.steps) for part, count in STEPS.items()}
+
+    def told(progress: Progress) -> None:
+        tellers[progress.part](progress)
+
+    return obeying.train(given.out, seed=given.seed, steps=steps, told=told, stop=stop)
+
+
+def _told(name: str) -> Callable[[_Step], None]:
     """Return what writes a line every ten steps, over the one before."""
     begun: list[tuple[float, int]] = []
 
-    def told(progress: Progress) -> None:
+    def told(progress: _Step) -> None:
         begun.append((monotonic(), progress.step)) if not begun else None
         if progress.step % 10 and progress.step != progress.steps:
             return

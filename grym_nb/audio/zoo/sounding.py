@@ -1,9 +1,8 @@
 """Training of the model `sounds`: an AudioLDM pipeline, from nothing, one part after the other.
 
 `words` teaches the text encoder beside a small listener, `codes` the auto-encoder of mel spectrograms,
-`sound` the vocoder, `match` lets the vocoder hear what the auto-encoder makes of sounds, and `noise` teaches
-the denoiser. What a step learns from depends on the seed and its number alone: a training that was stopped
-goes on from what it kept.
+`sound` the vocoder, and `noise` the denoiser. What a step learns from depends on the seed and its number
+alone: a training that was stopped goes on from what it kept.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import cos, pi
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,22 +25,19 @@ from grym_nb.errors import StorageError
 __all__ = ["NEEDS", "STEPS", "Progress", "Sounding"]
 
 #: The parts in the order of their training, and the steps of each.
-STEPS: Mapping[str, int] = MappingProxyType(
-    {"words": 600, "codes": 900, "sound": 2000, "match": 400, "noise": 2200}
-)
+STEPS: Mapping[str, int] = MappingProxyType({"words": 600, "codes": 900, "sound": 1100, "noise": 2200})
 #: The parts that must be whole before another begins.
 NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"words": (), "codes": (), "sound": (), "match": ("codes", "sound"), "noise": ("words", "codes")}
+    {"words": (), "codes": (), "sound": (), "noise": ("words", "codes")}
 )
 
 _FIRST_SEED = 10_000  # of the sounds that are learned from: the judge and the scores use those below
-_RATES = {"words": 2e-3, "codes": 2e-3, "sound": 1.5e-3, "match": 5e-4, "noise": 1.5e-3}
-_BATCH = {"words": 40, "codes": 4, "sound": 8, "match": 6, "noise": 16}
+_RATES = {"words": 2e-3, "codes": 2e-3, "sound": 1.5e-3, "noise": 1.5e-3}
+_BATCH = {"words": 40, "codes": 4, "sound": 8, "noise": 16}
 _TRAINS = {
     "words": ("text", "ear"),
     "codes": ("vae",),
     "sound": ("vocoder",),
-    "match": ("vocoder",),
     "noise": ("unet",),
 }
 _CROP = 64  # frames that the vocoder learns from at once
@@ -122,7 +117,7 @@ class Sounding:
     def pipeline(self) -> Any:
         """Return the AudioLDM pipeline of what was kept of all parts."""
         diffusers = package("diffusers", purpose="a model of the zoo")
-        self._recall("words", "codes", "sound", "match", "noise")
+        self._recall(*STEPS)
         self.modules["vae"].register_to_config(scaling_factor=self._scaling)
         pipe = diffusers.AudioLDMPipeline(
             vae=self.modules["vae"],
@@ -164,28 +159,14 @@ class Sounding:
         return away.abs().mean() + (away**2).mean() + 2e-3 * spread
 
     def _sound(self, rng: np.random.Generator) -> Any:
-        chosen = self._some(rng, rng.integers(len(KINDS), size=_BATCH["sound"]))
-        return self._heard(rng, self._mels[chosen], self._sounds[chosen])
-
-    def _match(self, rng: np.random.Generator) -> Any:
-        torch = _torch()
-        chosen = self._some(rng, rng.integers(len(KINDS), size=_BATCH["match"]))
-        mel = self._mels[chosen]
-        with torch.no_grad():
-            vae = self.modules["vae"]
-            drawn = vae.encode(_upright(mel[:-1])).latent_dist.sample()
-            decoded = vae.decode(drawn).sample[:, 0].transpose(1, 2)
-        return self._heard(rng, torch.cat([decoded, mel[-1:]]), self._sounds[chosen])
-
-    def _heard(self, rng: np.random.Generator, mel: Any, sounds: Any) -> Any:
         """Return how far what the vocoder makes of a part of each mel is from that part of its sound."""
         torch = _torch()
-        at = rng.integers(FRAMES - _CROP + 1, size=len(mel))
-        parts = torch.stack([one[:, a : a + _CROP] for one, a in zip(mel, at, strict=True)])
-        true = torch.stack(
-            [one[a * HOP : (a + _CROP) * HOP] for one, a in zip(sounds.float(), at, strict=True)]
-        )
-        return unlike(self.modules["vocoder"](parts.transpose(1, 2)), true)
+        chosen = self._some(rng, rng.integers(len(KINDS), size=_BATCH["sound"]))
+        at = rng.integers(FRAMES - _CROP + 1, size=len(chosen))
+        drawn = zip(self._mels[chosen], self._sounds[chosen].float(), at, strict=True)
+        parts = [(mel[:, a : a + _CROP].T, one[a * HOP : (a + _CROP) * HOP]) for mel, one, a in drawn]
+        mel, true = (torch.stack(some) for some in zip(*parts, strict=True))
+        return unlike(self.modules["vocoder"](mel), true)
 
     def _noise(self, rng: np.random.Generator) -> Any:
         torch = _torch()
@@ -278,8 +259,6 @@ class Sounding:
     def _go_on(self, part: str, trained: Any, optimizer: Any, mean: _Mean) -> None:
         state = self._kept(part)
         if state is None:
-            if part == "match":
-                mean.state = {name: value.clone() for name, value in trained.state_dict().items()}
             return
         trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
@@ -321,11 +300,12 @@ class _Mean:
 
 
 def _pace(step: int, total: int) -> float:
-    """Return the share of the rate of learning: up quickly, then down along a cosine."""
-    warm = max(1, min(100, total // 8))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.02 + 0.49 * (1 + cos(pi * (step - warm) / max(1, total - warm)))
+    """Return the share of the rate of learning: up quickly, as it is for long, and down over the last third.
+
+    So that a training can be lengthened, or cut short, before it goes down.
+    """
+    warm, down = max(1, min(100, total // 8)), max(1, total // 3)
+    return min(1.0, (step + 1) / warm, 0.02 + 0.98 * (total - step) / down)
 
 
 def _upright(mel: Any) -> Any:
