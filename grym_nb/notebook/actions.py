@@ -45,6 +45,7 @@ __all__ = [
     "rollback",
     "service_and_versions",
     "service_options",
+    "session",
     "some_calls",
     "some_panels",
     "some_services",
@@ -117,6 +118,14 @@ def dashboard(shell: InteractiveShell, given: Namespace) -> object:
     if given.panels == ["off"]:
         return Sheet("the dashboard has ended" if end_dashboard(shell) else "there is no dashboard")
     return dashboard(shell, current(), given.panels)
+
+
+def session(shell: InteractiveShell, given: Namespace) -> object:
+    """Write down which services there are, or bring them back."""
+    from grym_nb.notebook.session import session
+    from grym_nb.runtime import current
+
+    return session(current(), given.words)
 
 
 # -- looking ---------------------------------------------------------------------------------------

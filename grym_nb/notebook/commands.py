@@ -32,6 +32,7 @@ Position = Literal[
     "watching",
     "panel",
     "model",
+    "session",
 ]
 
 
@@ -278,6 +279,15 @@ COMMANDS: tuple[Command, ...] = (
         actions.cancel,
         actions.some_calls,
         ("call",),
+    ),
+    Command(
+        "session",
+        "which services there are, how they are set and which are loaded: into a file, or back from it",
+        "save [FILE] | restore [FILE]",
+        ("%grym session save", "%grym session restore", "%grym session save monday.json"),
+        actions.session,
+        None,
+        ("session",),
     ),
     Command(
         "devices",

@@ -143,6 +143,8 @@ def _next(known: Command, words: list[str], fragment: str, variables: list[str])
         return [version for version in _versions(words[0], position) if version not in words[1:]]
     if position == "watching" and at == 0:
         return ("on", "off", "status")
+    if position == "session" and at == 0:
+        return ("save", "restore")
     if position == "panel":
         from grym_nb.notebook.panels import VIEWS
 

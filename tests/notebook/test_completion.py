@@ -11,7 +11,6 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import grym_nb
 import grym_nb.runtime
-
 from grym_nb.audio.zoo import models
 from grym_nb.notebook.commands import COMMANDS
 from grym_nb.notebook.completion import matcher_for, offers
