@@ -1,4 +1,7 @@
-"""One JupyterLab and one browser for all; each test has a page, a notebook and a kernel of its own."""
+"""One JupyterLab and one browser for all; each test has a page, a notebook and a kernel of its own.
+
+All tests are in one file, which xdist leaves to one worker: two browsers are too much for two cores.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,6 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.lab import CHROMIUM_FLAGS, Lab, Notebook
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All here need a browser."""
-    for item in items:
-        if "tests/browser" in item.path.as_posix():
-            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(scope="session")

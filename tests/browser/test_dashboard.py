@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import nbformat
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.lab import Lab, Notebook
+
+pytestmark = pytest.mark.browser
 
 SETUP = """
 %load_ext grym_nb

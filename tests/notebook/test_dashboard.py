@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -13,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 from grym_nb.errors import CommandError
 from grym_nb.notebook.completion import offers
@@ -30,6 +34,11 @@ class _Manager(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name="tests", language="python")
+
+
+def _environment() -> dict[str, str]:
+    """Return one in which a process elsewhere imports what is tested here."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -158,9 +167,14 @@ def test_closing_leaves_nothing(kernel: Kernel) -> None:
     assert reply.stdout.endswith("a dashboard that was closed\n")
     assert shown(kernel, "d") == {"text/plain": "a dashboard that was closed"}
     reply = kernel.run(
-        "d = get_ipython().run_line_magic('grym', 'dashboard')\n"
-        "%unload_ext grym_nb\n"
-        "print(d.closed, around()[:3] == before[:3], around())"
+        "shell = get_ipython()\n"
+        "shell.run_line_magic('unload_ext', 'grym_nb')\n"
+        "without = around()\n"
+        "for _ in range(20):\n"
+        "    shell.run_line_magic('load_ext', 'grym_nb')\n"
+        "    d = shell.run_line_magic('grym', 'dashboard')\n"
+        "    shell.run_line_magic('unload_ext', 'grym_nb')\n"
+        "print(d.closed, around() == without, without, around())"
     ).checked()
     assert reply.stdout.startswith("True True"), reply.stdout
 
@@ -229,8 +243,8 @@ def test_where_there_is_no_page_it_is_tables(shell: InteractiveShell, runtime: R
     assert isinstance(dashboard(shell, runtime, ("services",)), Sheet)
 
 
-def test_a_notebook_with_one_is_run_without_a_page() -> None:
-    """By nbclient, as nbconvert and papermill do; the tables are in its file."""
+def test_a_notebook_with_one_is_run_converted_and_tested_without_a_page(tmp_path: Path) -> None:
+    """By nbclient, nbconvert and nbval; the tables are in its file, and no state of a widget."""
     cells = ["%load_ext grym_nb", "%grym dashboard"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client = NotebookClient(notebook, timeout=60, kernel_manager_class=_Manager, store_widget_state=False)
@@ -239,3 +253,10 @@ def test_a_notebook_with_one_is_run_without_a_page() -> None:
     assert "Services, all together" in output.data["text/html"]
     assert "widgets" not in notebook.metadata
     assert len(json.dumps(notebook)) < 60_000
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    assert "<caption>Services, all together" in page
+    nbformat.write(notebook, tmp_path / "dashboard.ipynb")
+    nbval = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    nbval += ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=60", "dashboard.ipynb"]
+    tested = subprocess.run(nbval, cwd=tmp_path, env=_environment(), capture_output=True, text=True)
+    assert "2 passed" in tested.stdout, tested.stdout
