@@ -49,8 +49,10 @@ def test_the_score_is_what_the_figures_say(model: Model) -> None:
 
 @by_model
 def test_the_score_is_as_good_on_sounds_that_no_figure_is_made_of(model: Model) -> None:
-    found = scores(model.folder, RECIPES[model.name], seed=77, snrs=[10])[HEADLINE]
-    assert found == pytest.approx(model.score, abs=0.015)
+    recipe = RECIPES[model.name]
+    found = scores(model.folder, recipe, seed=77, snrs=[10])[HEADLINE]
+    chance = 0.02 if recipe.transcribes else 0.07  # of 96 clips, a label each, six may differ by chance
+    assert found == pytest.approx(model.score, abs=chance)
 
 
 @by_model
