@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from grym_nb.audio.checkpoint import Checkpoint, pipeline_parts
 from grym_nb.clip.files import package
+from grym_nb.clock import monotonic
 from grym_nb.errors import CheckpointError, ConfigError, GrymError, Problem
 from grym_nb.render import brief, seconds, size
 from grym_nb.services.shortage import ran_out
-
-if TYPE_CHECKING:
-    from grym_nb.audio.checkpoint import Checkpoint
 
 __all__ = [
     "DTYPES",
@@ -144,11 +143,11 @@ def shared_key(checkpoint: Checkpoint, placed: Placement) -> str:
 
 def load(checkpoint: Checkpoint, placed: Placement, build: Callable[[], Any], *, service: str) -> Any:
     """Return what `build` makes of a checkpoint; what goes wrong is a `CheckpointError` that names it."""
-    from grym_nb.clock import monotonic
-
     began = monotonic()
+    import_transformers(f"the {service} service")
+    with_pipeline = ("diffusers",) if pipeline_parts(checkpoint.config) else ()
     try:
-        with quiet():
+        with quiet("transformers", *with_pipeline):
             made = build()
     except Exception as error:  # the libraries raise what they like
         if isinstance(error, GrymError) or ran_out(error):
@@ -165,19 +164,25 @@ def load(checkpoint: Checkpoint, placed: Placement, build: Callable[[], Any], *,
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Draw no progress bars meanwhile: how far a load has come is told below the cell."""
-    libraries: list[Any] = [
-        sys.modules.get(f"{name}.utils.logging") for name in ("transformers", "diffusers")
-    ]
-    drawing = [one for one in libraries if one is not None and one.is_progress_bar_enabled()]
+def quiet(*libraries: str) -> Iterator[None]:
+    """Have libraries draw no progress bars and tell of errors alone: how far a load is, is told by us.
+
+    They are imported for that where they are not yet.
+    """
+    logs: list[Any] = [importlib.import_module(f"{name}.utils.logging") for name in libraries]
+    drawing = [one for one in logs if one.is_progress_bar_enabled()]
+    levels = [one.get_verbosity() for one in logs]
     for one in drawing:
         one.disable_progress_bar()
+    for one in logs:
+        one.set_verbosity_error()
     try:
         yield
     finally:
         for one in drawing:
             one.enable_progress_bar()
+        for one, level in zip(logs, levels, strict=True):
+            one.set_verbosity(level)
 
 
 def quantised(network: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import subprocess
@@ -89,17 +90,20 @@ def test_files_that_cannot_be_read_are_named_with_what_was_said() -> None:
         assert same.value is own
 
 
-def test_bars_are_drawn_again_afterwards() -> None:
-    transformers: Any = import_transformers("a test")
-    drawn = transformers.utils.logging.is_progress_bar_enabled
-    before = drawn()
-    transformers.utils.logging.enable_progress_bar()
-    with pytest.raises(KeyError), quiet():
-        assert not drawn()
+@pytest.mark.parametrize("name", ["transformers", "diffusers"])
+def test_bars_are_drawn_and_warnings_told_again_afterwards(name: str) -> None:
+    import_transformers("a test")
+    log: Any = importlib.import_module(f"{name}.utils.logging")
+    was_drawn, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.enable_progress_bar()
+    log.set_verbosity_info()
+    with pytest.raises(KeyError), quiet(name):
+        assert not log.is_progress_bar_enabled() and log.get_verbosity() == logging.ERROR
         raise KeyError
-    assert drawn()
-    if not before:
-        transformers.utils.logging.disable_progress_bar()
+    assert log.is_progress_bar_enabled() and log.get_verbosity() == logging.INFO
+    log.set_verbosity(level)
+    if not was_drawn:
+        log.disable_progress_bar()
 
 
 def test_int8_keeps_a_quarter_of_the_bytes_and_nearly_the_answer() -> None:
