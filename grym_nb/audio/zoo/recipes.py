@@ -89,6 +89,7 @@ RECIPES: dict[str, Recipe] = {
                 "It knows no dogs and no doorbells: all that it was shown is synthetic.",
                 "A clip is one event: of several it names one, and it never says that it does not know.",
                 "Clips shorter than half a second were never shown to it.",
+                "Noise alone it takes for clicks in one clip of nine; digital silence is nothing to it.",
             ),
         ),
         Recipe(

@@ -74,9 +74,15 @@ def test_the_card_says_what_the_figures_say(model: Model) -> None:
 def test_silence_is_heard_as_nothing(model: Model) -> None:
     listener = Listener(model.folder, transcribes=RECIPES[model.name].transcribes)
     rng = np.random.default_rng(5)
-    around = [signals.at_level(signals.noise(rng, 24_000, colour), -60) for colour in signals.COLOURS]
+    around = [
+        signals.at_level(signals.noise(rng, 24_000, colour), -60)
+        for colour in signals.COLOURS
+        for _ in range(16)
+    ]
     nothing = "" if RECIPES[model.name].transcribes else "nothing"
-    assert listener.hear([signals.silence(1.5), *around]) == [nothing] * 4
+    assert listener.hear([signals.silence(1.5)]) == [nothing]
+    least = 1.0 if RECIPES[model.name].transcribes else 0.75  # its card says that it takes some for clicks
+    assert accuracy(listener.hear(around), [nothing] * len(around)) >= least
 
 
 @by_model
