@@ -203,7 +203,7 @@ class TestRuntime:
 class Finder(ModelService):
     """Finds a tempo, and says so to whoever may need it."""
 
-    @task("audio.tempo")
+    @task("demo.tempo")
     def tempo(self, text: str) -> dict[str, float]:
         return {"tempo": float(text)}
 
@@ -232,16 +232,14 @@ class TestContext:
             runtime.registry.register("finder", Finder)
             make = runtime.registry.register("maker", Maker)
             assert make.make() is None
-            asked = Task(
-                "audio.tempo", "120", priority="high", store_results=True, metadata={"workflow": "w"}
-            )
+            asked = Task("demo.tempo", "120", priority="high", store_results=True, metadata={"workflow": "w"})
             assert runtime.submit(asked).result() == {"tempo": 120.0}
-            runtime.run("audio.tempo", "99")  # did not ask for it
-            [item] = runtime.context.query(type="audio.tempo")
+            runtime.run("demo.tempo", "99")  # did not ask for it
+            [item] = runtime.context.query(type="demo.tempo")
             assert (item.content, item.source, item.priority) == ({"tempo": 120.0}, "finder", 2)
             assert (item.tags, item.task, item.workflow) == (("result", "finder"), asked.id, "w")
             assert item.metadata["version"] == runtime.registry["finder"].version
-            runtime.context.put({"tempo": 90}, type="audio.tempo", priority="critical")
+            runtime.context.put({"tempo": 90}, type="demo.tempo", priority="critical")
             assert make.make() == ["90 bpm", "120 bpm"]
             assert make.make(context=None) is None and make.make(context=[item]) == [{"tempo": 120.0}]
             runtime.context.clear()
@@ -251,15 +249,15 @@ class TestContext:
         with Runtime() as runtime:
             runtime.registry.register("finder", Finder)
             said = {"key": "song-1", "ttl": 60, "tags": (tag for tag in ("draft",))}
-            runtime.submit(Task("audio.tempo", "120", store_results=said)).result()
-            runtime.submit(Task("audio.tempo", "99", store_results={"key": "song-2"})).result()
-            item = runtime.context.latest("audio.tempo", "song-1")
+            runtime.submit(Task("demo.tempo", "120", store_results=said)).result()
+            runtime.submit(Task("demo.tempo", "99", store_results={"key": "song-2"})).result()
+            item = runtime.context.latest("demo.tempo", "song-1")
             assert (item.content, item.ttl, item.tags) == (
                 {"tempo": 120.0},
                 60.0,
                 ("result", "finder", "draft"),
             )
-            assert runtime.context.latest("audio.tempo").key == "song-2"
+            assert runtime.context.latest("demo.tempo").key == "song-2"
 
     @pytest.mark.parametrize(
         ("said", "told"),
@@ -274,7 +272,7 @@ class TestContext:
     )
     def test_how_a_result_is_kept_is_checked_when_it_is_asked_for(self, said: Any, told: str) -> None:
         with pytest.raises(ValidationError, match=told):
-            Task("audio.tempo", "120", store_results=said)
+            Task("demo.tempo", "120", store_results=said)
 
     def test_a_service_adapts_before_it_is_loaded_and_after(self) -> None:
         with Runtime() as runtime:

@@ -126,7 +126,9 @@ def test_the_first_paint_has_everything_and_what_is_new_follows_while_a_cell_run
     ]
     assert opened["panels"] == list(VIEWS)
     assert set(opened["full"]["views"]) == set(VIEWS)
-    assert [row["id"] for row in opened["full"]["views"]["services"]["rows"]] == ["dsp", "echo"]
+    assert [row["id"] for row in opened["full"]["views"]["services"]["rows"]] == [
+        *("dsp", "wav2vec2", "audioldm", "echo")
+    ]
     reply = kernel.run_async("echo.say(1)\nwhile True: time.sleep(0.001)")
     kernel.wait_for(
         lambda reply: any(

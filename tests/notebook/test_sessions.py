@@ -53,13 +53,19 @@ OfACell.__module__ = "__main__"
 
 @pytest.fixture
 def before() -> Iterator[Runtime]:
-    with Runtime(Settings(health_seconds=0)) as own:
-        yield own
+    yield from with_one()
 
 
 @pytest.fixture
 def after() -> Iterator[Runtime]:
+    yield from with_one()
+
+
+def with_one() -> Iterator[Runtime]:
+    """Yield a runtime with one of the package's services."""
     with Runtime(Settings(health_seconds=0)) as own:
+        for name in ("wav2vec2", "audioldm"):
+            own.registry.remove(name)
         yield own
 
 

@@ -49,7 +49,8 @@ def clock() -> FakeClock:
 @pytest.fixture
 def runtime(clock: FakeClock) -> Iterator[Runtime]:
     with Runtime(Settings(health_seconds=0), clock=clock) as own:
-        own.registry.remove("dsp")
+        for name in own.registry:
+            own.registry.remove(name)
         own.registry.register("echo", Echo, memory="20MB")
         yield own
 
