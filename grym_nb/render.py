@@ -14,7 +14,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-__all__ = ["Table", "brief", "count", "glance", "is_secret", "redacted", "seconds", "size"]
+__all__ = ["Table", "brief", "count", "glance", "holds_secret", "is_secret", "redacted", "seconds", "size"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each run, and outputs get committed
 #: names of secrets. A `key` may be one of music, and tokens are also what a text is made of.
@@ -85,6 +85,11 @@ def brief(value: object, *, width: int = 60) -> str:
 def is_secret(name: str) -> bool:
     """Tell whether what bears this name is not to be shown."""
     return _SECRET.search(name) is not None
+
+
+def holds_secret(name: str, value: Any) -> bool:
+    """Tell whether a value, or something inside of it, is not to be shown, nor written down."""
+    return _is_hidden(name, value) or bool(_hidden(value) != value)
 
 
 def redacted(config: Mapping[str, Any]) -> dict[str, str]:

@@ -27,9 +27,11 @@ class Piece:
 def pieces(length: int, *, chunk: int, stride: int, frame: int) -> Iterator[Piece]:
     """Yield the pieces of `length` samples: of `chunk` samples, with `stride` on both sides to be dropped.
 
-    Both are rounded to whole frames of `frame` samples. A sound that fits in one piece is one.
+    Both are rounded to whole frames of `frame` samples, and a frame of each piece is kept. A sound that fits
+    in one piece is one.
     """
     chunk, stride = (round(samples / frame) * frame for samples in (chunk, stride))
+    stride = min(stride, (chunk - frame) // (2 * frame) * frame)  # a frame of each is kept at least
     if length <= chunk:
         yield Piece(0, length, 0, None)
         return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import CommandError, GrymError, closest
 from grym_nb.notebook.sheet import Sheet
-from grym_nb.render import Table, brief, count, is_secret
+from grym_nb.render import Table, brief, count, holds_secret
 
 if TYPE_CHECKING:
     from grym_nb.runtime import Runtime
@@ -99,7 +99,7 @@ def _plain(service: str, values: Mapping[str, Any], left: list[tuple[str, str, s
     """Return the values that a file can hold."""
     kept: dict[str, Any] = {}
     for name, value in values.items():
-        if is_secret(name):
+        if holds_secret(name, value):
             left.append((service, name, "it is a secret"))
         elif not _fits(value):
             left.append((service, f"{name}={brief(value)}", "no file holds it"))

@@ -40,6 +40,12 @@ def test_the_frames_of_the_pieces_are_those_of_the_whole(
     assert kept == list(range((length + frame - 1) // frame))
 
 
+@pytest.mark.parametrize("stride", [49, 50, 55])
+def test_a_frame_of_each_piece_is_kept(stride: int) -> None:
+    found = list(pieces(1000, chunk=100, stride=stride, frame=10))
+    assert len(found) < 100 and found[-1].stop == 1000
+
+
 @pytest.mark.parametrize(("pad", "found"), [(True, [[1, 3], [0, 4], [2]]), (False, [[1], [3], [0, 4], [2]])])
 def test_sounds_are_batched_with_those_of_their_length(pad: bool, found: list[list[int]]) -> None:
     """Where they may be padded, with those nearly as long; never more than is said."""

@@ -379,6 +379,23 @@ def another_kind(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["HubertForCTC"]}))
 
 
+def test_what_only_training_needs_may_be_missing(serve: Serve, checkpoints: Any, tmp_path: Path) -> None:
+    """As of wav2vec2-base-960h."""
+    from safetensors.torch import load_file, save_file
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "mask_time_prob": 0.05}))
+        weights = load_file(folder / "model.safetensors")
+        weights.pop("wav2vec2.masked_spec_embed", None)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    clip = a_sound(0.5)
+    there = serve(CTC, name="whole").transcribe(clip)
+    lacking = serve(CTC, name="lacking", model=broken(checkpoints(CTC), tmp_path / "lacking", change))
+    assert lacking.transcribe(clip) == there
+
+
 def a_head_that_is_not_there(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": [CLASSES]}))

@@ -21,7 +21,7 @@ MODULE = """
 from grym_nb.services import ModelService, task
 
 class Scaled(ModelService):
-    def __init__(self, *, by: float = 1.0, api_key: str = "", how=None):
+    def __init__(self, *, by: float = 1.0, api_key: str = "", how=None, deep=None):
         self.by = by
 
     @task
@@ -123,7 +123,7 @@ def test_no_secret_and_nothing_that_lives_is_in_the_file(
     before: Runtime, module: str, tmp_path: Path
 ) -> None:
     """And nobody else can read it; what was left out is told."""
-    config = {"api_key": "sk-12345", "how": print, "by": 2.0}
+    config = {"api_key": "sk-12345", "how": print, "by": 2.0, "deep": {"auth": [{"token": "tk-12345"}]}}
     before.registry.register("scaled", f"{module}:Scaled", config=config)
     path = tmp_path / "session.json"
     path.write_text("older")
@@ -131,8 +131,9 @@ def test_no_secret_and_nothing_that_lives_is_in_the_file(
     assert [(what.split("=")[0], why) for _, what, why in left] == [
         ("api_key", "it is a secret"),
         ("how", "no file holds it"),
+        ("deep", "it is a secret"),
     ]
-    assert "sk-12345" not in path.read_text()
+    assert "sk-12345" not in path.read_text() and "tk-12345" not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.glob(".*")] == []
 

@@ -71,6 +71,7 @@ class _Builder:
         self._views = {name: ModuleType(name) for name in after if name in fresh}
         version = Version(before.number + 1, after, {**before.modules, **self._views})
         self._built = Built(version, found, fresh=fresh)
+        self._anew: list[Any] = []  # the classes of before in whose place others are made
         self._begun: set[str] = set()  # the modules whose statements run, or have run
 
     def build(self) -> Built:
@@ -93,6 +94,9 @@ class _Builder:
             for name in self._views:
                 self._run(name)
         first = _nothing  # this goes, what was built stays
+        for values in self._built.classes:  # now that no statement runs any more that could change it
+            values.settle([one for one in self._anew if isinstance(one, type)])
+            values.give()
         for name, modules in kept.items():
             self._let_go(name, modules)
         return self._built
@@ -150,15 +154,15 @@ class _Builder:
             self._take_over(name, node, variables)
 
     def _take_over(self, name: str, node: ast.stmt, variables: Mapping[str, Any]) -> None:
-        """Give a class that was made anew what code has set on the one of before."""
+        """Note what a class that was made anew may have of the one of before."""
         if not isinstance(node, ast.ClassDef) or name not in self._before.codes:
             return
+        self._anew.append(vars(self._before.modules[name]).get(node.name))
         if node.name not in self._plan.alone.get(name, ()):
             return  # other statements, that run again as well, set something on it
         classes = vars(self._before.modules[name]).get(node.name), variables.get(node.name)
         codes = self._before.codes[name], self._after[name]
         if (values := class_values(codes, self._plan.names, node, classes)) is not None:
-            values.give()
             self._built.classes.append(values)
 
     def _first_of(self, one: Statement) -> None:

@@ -2,15 +2,16 @@
 
 The body of a class that was edited runs again as a whole. What a line of it made that says what it said, of
 things that are as they were, is carried over all the same, as it is at the top of a module: a counter goes
-on, a cache stays. So does what code has set on the class since. Not of a class of which its module makes
-objects itself, or runs methods: these run again, and would put there once more what they have put there.
+on, a cache stays. So does what code has set on the class since. Not what the module itself changes as it is
+made, by a decorator or a registration: that is done again, and would be done twice. Nor what holds objects
+of a class that was made anew: they would go on with the old code.
 """
 
 from __future__ import annotations
 
 import ast
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -26,15 +27,27 @@ __all__ = ["ClassValues", "class_values"]
 
 _NOTHING = object()
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_LISTS = (list, tuple, set, frozenset, deque)
+_DEEPEST = 4
+_MOST = 1000  # parts of a value that are looked at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClassValues:
-    """The names of a class whose values go over to a newer one."""
+    """The names of a class whose values go over to a newer one, with what its body made of them."""
 
     before: type
     now: type
-    names: tuple[str, ...]
+    names: Mapping[str, object]
+
+    def settle(self, anew: Collection[type]) -> None:
+        """Leave out what the module has changed since, and what holds objects of classes made `anew`."""
+        there, has = vars(self.before), vars(self.now)
+        self.names = {
+            name: mark
+            for name, mark in self.names.items()
+            if _mark(has.get(name, _NOTHING)) == mark and not _holds(there.get(name), tuple(anew))
+        }
 
     def give(self) -> None:
         """Give the newer class what the older has by now."""
@@ -50,9 +63,10 @@ class ClassValues:
 def class_values(
     codes: tuple[Code, Code], names: Mapping[str, frozenset[str]], now: ast.stmt, classes: tuple[Any, Any]
 ) -> ClassValues | None:
-    """Return what goes over from a class to the one that a statement has made anew; None where nothing does.
+    """Return what may go over from a class to the one that a statement has just made anew.
 
-    `names` are those that are others now, by module; `codes` that of the class's before, and by now.
+    `names` are those that are others now, by module; `codes` that of the class's before, and by now. None
+    where nothing may.
     """
     (old, code), (before, made) = codes, classes
     nodes = [one.node for one in old.binders.get(getattr(now, "name", ""), ())]
@@ -61,10 +75,60 @@ def class_values(
         return None
     if before is made or not (isinstance(before, type) and isinstance(made, type)) or issubclass(made, Enum):
         return None
-    its = {*_as_they_were(code, names, was, now), *_set_since(was, now, before, made)}
-    its -= {name for name in its if name in _set_at_the_top(old)}
-    kept = tuple(name for name, value in vars(before).items() if name in its and not _binds_itself(value))
+    if _is_made_otherwise(code, names, was, now):
+        return None
+    its = {*_as_they_were(code, names, was, now), *_set_since(was, before, made)} - _set_at_the_top(old)
+    its = {_mangled(name, now.name) for name in its}
+    kept = {
+        name: _mark(vars(made).get(name, _NOTHING))
+        for name, value in vars(before).items()
+        if name in its and not _binds_itself(value)
+    }
     return ClassValues(before, made, kept) if kept else None
+
+
+def _mark(value: Any, depth: int = 0) -> object:
+    """Return what tells whether a value was changed in place."""
+    kind = type(value)
+    if kind in PLAIN or kind is bool:
+        return kind, value
+    parts = _parts(value)
+    if depth == _DEEPEST or len(parts) > _MOST:
+        return id(value), len(parts)
+    return id(value), tuple(_mark(part, depth + 1) for part in parts)
+
+
+def _holds(value: Any, classes: tuple[type, ...], depth: int = 0) -> bool:
+    """Tell whether a value is an object of some classes, or leads to one."""
+    parts = () if depth == _DEEPEST else _parts(value)[:_MOST]
+    return isinstance(value, classes) or any(_holds(part, classes, depth + 1) for part in parts)
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*dict.keys(value), *dict.values(value)]
+    if isinstance(value, _LISTS):
+        return [*value]
+    own = getattr(value, "__dict__", None)
+    return [*own.keys(), *own.values()] if type(own) is dict else []
+
+
+def _is_made_otherwise(
+    code: Code, names: Mapping[str, frozenset[str]], was: ast.ClassDef, now: ast.ClassDef
+) -> bool:
+    """Tell whether decorators, bases or keywords are others, or name what is another one."""
+    around = [*now.decorator_list, *now.bases, *now.keywords]
+    before = [*was.decorator_list, *was.bases, *was.keywords]
+    if [ast.dump(one) for one in around] != [ast.dump(one) for one in before]:
+        return True
+    used = {node.id for one in around for node in ast.walk(one) if isinstance(node, ast.Name)}
+    return any(_is_other(code, names, name) for name in used)
+
+
+def _mangled(name: str, cls: str) -> str:
+    """Return what a name is called in a class whose body binds it."""
+    is_private = name[:2] == "__" and name[-2:] != "__"
+    return f"_{cls.lstrip('_')}{name}" if is_private else name
 
 
 def _as_they_were(
@@ -121,11 +185,9 @@ def _bindings(node: ast.AST) -> Iterator[str]:
             yield from _bindings(child)
 
 
-def _set_since(was: ast.ClassDef, now: ast.ClassDef, before: type, made: type) -> Iterator[str]:
+def _set_since(was: ast.ClassDef, before: type, made: type) -> Iterator[str]:
     """Yield what neither body binds, nor what else makes such a class."""
-    if [ast.dump(one) for one in _around(was)] != [ast.dump(one) for one in _around(now)]:
-        return
-    own = {*_bindings(was)}
+    own = {_mangled(name, was.name) for name in _bindings(was)}
     for name in vars(before):
         if name not in vars(made) and name not in own and not (name[:2] == name[-2:] == "__"):
             yield name
@@ -136,10 +198,6 @@ def _set_at_the_top(code: Code) -> set[str]:
     tops = (one.node for one in code.statements if not isinstance(one.node, _DEFINITIONS))
     nodes = (node for top in tops for node in ast.walk(top))
     return {one.attr for one in nodes if isinstance(one, ast.Attribute) and not isinstance(one.ctx, ast.Load)}
-
-
-def _around(node: ast.ClassDef) -> list[ast.AST]:
-    return [*node.decorator_list, *node.bases, *node.keywords]
 
 
 def _binds_itself(value: Any) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Handover", "Name", "meant", "names_since", "standing_for"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # finalizers may run anywhere, and call what is shared
 
 
 @dataclass(eq=False, slots=True)
@@ -33,9 +33,12 @@ class _Own:
     world: Version | None
     value: Any
     calls: Sequence[weakref.ref[Frame]] | None = None
+    ends: Callable[[], bool] | None = None  # tells whether it is over, where no calls do
 
     @property
     def is_over(self) -> bool:
+        if self.ends is not None:
+            return self.ends()
         calls = [ref() for ref in self.calls or ()]
         return self.calls is not None and all(call is None or call.ended for call in calls)
 
@@ -57,17 +60,23 @@ class _Shared:
 
         return by_version
 
-    def _function(self) -> Callable[..., Any]:
+    def _function(self) -> Any:
         self.settle()
+        if not self._owns:  # it was kept from when there were: by now it is what stands there
+            there: Any = self.name.space.get(self.name.name)
+            return there if _is_alike(there, self.meant) and there is not self.stands else self.meant
         world = self._versions.here()
-        found: Callable[..., Any] = next((own.value for own in self._owns if own.world is world), self.meant)
-        return found
+        return next((own.value for own in self._owns if own.world is world), self.meant)
 
     def settle(self) -> None:
         """Forget what calls had that are over."""
         if any(own.is_over for own in self._owns):
             with _lock:
                 self.keep([own for own in self._owns if not own.is_over])
+
+    def has(self, own: _Own) -> bool:
+        """Tell whether it stands for that in a version (held)."""
+        return any(one is own for one in self._owns)
 
     def add(self, own: _Own) -> None:
         """Have it stand for something of its own in a version (held)."""
@@ -169,17 +178,25 @@ def standing_for(
     values: Iterable[tuple[Name, Any]], world: Version | None, versions: Versions
 ) -> Iterator[None]:
     """Have names stand for other values in a version, and in no other; classes do so everywhere."""
-    shared: list[tuple[_Shared, _Own]] = []
+    owns = [(name, _Own(world, value)) for name, value in values]
     try:
-        for name, value in values:
-            own = _Own(world, value)
-            if (one := name.share(own, versions)) is not None:
-                shared.append((one, own))
+        for name, own in owns:
+            name.share(own, versions)
         yield
     finally:
-        for one, own in shared:
-            with _lock:
-                one.remove(own)
+        try:
+            _remove(owns)
+        except BaseException:
+            _remove(owns)  # what Ctrl-C has cut short
+            raise
+
+
+def _remove(owns: Sequence[tuple[Name, _Own]]) -> None:
+    for name, own in owns:
+        with _lock:
+            shared = _shared.get((id(name.space), name.name))
+            if shared is not None and shared.has(own):
+                shared.remove(own)
 
 
 class Handover:
@@ -191,12 +208,22 @@ class Handover:
     def begin(self, names: Sequence[Name], world: Version | None, versions: Versions) -> None:
         """Bind names anew; code of the `world` of before has them as they were. Done twice, it is once."""
         for name in names:
-            own = _Own(world, name.before)
+            own = _Own(world, name.before, ())
             shared = name.share(own, versions) if name.is_function else None
-            is_bound = name.bind()
             if shared is not None:
                 self._shared.append((shared, own))
-                own.calls = None if is_bound else ()
+                own.calls = None
+            name.bind()
+            there = name.space.get(name.name)
+            if meant(name.space, name.name, there) is not name.now:  # somebody else's by now
+                own.calls = ()
+
+    def keep_back(
+        self, names: Sequence[Name], world: Version | None, versions: Versions, ends: Callable[[], bool]
+    ) -> None:
+        """Have names stand for what was before in one version alone: elsewhere what is newer is in force."""
+        for name in names:
+            name.share(_Own(world, name.before, ends=ends), versions)
 
     def end(self, under_way: Iterable[Frame]) -> None:
         """Have it be over when these calls are."""

@@ -136,7 +136,7 @@ class Plan:
     """What each module's new code takes: statements by their place that `run`, names that are `gone`.
 
     `fresh` are the modules that are other ones for that, `names` those that are others than before, and
-    `alone` those of them that are made by one statement, and of which none runs as the modules are made.
+    `alone` those of them that one statement made and makes, and of which nothing runs as modules are made.
     """
 
     run: Mapping[str, frozenset[int]]
@@ -176,12 +176,14 @@ def plan(before: Mapping[str, Code], after: Mapping[str, Code]) -> Plan:
     run = {module: frozenset(places) for module, places in spread.run.items()}
     names = {module: frozenset(names) for module, names in spread.names.items()}
     alone = {
-        module: frozenset(
-            name for name in its if len([*new.makers((module, name))]) == 1 and (module, name) not in new.run
-        )
+        module: frozenset(name for name in its if all(_is_alone(one, (module, name)) for one in (old, new)))
         for module, its in names.items()
     }
     return Plan(run, gone, frozenset(fresh), names, alone)
+
+
+def _is_alone(world: World, name: Name) -> bool:
+    return len([*world.makers(name)]) < 2 and name not in world.run
 
 
 def _fresh(

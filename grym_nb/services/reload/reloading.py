@@ -206,10 +206,13 @@ def _prepare(
 def _swap(record: ServiceRecord, report: Reload, edits: list[Edit], built: Built, *, force: bool) -> None:
     """Put all of it in force; what somebody came before is looked at again, until nobody does."""
 
+    versions = record._family.codebase.versions
+
     def publish() -> None:
-        for one in built.classes:
-            one.give()  # calls may have set something since it was built
-        record._family.codebase.versions.publish(built.version, built.rebound)
+        if versions.newest is not built.version:  # else some of it serves already
+            for one in built.classes:
+                one.give()  # calls may have set something since it was built
+        versions.publish(built.version, built.rebound)
 
     with step(report, "swap"), refusing(record, report):
         late = edits
@@ -301,8 +304,8 @@ def _try_out(edit: Edit, asked: ServiceRecord, told: Reload) -> None:
     `told` is the report of the service for which the reload was `asked`.
     """
     record, report = edit.record, edit.report
-    if edit.parked is not None:
-        report.notes = (*report.notes, "not tried on its last calls: it is parked")
+    if edit.untried:
+        report.notes = (*report.notes, f"not tried on its last calls: {edit.untried}")
         return
     try:
         tried = edit.tried()

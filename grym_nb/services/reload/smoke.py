@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +60,14 @@ def smoke(
     record: ServiceRecord,
     instance: Instance,
     serving: Serving,
-    as_before: Callable[[], AbstractContextManager[None]],
     *,
     before: ServiceRecord | None = None,
 ) -> Smoke:
     """Try a version that does not serve yet; nobody waits longer than a moment for what comes of it.
 
-    `before` is who answers now, where that is another record than the one that is tried; it does so within
-    `as_before`.
+    `before` is who answers now, where that is another record than the one that is tried.
     """
-    trial = _Trial(record, instance, serving, before or record, as_before)
+    trial = _Trial(record, instance, serving, before or record)
     with random_kept(_values_of(serving.model)):
         try:
             within(record.ports, _LATE, trial.run, "")
@@ -98,14 +96,12 @@ class _Trial:
         instance: Instance,
         serving: Serving,
         before: ServiceRecord,
-        as_before: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.found = Smoke()
         self._record = record
         self._instance = instance
         self._serving = serving
         self._before = before, before.instance
-        self._as_before = as_before
         self._tape = before.tape
         self._until = record.ports.clock() + _ALL
         self._frame: Frame | None = None  # the call under way
@@ -153,8 +149,7 @@ class _Trial:
                 before = instance.serving
                 model = copy_of(before.model)  # it serves: a trial leaves nothing in it
                 old = Serving(model, before.version, before.number, before.spec)
-                with self._as_before():
-                    self._call(taped, record, instance, old)
+                self._call(taped, record, instance, old)
         except (_Late, CallTimeout):
             pass
         except _AUTHORS:

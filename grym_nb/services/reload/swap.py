@@ -20,7 +20,7 @@ from grym_nb.services.reload.attributes import attributes_of, copy_of, give, is_
 from grym_nb.services.reload.beside import NoRoom, discard, let_go, load_beside, take_over
 from grym_nb.services.reload.change import Change, Newer, change_of, class_of, stale
 from grym_nb.services.reload.history import begun, step
-from grym_nb.services.reload.names import Handover, names_since, standing_for
+from grym_nb.services.reload.names import Handover, Name, names_since, standing_for
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.reached import names_of
 from grym_nb.services.reload.renewal import renewed
@@ -34,12 +34,11 @@ if TYPE_CHECKING:
     from grym_nb.services.places import Ticket
     from grym_nb.services.record import ServiceRecord
     from grym_nb.services.reload.heavy import Heavy
-    from grym_nb.services.reload.names import Name
     from grym_nb.services.reload.report import Reload
     from grym_nb.services.reload.versions import Version
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Edit", "named_back", "put_in_force", "take_back"]
+__all__ = ["Edit", "NamesBack", "named_back", "put_in_force", "take_back"]
 
 
 class Edit:
@@ -119,6 +118,12 @@ class Edit:
 
     def answer(self, share: float) -> None:
         """Have it answer only a share of the calls; raises where there is nothing for the rest of them."""
+        if share < 1.0 and self.names:
+            raise StateError(
+                f"the calls of {self.record.name} cannot be split: the notebook has what was edited by name",
+                hint="in the cell, ask its module for it: `import helper`, `helper.f(x)`",
+                service=self.record.name,
+            )
         if share < 1.0 and (self.instance is None or self.asks):
             raise StateError(
                 f"the calls of {self.record.name} cannot be split: {self.asks or 'it is not loaded'}",
@@ -196,22 +201,25 @@ class Edit:
             assert there is not None
             model = copy_of(there.model)
             with self._named():
-                return smoke(self.beside, there, self._on_trial(model), self._as_before, before=self.record)
+                return smoke(self.beside, there, self._on_trial(model), before=self.record)
         made = self.made()
         model = made.model if made.apart is not None else copy_of(made.model)
         self._add_news(model)
         with self._named():
-            return smoke(self.record, self.instance, self._on_trial(model), self._as_before)
+            return smoke(self.record, self.instance, self._on_trial(model))
 
     def _named(self) -> AbstractContextManager[None]:
         """Have the notebook's names stand for what is newer where that is tried, and nowhere else."""
         values = [(name, name.now) for name in self.names]
         return standing_for(values, self.world, self.record._family.codebase.versions)
 
-    def _as_before(self) -> AbstractContextManager[None]:
-        """Have classes among them be those of before, as what serves is asked instead."""
-        values = [(name, name.before) for name in self.names if not name.is_function]
-        return standing_for(values, self.world, self.record._family.codebase.versions)
+    @property
+    def untried(self) -> str:
+        """Why it cannot be tried before it serves; empty where it can."""
+        if self.parked is not None:
+            return "it is parked"
+        classes = sorted({name.name for name in self.names if not name.is_function})
+        return f"the notebook has {', '.join(classes)} by name, for all calls" if classes else ""
 
     def _on_trial(self, model: Any) -> Serving:
         spec = self.spec if self.world is None else replace(self.spec, world=self.world)
@@ -382,7 +390,7 @@ def put_in_force(
 def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reload) -> bool:
     """Have an earlier version serve again, also one that is parked; False where `gone` does not by now."""
     back.spec.differs(record.spec)  # which takes its time, and is known from here on
-    names = names_since(record.specs, back.number, gone.number)
+    names, handover = NamesBack(record, gone.spec, back.spec, (back.number, gone.number)), Handover()
 
     def put() -> bool:
         with record.lock:
@@ -390,7 +398,7 @@ def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reloa
             if instance is None or instance.serving is not gone or back.model is None:
                 return False
             _carry_back(gone, back)
-            report.notes += named_back(names)
+            names.begin(handover)
             record.adopt(record.spec.with_code_of(back.spec), number=back.number, report=report)
             record.footprint.versions = versions(record)
             if parked is not None and parked.instance is instance:
@@ -399,16 +407,66 @@ def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reloa
         return True
 
     try:
-        return put()
+        done = put()
     except BaseException:
         put()  # what Ctrl-C has cut short
         raise
+    finally:
+        handover.end(record.lane.frames())
+    report.notes += names.told if done else ()
+    return done
+
+
+class NamesBack:
+    """Names of the notebook that stand again for what they did, as a service goes back to an older version.
+
+    Calls under way go on with what they had. Where another service has the newer in force, it is that to all
+    but the version that serves again.
+    """
+
+    def __init__(
+        self, record: ServiceRecord, gone: ServiceSpec, back: ServiceSpec, numbers: tuple[int, int]
+    ) -> None:
+        self._record, self._gone, self._back, self._numbers = record, gone, back, numbers
+        self._versions = record._family.codebase.versions
+        others = [one._record.spec for one in record._family.handles() if one._record is not record]
+        shared = {(id(one.space), one.name) for spec in others for one in spec.names if one.is_function}
+        names = names_since(record.specs, *numbers)
+        self._alone = [one for one in names if (id(one.space), one.name) not in shared]
+        self._shared = [one for one in names if (id(one.space), one.name) in shared]
+
+    def begin(self, handover: Handover) -> None:
+        """Have them do so; done twice, it is done once."""
+        if not (self._alone or self._shared):
+            return
+        record, (number, newest) = self._record, self._numbers
+        self._gone.keep_world(self._versions.newest)
+        turned = [Name(one.space, one.name, one.now, one.before) for one in self._alone]
+        handover.begin(turned, self._gone.world, self._versions)
+        handover.keep_back(self._shared, self._back.world, self._versions, lambda: number not in record.specs)
+        for at in [at for at in record.specs if number < at <= newest]:
+            record.specs[at].keep_names(())  # nobody goes back from there once more
+
+    def undo(self) -> None:
+        """Have them stand for what is newer: the service did not go back."""
+        for one in self._alone:
+            one.bind()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Say which these are."""
+        alone = ", ".join(sorted({one.name for one in self._alone}))
+        shared = ", ".join(sorted({one.name for one in self._shared}))
+        return (
+            *((f"as before in the notebook: {alone}",) if alone else ()),
+            *((f"as before for this service, and newer for others: {shared}",) if shared else ()),
+        )
 
 
 def named_back(names: Sequence[Name]) -> tuple[str, ...]:
     """Have names of the notebook stand for what they did; returns a note of it, if they did not."""
-    changed = sorted({name.name for name in names if name.back()})
-    return (f"as before in the notebook, for all of it: {', '.join(changed)}",) if changed else ()
+    told = ", ".join(sorted({name.name for name in names if name.back()}))
+    return (f"as before in the notebook: {told}",) if told else ()
 
 
 def _carry_back(gone: Serving, back: Serving) -> None:

@@ -217,7 +217,7 @@ def test_a_version_of_before_is_loaded_with_the_names_of_its_time(notebook: Note
     edited.edit("helper", ("SIZE = 3", "SIZE = 4"))
     assert service.reload().how == "loaded" and len(weights(service)) == 4
     report = service.rollback()
-    assert "as before in the notebook, for all of it: size" in report.notes
+    assert "as before in the notebook: size" in report.notes
     assert (len(weights(service)), service.version) == (3, "v1")
 
 
@@ -244,22 +244,45 @@ class S(ModelService):
 """
 
 
-def test_a_class_that_the_notebook_has_by_name_is_tried_and_taken_back(
+def test_a_class_that_the_notebook_has_by_name_is_taken_back_by_the_first_call_that_fails(
     notebook: Notebook, edited: Edited
 ) -> None:
+    """It would be the newer one to all calls while it is tried: so it is not."""
     edited.start(boxes=BOX)
     service = notebook.register(OF_BOX)
     assert service.ask(1) == (1, 1, True)
     was = notebook.names["Box"]
     edited.edit("boxes", ("return x", "raise OSError(x)"))
-    with pytest.raises(ReloadFailed, match="OSError"):
-        service.reload()
-    assert notebook.names["Box"] is was and service.ask(1) == (1, 1, True)
+    report = service.reload()
+    assert "not tried on its last calls: the notebook has Box by name, for all calls" in report.notes
+    assert service.ask(1) == (1, 1, True) and service.version == "v1" and notebook.names["Box"] is was
     edited.edit("boxes", ("raise OSError(x)", "return 1 / (x - 5)"))
     assert service.reload().how == "in place"
     assert service.ask(6) == (1.0, 1.0, True) and notebook.names["Box"] is not was
     assert service.ask(5) == (5, 5, True)
     assert notebook.names["Box"] is was and service.ask(6) == (6, 6, True)
+
+
+def test_what_load_keeps_of_a_name_is_the_newer_function(notebook: Notebook, edited: Edited) -> None:
+    cell = BY_NAME.replace("self.weights = [0] * size()", "self.weights = [scale(1)]; self.kept = scale")
+    service = notebook.register(cell.replace("return through(x)", "return through(x), self.kept(x)", 2))
+    assert service.ask(1) == (2, 2) and weights(service) == [2]
+    edited.edit("helper", ("deep.deep(x)", "deep.deep(x) * 10"))
+    assert service.reload().how == "loaded"
+    assert service.ask(1) == (20, 20) and weights(service) == [20]
+    with service.use() as model:
+        assert model.kept(1) == 20
+
+
+def test_calls_cannot_be_split_where_the_notebook_has_the_helper_by_name(
+    notebook: Notebook, edited: Edited
+) -> None:
+    service = notebook.register(BY_NAME)
+    service.ask(1)
+    edited.edit("helper", ("deep.deep(x)", "-deep.deep(x)"))
+    with pytest.raises(ReloadFailed, match="by name"):
+        service.reload(share=0.1)
+    assert service.ask(1) == 2
 
 
 @pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
@@ -464,11 +487,12 @@ def test_versions_of_helpers_that_nobody_has_are_let_go_of(
     assert [ref() is None for ref in seen] == [True] * (len(seen) - kept) + [False] * kept
 
 
+@pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
 def test_two_cells_on_one_helper_get_it_together(
-    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry, cell: str
 ) -> None:
-    one = notebook.register(BY_MODULE)
-    notebook.run(BY_MODULE.replace("class S", "class T"))
+    one = notebook.register(cell)
+    notebook.run(cell.replace("class S", "class T"))
     other = registry.register("other", notebook.names["T"])
     assert (one.ask(1), other.ask(1)) == (2, 2)
     edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
@@ -476,6 +500,27 @@ def test_two_cells_on_one_helper_get_it_together(
     assert (one.ask(1), other.ask(1), one.version, other.version) == (3, 3, "v2", "v2")
     one.rollback()
     assert (one.ask(1), other.ask(1)) == (2, 3)
+    edited.edit("deep", ("FACTOR = 3", "FACTOR = 4"))
+    one.reload()
+    assert (one.ask(1), other.ask(1), one.version, other.version) == (4, 4, "v3", "v3")
+    for service in (one, other):
+        service.rollback()
+    assert (one.ask(1), other.ask(1)) == (2, 3)
+
+
+def test_calls_under_way_go_on_as_they_began_where_the_service_goes_back(
+    notebook: Notebook, edited: Edited
+) -> None:
+    service = notebook.register(BY_NAME)
+    service.ask(1)
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    service.reload()
+    stream = service.each()
+    assert next(stream) == 3
+    service.rollback()
+    assert next(stream) == 3
+    stream.close()
+    assert service.ask(1) == 2 and list(service.each()) == [2, 2]
 
 
 def test_a_helper_in_a_package_that_imports_relatively(

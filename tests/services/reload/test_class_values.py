@@ -6,6 +6,7 @@ from textwrap import indent
 
 import pytest
 
+from grym_nb.errors import ReloadFailed
 from grym_nb.services import ServiceRegistry
 from tests.services.reload.files import Edited
 
@@ -194,3 +195,124 @@ def test_members_of_an_enum_are_its_own(edited: Edited, registry: ServiceRegistr
     edited.edit("counted", ("return self.name", "return self.name * 2"))
     service.reload()
     assert service.ask() == ("old", ("REDRED", True))
+
+
+REGISTERED = """
+from grym_nb.services import ModelService, task
+
+class Base:
+    handlers = {}
+    @classmethod
+    def register(cls, f):
+        cls.handlers[f.__name__] = f
+        return f
+    def more(self, x):
+        return x
+
+class Sub(Base):
+    pass
+
+@Sub.register
+def one(x):
+    return Sub().more(x)
+
+class S(ModelService):
+    @task
+    def ask(self, x=1):
+        return {name: f(x) for name, f in Base.handlers.items()}
+"""
+
+
+def test_an_edit_that_is_refused_changes_nothing_of_the_class_that_serves(
+    edited: Edited, registry: ServiceRegistry
+) -> None:
+    service = registry.register("registered", edited.start(registered=REGISTERED).S)
+    assert service.ask(1) == {"one": 1}
+    edited.edit("registered", ("        return x\n", "        raise OSError(x)\n"))
+    with pytest.raises(ReloadFailed, match="OSError"):
+        service.reload()
+    assert service.ask(2) == {"one": 2}
+    edited.edit("registered", ("        raise OSError(x)\n", "        return x * 10\n"))
+    service.reload()
+    assert service.ask(2) == {"one": 20}
+
+
+AROUND = """
+from grym_nb.services import ModelService, task
+
+def scaled(by):
+    def decorate(cls):
+        cls.unit *= by
+        return cls
+    return decorate
+
+class Named:
+    def __init_subclass__(cls, prefix):
+        cls.name = prefix + cls.__name__
+
+@scaled(2)
+class Counts(Named, prefix="a-"):
+    unit = 1
+    def told(self):
+        return "old"
+
+class S(ModelService):
+    @task
+    def ask(self):
+        return Counts.unit, Counts.name, Counts().told()
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "after"),
+    [
+        (("@scaled(2)", "@scaled(3)"), (3, "a-Counts", "old")),
+        (("*= by", "*= by + 5"), (7, "a-Counts", "old")),
+        (('prefix="a-"', 'prefix="b-"'), (2, "b-Counts", "old")),
+        (("prefix + cls", "2 * prefix + cls"), (2, "a-a-Counts", "old")),
+        (('"old"', '"new"'), (2, "a-Counts", "new")),
+    ],
+)
+def test_what_stands_around_a_class_is_in_force(
+    edited: Edited, registry: ServiceRegistry, change: tuple[str, str], after: object
+) -> None:
+    service = registry.register("around", edited.start(around=AROUND).S)
+    assert service.ask() == (2, "a-Counts", "old")
+    edited.edit("around", change)
+    service.reload()
+    assert service.ask() == after
+
+
+ONE = """
+from grym_nb.services import ModelService, task
+
+class E:
+    _it = None
+    __private = 0
+    pool = []
+    @classmethod
+    def get(cls):
+        if cls._it is None:
+            cls._it = cls()
+            cls.pool.append(cls._it)
+        E.__private += 1
+        return cls._it
+    def run(self):
+        return "old"
+    @classmethod
+    def private(cls):
+        return cls.__private
+
+class S(ModelService):
+    @task(replay=False)
+    def ask(self):
+        return E.get().run(), isinstance(E.get(), E), len(E.pool), E.private()
+"""
+
+
+def test_objects_of_the_class_itself_are_made_anew(edited: Edited, registry: ServiceRegistry) -> None:
+    service = registry.register("single", edited.start(single=ONE).S)
+    assert service.ask() == ("old", True, 1, 2)
+    edited.edit("single", ('"old"', '"new"'))
+    service.reload()
+    assert service.ask() == ("new", True, 1, 4)
