@@ -157,6 +157,8 @@ class Publisher:
         return told
 
     def _step_safely(self) -> None:
+        if not self.due():  # another has done it since this was asked for
+            return
         try:
             self.step()
         except StateError:  # the runtime was closed: what is shown is how it ended

@@ -278,8 +278,10 @@ def _with_charts(runtime: Runtime, found: Snapshot, charted: Charted, before: Sn
     )
     if fresh and before is not None:
         return replace(found, charts=before.charts, charted_at=before.charted_at)
-    charts = Charts(charted, _series(runtime, charted, found.shift))
-    return replace(found, charts=charts, charted_at=found.now)
+    series = _series(runtime, charted, found.shift)
+    if before is not None and before.charts.charted == charted:
+        series["memory"] = _held(series["memory"], before.charts.series.get("memory", ()))
+    return replace(found, charts=Charts(charted, series), charted_at=found.now)
 
 
 def _series(runtime: Runtime, charted: Charted, shift: float) -> dict[str, Points]:
@@ -307,6 +309,12 @@ def _moved(points: Iterable[tuple[float, float]], shift: float) -> Points:
 def _came(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points where something came, and the first without after it: the rest is nothing."""
     return [(at, value) for (_, before), (at, value) in pairwise([(0.0, 0.0), *points]) if value or before]
+
+
+def _held(points: Points, before: Points) -> Points:
+    """Return the points of a level; the first, from before their time, has the time at which it came."""
+    came = [(at, value) for at, value in before if points and at <= points[0][0]][-1:]
+    return (came[0], *points[1:]) if came and came[0][1] == points[0][1] else points
 
 
 def _levels(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -51,6 +51,8 @@ class Store {
   }
 }
 
+const MOST = 512; // points of a series: what is left of a window has fewer
+
 function merged(before, change) {
   const view = { rows: [], series: {}, ...before, ...change.head };
   if (change.rows || change.order) {
@@ -63,7 +65,7 @@ function merged(before, change) {
     view.series = { ...view.series };
     for (const [name, [until, bytes]] of Object.entries(change.points)) {
       const known = until === null ? [] : (view.series[name] || []).filter(([at]) => at <= until);
-      view.series[name] = [...known, ...points(bytes)];
+      view.series[name] = [...known, ...points(bytes)].slice(-MOST);
     }
   }
   return view;

@@ -226,6 +226,20 @@ def test_free_memory_that_trembles_is_as_it_was(runtime: Runtime, clock: FakeClo
     assert VIEWS["memory"](again)["used"] >= 0
 
 
+def test_a_level_that_stays_is_no_news_also_when_its_window_is_over(
+    runtime: Runtime, clock: FakeClock
+) -> None:
+    """Its first point goes out of the window, and stands for what was before it."""
+    runtime.metrics.gauge("service.memory.bytes", service="echo").set(8e6)
+    charted, before, levels = Charted("echo", 60.0), None, []
+    for _ in range(90):
+        clock.advance(1.1)
+        before = take(runtime, charted=charted, before=before)
+        levels.append(before.charts.series["memory"])
+    assert before is not None and levels[80] and levels[80] == levels[-1]
+    assert VIEWS["metrics"](before)["series"]["memory"][0][0] < before.now - 60.0
+
+
 # -- where nothing moves ---------------------------------------------------------------------------
 
 
