@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from grym_nb.errors import CommandError
+from grym_nb.errors import CommandError, LoadFailed
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -92,8 +92,19 @@ def load(shell: InteractiveShell, given: Namespace) -> object:
                 f"%grym load --model is for one service, not for {len(handles)}",
                 hint=f"one at a time: %grym load {handles[0].name} --model {given.model}",
             )
-        handles[0].configure(model=given.model)
+        return _with_model(handles[0], given.model)
     return _shown([handle.load() for handle in handles])
+
+
+def _with_model(handle: ServiceHandle, model: str) -> ServiceHandle:
+    """Load a service with another checkpoint; where that cannot be, it has the one that it had."""
+    before = handle.config.get("model")
+    handle.configure(model=model)
+    try:
+        return handle.load()
+    except LoadFailed:
+        handle.configure(model=before)
+        raise
 
 
 def unload(shell: InteractiveShell, given: Namespace) -> object:

@@ -29,6 +29,8 @@ def test_a_model_is_named_and_loaded(shell: InteractiveShell, runtime: Runtime, 
         assert dispatch(shell, f"load wav2vec2 --model '{folder}' ") is ears
         with ears.use() as service:
             assert (ears.state, service.checkpoint.folder) == ("ready", folder)
+    with pytest.raises(LoadFailed, match="the directory of a checkpoint is needed"):
+        dispatch(shell, f"load wav2vec2 --model '{folders[1]}/none'")
     dispatch(shell, "unload wav2vec2")
     dispatch(shell, "load wav2vec2")
     assert (ears.state, ears.config["model"]) == ("ready", str(folders[1]))
