@@ -67,7 +67,7 @@ def test_the_table_of_services_is_there_after_loading_the_extension(notebook: No
     notebook.run(1)
     table = notebook.page.locator("table.grym-table")
     expect(table.locator("caption")).to_have_text("services")
-    expect(table.locator("tbody tr")).to_have_count(3)
+    expect(table.locator("tbody tr")).to_have_count(5)
 
 
 def test_it_is_drawn_in_light_and_in_dark_and_axe_finds_nothing_serious(notebook: Notebook) -> None:
