@@ -10,11 +10,11 @@ from grym_nb.errors import StateError
 from grym_nb.services.failure import place_of, words_of
 from grym_nb.services.outcome import typed, unpinned
 from grym_nb.services.reload.history import begun, note, step
-from grym_nb.services.reload.names import Handover
+from grym_nb.services.reload.names import classes_of
 from grym_nb.services.reload.probation import answered_before
 from grym_nb.services.reload.report import Reload
 from grym_nb.services.reload.split import split
-from grym_nb.services.reload.swap import NamesBack, take_back
+from grym_nb.services.reload.swap import in_words, take_back
 from grym_nb.services.retire import Retirement, retire
 from grym_nb.services.tiers import parked_in
 
@@ -52,18 +52,9 @@ def rollback(record: ServiceRecord) -> Reload:
     report.after, report.how = spec.label or f"v{number}", "at load"
     report.why = "taken back: the weights were loaded by the newer code" if loaded else "taken back"
     report.numbers = record.code_version, number
-    serves = record.spec if record.instance is None else record.instance.serving.spec
-    names = NamesBack(record, serves, spec, (number, record.code_version))
-    handover, under_way = Handover(), record.lane.frames()
-    names.begin(handover)  # before a call loads it
-    handover.end(under_way)
-    try:
+    with classes_of(record.specs, number) as classes:  # before a call loads it
         retire(record, Retirement("rollback", spec=spec, number=number, report=report))
-    except BaseException:
-        if record.code_version != number:
-            names.undo()
-        raise
-    report.notes += names.told
+    report.notes += in_words(classes)
     if loaded:
         with step(report, "load"):
             record.load()

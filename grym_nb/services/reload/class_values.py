@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.services.content import PLAIN
@@ -39,15 +41,12 @@ class ClassValues:
     before: type
     now: type
     names: Mapping[str, object]
+    anew: tuple[type, ...] = ()
 
     def settle(self, anew: Collection[type]) -> None:
-        """Leave out what the module has changed since, and what holds objects of classes made `anew`."""
-        there, has = vars(self.before), vars(self.now)
-        self.names = {
-            name: mark
-            for name, mark in self.names.items()
-            if _mark(has.get(name, _NOTHING)) == mark and not _holds(there.get(name), tuple(anew))
-        }
+        """Leave out what the module has changed since; what holds objects of classes made `anew`, too."""
+        has, self.anew = vars(self.now), tuple(anew)
+        self.names = {name: mark for name, mark in self.names.items() if _mark(has.get(name)) == mark}
 
     def give(self) -> None:
         """Give the newer class what the older has by now."""
@@ -56,8 +55,9 @@ class ClassValues:
             value, own = there.get(name, _NOTHING), has.get(name, _NOTHING)
             if value is own or value is _NOTHING or (type(value) in PLAIN and _equal(value, own)):
                 continue
-            with suppress(Exception):  # a metaclass that takes none
-                setattr(self.now, name, value)
+            with suppress(Exception):  # a metaclass that takes none, or a stranger that raises when looked at
+                if not _holds(value, self.anew):
+                    setattr(self.now, name, value)
 
 
 def class_values(
@@ -80,7 +80,7 @@ def class_values(
     its = {*_as_they_were(code, names, was, now), *_set_since(was, before, made)} - _set_at_the_top(old)
     its = {_mangled(name, now.name) for name in its}
     kept = {
-        name: _mark(vars(made).get(name, _NOTHING))
+        name: _mark(vars(made).get(name))
         for name, value in vars(before).items()
         if name in its and not _binds_itself(value)
     }
@@ -100,17 +100,26 @@ def _mark(value: Any, depth: int = 0) -> object:
 
 def _holds(value: Any, classes: tuple[type, ...], depth: int = 0) -> bool:
     """Tell whether a value is an object of some classes, or leads to one."""
+    if issubclass(type(value), classes):
+        return True
     parts = () if depth == _DEEPEST else _parts(value)[:_MOST]
-    return isinstance(value, classes) or any(_holds(part, classes, depth + 1) for part in parts)
+    return any(_holds(part, classes, depth + 1) for part in parts)
 
 
 def _parts(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [*dict.keys(value), *dict.values(value)]
-    if isinstance(value, _LISTS):
+    kind = type(value)
+    if issubclass(kind, dict):
+        return [*dict.values(value), *dict.keys(value)]
+    if issubclass(kind, _LISTS):
         return [*value]
-    own = getattr(value, "__dict__", None)
-    return [*own.keys(), *own.values()] if type(own) is dict else []
+    if kind is MethodType:
+        return [value.__self__]
+    if kind is partial:
+        return [value.func, *value.args, *value.keywords.values()]
+    own: Any = None
+    with suppress(Exception):  # it has none, or is a stranger's
+        own = object.__getattribute__(value, "__dict__")
+    return [*own.values(), *own.keys()] if type(own) is dict else []
 
 
 def _is_made_otherwise(

@@ -1,110 +1,105 @@
 """Names by which a notebook has something of a module (``from helper import scale``), as that is edited.
 
-All functions of a notebook share them, whatever version they are of. So what is newer takes its place under
-the name as new code comes in force, and gives it back as that is taken back. While code is tried, answers
-instead of newer code, or runs that began before, a function's name stands for another one in each version.
+All functions of a notebook share them, whatever version they are of. Of a function that was edited there is
+from then on one that hands each call on: to an older version what it had at its time, to all others the
+newest. So it is as if they asked the module. A class cannot be two at a time: it is the newest to everybody,
+and the one of before where a service goes back to that.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FunctionType
+from operator import attrgetter
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grym_nb.services.frame import Frame
     from grym_nb.services.reload.versions import Version, Versions
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Handover", "Name", "meant", "names_since", "standing_for"]
+__all__ = ["ByVersion", "Name", "bind", "classes_of", "forget", "lent", "meant"]
 
-_lock = threading.RLock()  # finalizers may run anywhere, and call what is shared
-
-
-@dataclass(eq=False, slots=True)
-class _Own:
-    """What a name stands for in one version; until calls end, or who has put it here takes it away."""
-
-    world: Version | None
-    value: Any
-    calls: Sequence[weakref.ref[Frame]] | None = None
-    ends: Callable[[], bool] | None = None  # tells whether it is over, where no calls do
-
-    @property
-    def is_over(self) -> bool:
-        if self.ends is not None:
-            return self.ends()
-        calls = [ref() for ref in self.calls or ()]
-        return self.calls is not None and all(call is None or call.ended for call in calls)
+_lock = threading.RLock()  # finalizers may run anywhere, and call what is handed on
 
 
-class _Shared:
-    """A name as several versions have it: what stands there, and what it is to stand for after that."""
+class ByVersion:
+    """A function of a module as a notebook has it by name: `newest` to all but older versions."""
 
-    def __init__(self, name: Name, there: Any, versions: Versions) -> None:
-        self.meant = there
-        self.name = name
+    def __init__(self, space: dict[str, Any], name: str, newest: Any, versions: Versions) -> None:
+        self._space = space
+        self._name = name
         self._versions = versions
-        self._owns: list[_Own] = []
-        self.stands = self._by_version(there) if name.is_function else there
+        self._was_edited = False
+        self._before: tuple[tuple[int, Any], ...] = ()  # until which version it was what
+        self._lent: tuple[tuple[Version, Any], ...] = ()  # to versions that are tried
+        self.newest = newest
+        functools.update_wrapper(self, newest)
 
-    def _by_version(self, function: Any) -> Any:
-        @functools.wraps(function)
-        def by_version(*args: Any, **kwargs: Any) -> Any:
-            return self._function()(*args, **kwargs)
+    def edited(self, number: int, now: Any) -> None:
+        """Have it be another function from a version on (held)."""
+        if all(number != at for at, _ in self._before):
+            self._before = (*self._before, (number, self.newest))
+            self._was_edited = True
+        self.newest = now
+        functools.update_wrapper(self, now)
 
-        return by_version
+    def forget(self) -> bool:
+        """Forget what nobody has any more; tells whether it was never anything but what it is (held).
+
+        What was edited once stays: somebody may have kept this, and is to have the newest of later edits.
+        """
+        self._before = tuple((at, one) for at, one in self._before if self._versions.has_below(at))
+        return not self._was_edited and not self._lent
+
+    def lend(self, world: Version, function: Any) -> None:
+        """Have it be another function to a version that is tried (held)."""
+        self._lent = (*self._lent, (world, function))
+
+    def end(self, world: Version) -> None:
+        """End that (held)."""
+        self._lent = tuple(one for one in self._lent if one[0] is not world)
 
     def _function(self) -> Any:
-        self.settle()
-        if not self._owns:  # it was kept from when there were: by now it is what stands there
-            there: Any = self.name.space.get(self.name.name)
-            return there if _is_alike(there, self.meant) and there is not self.stands else self.meant
-        world = self._versions.here()
-        return next((own.value for own in self._owns if own.world is world), self.meant)
+        there = self._space.get(self._name)
+        if there is not self and _is_alike(meant(there), self.newest):
+            return there  # imported once more since: this was kept from before
+        here = self._versions.here()
+        for world, function in self._lent:
+            if world is here:
+                return function
+        return next((function for at, function in self._before if here.number < at), self.newest)
 
-    def settle(self) -> None:
-        """Forget what calls had that are over."""
-        if any(own.is_over for own in self._owns):
-            with _lock:
-                self.keep([own for own in self._owns if not own.is_over])
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._function()(*args, **kwargs)
 
-    def has(self, own: _Own) -> bool:
-        """Tell whether it stands for that in a version (held)."""
-        return any(one is own for one in self._owns)
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
 
-    def add(self, own: _Own) -> None:
-        """Have it stand for something of its own in a version (held)."""
-        self.keep([*self._owns, own])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _imported, (self.newest.__module__, self.newest.__qualname__)
 
-    def remove(self, own: _Own) -> None:
-        """Have it do so no more (held)."""
-        self.keep([one for one in self._owns if one is not own])
-
-    def keep(self, owns: list[_Own]) -> None:
-        """Have it stand for these (held); where there are none, for what it is meant to, as any name."""
-        space, name = self.name.space, self.name.name
-        is_ours, self._owns = space.get(name) is self.stands, owns
-        if not self.name.is_function:  # which cannot be two at a time: it is the last of them, to everybody
-            self.stands = owns[-1].value if owns else self.meant
-        if is_ours:
-            space[name] = self.stands if owns else self.meant
-        if not owns and _shared.get((id(space), name)) is self:
-            del _shared[id(space), name]
+    def __repr__(self) -> str:
+        return repr(self.newest)
 
 
-_shared: dict[tuple[int, str], _Shared] = {}  # by namespace and name
+def _is_alike(one: Any, other: Any) -> bool:
+    """Tell whether two are the same function, of whatever versions."""
+    parts = ("__module__", "__qualname__")
+    return type(one) is type(other) and all(getattr(one, p, 1) == getattr(other, p, 2) for p in parts)
 
 
-def meant(space: dict[str, Any], name: str, value: Any) -> Any:
-    """Return what a name stands for that has a value, but for calls of certain versions."""
-    shared = _shared.get((id(space), name))
-    return shared.meant if shared is not None and shared.stands is value else value
+def _imported(module: str, name: str) -> Any:
+    return attrgetter(name)(importlib.import_module(module))
+
+
+def meant(value: Any) -> Any:
+    """Return what a value stands for to all but older versions."""
+    return value.newest if type(value) is ByVersion else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,116 +113,71 @@ class Name:
 
     @property
     def is_function(self) -> bool:
-        """Whether it can stand for several at a time, to each call for its own."""
+        """Whether it can be several at a time, to each version its own."""
         return type(self.now) is FunctionType and type(self.before) is FunctionType
 
-    def bind(self) -> bool:
-        """Have it stand for what is newer, unless somebody has bound it to something else."""
-        return self._swap(self.before, self.now)
+    def shared(self, versions: Versions) -> ByVersion | None:
+        """Return what hands its calls on (held); None for a class, or where somebody has bound it since."""
+        there = self.space.get(self.name)
+        if not self.is_function or (meant(there) is not self.before and meant(there) is not self.now):
+            return None
+        if type(there) is not ByVersion:
+            there = self.space[self.name] = ByVersion(self.space, self.name, there, versions)
+        return there if isinstance(there, ByVersion) else None
 
-    def back(self) -> bool:
-        """Have it stand for what was before; tells whether it does by that."""
-        return self._swap(self.now, self.before)
-
-    def _swap(self, was: Any, now: Any) -> bool:
-        with _lock:
-            there = self.space.get(self.name)
-            if meant(self.space, self.name, there) is not was:
-                return False
-            shared = _shared.get((id(self.space), self.name))
-            if shared is not None and shared.stands is there:
-                shared.meant = now
-            else:
-                self.space[self.name] = now
-            return True
-
-    def share(self, own: _Own, versions: Versions) -> _Shared | None:
-        """Have it stand for something of its own in a version; None where it is somebody else's by now."""
-        with _lock:
-            there = self.space.get(self.name)
-            shared = _shared.get((id(self.space), self.name))
-            if shared is None or shared.stands is not there:
-                if not _is_alike(there, self.before):
-                    return None
-                shared = _Shared(self, there, versions)
-                _shared[id(self.space), self.name] = shared
-                self.space[self.name] = shared.stands
-            shared.add(own)
-            return shared
+    def set(self, was: Any, now: Any) -> None:
+        """Have a class stand for another one, unless somebody has bound it since (held)."""
+        if not self.is_function and self.space.get(self.name) is was:
+            self.space[self.name] = now
 
 
-def _is_alike(one: Any, other: Any) -> bool:
-    """Tell whether two are the same function or class, of whatever versions."""
-    parts = ("__module__", "__qualname__")
-    return type(one) is type(other) and all(getattr(one, p, 1) == getattr(other, p, 2) for p in parts)
-
-
-def names_since(specs: Mapping[int, ServiceSpec], number: int, newest: int) -> tuple[Name, ...]:
-    """Return what names stood for when a version was in force, and stand for in a newer one."""
-    found: dict[tuple[int, str], Name] = {}
-    for at in sorted((at for at in specs if number < at <= newest), reverse=True):
-        for one in specs[at].names:
-            later = found.setdefault((id(one.space), one.name), one)
-            if later.before is one.now:
-                found[id(one.space), one.name] = Name(one.space, one.name, one.before, later.now)
-    return tuple(found.values())
+def bind(names: Sequence[Name], number: int, versions: Versions) -> None:
+    """Have names stand for what is newer from a version on. Done twice, it is done once."""
+    with _lock:
+        for name in names:
+            if (shared := name.shared(versions)) is not None:
+                shared.edited(number, name.now)
+            name.set(name.before, name.now)
 
 
 @contextmanager
-def standing_for(
-    values: Iterable[tuple[Name, Any]], world: Version | None, versions: Versions
-) -> Iterator[None]:
-    """Have names stand for other values in a version, and in no other; classes do so everywhere."""
-    owns = [(name, _Own(world, value)) for name, value in values]
+def lent(names: Sequence[Name], world: Version | None, versions: Versions) -> Iterator[None]:
+    """Have functions be what is newer to a version that is tried, and to no other."""
     try:
-        for name, own in owns:
-            name.share(own, versions)
+        with _lock:
+            for name in names:
+                if world is not None and (shared := name.shared(versions)) is not None:
+                    shared.lend(world, name.now)
         yield
     finally:
-        try:
-            _remove(owns)
-        except BaseException:
-            _remove(owns)  # what Ctrl-C has cut short
-            raise
-
-
-def _remove(owns: Sequence[tuple[Name, _Own]]) -> None:
-    for name, own in owns:
         with _lock:
-            shared = _shared.get((id(name.space), name.name))
-            if shared is not None and shared.has(own):
-                shared.remove(own)
+            for name in names:
+                there = name.space.get(name.name)
+                if world is not None and type(there) is ByVersion:
+                    there.end(world)
 
 
-class Handover:
-    """Names that come to stand for what is newer: calls that began before go on with the old functions."""
-
-    def __init__(self) -> None:
-        self._shared: list[tuple[_Shared, _Own]] = []
-
-    def begin(self, names: Sequence[Name], world: Version | None, versions: Versions) -> None:
-        """Bind names anew; code of the `world` of before has them as they were. Done twice, it is once."""
+def forget(names: Sequence[Name]) -> None:
+    """Forget what versions had that are gone; what is the newest to all is the function itself again."""
+    with _lock:
         for name in names:
-            own = _Own(world, name.before, ())
-            shared = name.share(own, versions) if name.is_function else None
-            if shared is not None:
-                self._shared.append((shared, own))
-                own.calls = None
-            name.bind()
             there = name.space.get(name.name)
-            if meant(name.space, name.name, there) is not name.now:  # somebody else's by now
-                own.calls = ()
+            if type(there) is ByVersion and there.forget():
+                name.space[name.name] = there.newest
 
-    def keep_back(
-        self, names: Sequence[Name], world: Version | None, versions: Versions, ends: Callable[[], bool]
-    ) -> None:
-        """Have names stand for what was before in one version alone: elsewhere what is newer is in force."""
+
+@contextmanager
+def classes_of(specs: Mapping[int, ServiceSpec], number: int) -> Iterator[list[str]]:
+    """Have classes that the notebook has by name be those of an older version; not if that raises."""
+    later = sorted((at for at in specs if at > number), reverse=True)
+    names = [name for at in later for name in specs[at].names if not name.is_function]
+    with _lock:
         for name in names:
-            name.share(_Own(world, name.before, ends=ends), versions)
-
-    def end(self, under_way: Iterable[Frame]) -> None:
-        """Have it be over when these calls are."""
-        calls = [weakref.ref(frame) for frame in under_way]
-        for shared, own in self._shared:
-            own.calls = calls if own.calls is None else own.calls
-            shared.settle()
+            name.set(name.now, name.before)
+    try:
+        yield sorted({name.name for name in names})
+    except BaseException:
+        with _lock:
+            for name in reversed(names):
+                name.set(name.before, name.now)
+        raise

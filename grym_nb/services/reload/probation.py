@@ -7,13 +7,12 @@ of the new code is raised, and it stays.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from grym_nb.errors import GrymError, StateError
 from grym_nb.services.engines import run
-from grym_nb.services.reload.names import names_since, standing_for
+from grym_nb.services.reload.names import classes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,21 +110,13 @@ def answered_before(
     for one in _others(frame, serving, spec.method, now):
         frame.serving = one
         try:
-            with _named(frame, one):
+            with classes_of(frame.record.specs, one.number):
                 value = again(frame)
         except Exception:  # it was right to raise, as far as this one tells
             continue
         return one, value
     frame.serving = serving
     return None
-
-
-def _named(frame: Frame, one: Serving) -> AbstractContextManager[None]:
-    """Have the notebook's names stand, for a version that answers instead, for what they did at its time."""
-    record = frame.record
-    names = names_since(record.specs, one.number, record.newest)
-    values = [(name, name.before) for name in names]
-    return standing_for(values, one.spec.world, record._family.codebase.versions)
 
 
 def _others(frame: Frame, serving: Serving, task: str, now: float) -> Iterator[Serving]:

@@ -32,7 +32,7 @@ from grym_nb.services.content import PLAIN, SKIP, code_of, is_settled, state_of
 from grym_nb.services.named import WRAPS, looked_up, named_of_module, uses_of
 from grym_nb.services.reads import watches
 from grym_nb.services.reload.loads import HOOKS, INIT, changed_in_load, load_of
-from grym_nb.services.reload.names import Name, meant
+from grym_nb.services.reload.names import ByVersion, Name, meant
 
 if TYPE_CHECKING:
     from grym_nb.services.reload.change import Newer
@@ -198,7 +198,7 @@ class _Walk:
         self._set |= uses.rebinds
         for name in sorted(uses.names | uses.modules):
             where = _space_of(function, name)
-            value = meant(where, name, looked_up(function, name))
+            value = meant(looked_up(function, name))
             if issubclass(type(value), ModuleType):
                 self.modules.add(value.__name__)
                 for place, inside in named_of_module(value, uses.attributes):
@@ -291,6 +291,8 @@ class _Walk:
             return self._told_constant(value, kind, depth)
         if kind is FunctionType:
             return self._told_function(value, depth)
+        if kind is ByVersion:
+            return self._tell(value.newest, depth)
         if issubclass(kind, type):
             return self._told_class(value, depth)
         if kind in WRAPS:

@@ -24,12 +24,13 @@ from grym_nb.services.reload.build import Built, build
 from grym_nb.services.reload.elsewhere import changed_classes, models_of, outside
 from grym_nb.services.reload.heavy import heavy
 from grym_nb.services.reload.history import begun, begun_with, note, refusal, refusing, step, told
+from grym_nb.services.reload.names import classes_of
 from grym_nb.services.reload.newer import newer_in, newer_in_cell_of, renewed_spec
 from grym_nb.services.reload.plan import Code
 from grym_nb.services.reload.report import By, Reload
 from grym_nb.services.reload.sources import Codebase, module_of, modules_of
 from grym_nb.services.reload.split import check_share
-from grym_nb.services.reload.swap import Edit, named_back, put_in_force
+from grym_nb.services.reload.swap import Edit, in_words, put_in_force
 from grym_nb.services.retire import Retirement, retire
 
 if TYPE_CHECKING:
@@ -280,9 +281,10 @@ def _loaded_anew(edit: Edit) -> None:
         note(record, report)
     except (GrymError, Interrupted) as failed:
         with record.lock:
-            if is_ours := record.spec is edit.spec:
-                record.adopt(base, number=_number_of(record, base, number))
-        report.notes += named_back(edit.names) if is_ours else ()
+            if record.spec is edit.spec:
+                with classes_of(record.specs, _number_of(record, base, number)) as classes:
+                    record.adopt(base, number=_number_of(record, base, number))
+                report.notes += in_words(classes)
         report.how, report.after, report.why = "refused", record.version, told(failed)
         if isinstance(failed, Interrupted):
             raise
@@ -347,9 +349,8 @@ def _bound(edit: Edit) -> Iterator[str]:
     """Say which names of the notebook stand for something else by now, and what of it is as it was."""
     if names := sorted({name.name for name in edit.names}):
         yield f"bound anew in the notebook: {', '.join(names)}"
-        yield f"earlier versions see {', '.join(names)} as it is by now"
     if classes := sorted({name.name for name in edit.names if not name.is_function}):
-        yield f"calls under way see {', '.join(classes)} as it is by now"
+        yield f"earlier versions, and calls under way, see {', '.join(classes)} as it is by now"
     if edit.outdated:
         yield f"{', '.join(edit.outdated)}: has its base as it was, until its cell is run again"
 

@@ -20,7 +20,7 @@ from grym_nb.services.reload.attributes import attributes_of, copy_of, give, is_
 from grym_nb.services.reload.beside import NoRoom, discard, let_go, load_beside, take_over
 from grym_nb.services.reload.change import Change, Newer, change_of, class_of, stale
 from grym_nb.services.reload.history import begun, step
-from grym_nb.services.reload.names import Handover, Name, names_since, standing_for
+from grym_nb.services.reload.names import Name, bind, classes_of, forget, lent
 from grym_nb.services.reload.probation import Probation
 from grym_nb.services.reload.reached import names_of
 from grym_nb.services.reload.renewal import renewed
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from grym_nb.services.reload.versions import Version
     from grym_nb.services.spec import ServiceSpec
 
-__all__ = ["Edit", "NamesBack", "named_back", "put_in_force", "take_back"]
+__all__ = ["Edit", "in_words", "put_in_force", "take_back"]
 
 
 class Edit:
@@ -118,10 +118,10 @@ class Edit:
 
     def answer(self, share: float) -> None:
         """Have it answer only a share of the calls; raises where there is nothing for the rest of them."""
-        if share < 1.0 and self.names:
+        if share < 1.0 and not all(name.is_function for name in self.names):
             raise StateError(
-                f"the calls of {self.record.name} cannot be split: the notebook has what was edited by name",
-                hint="in the cell, ask its module for it: `import helper`, `helper.f(x)`",
+                f"the calls of {self.record.name} cannot be split: the notebook has a class by name",
+                hint="in the cell, ask its module for it: `import boxes`, `boxes.Box()`",
                 service=self.record.name,
             )
         if share < 1.0 and (self.instance is None or self.asks):
@@ -146,6 +146,7 @@ class Edit:
     def discard(self) -> None:
         """Let go of what was loaded and did not come to serve, and of what it took the place of."""
         self.finish()
+        forget(self.names)
         made = self.beside
         if made is not None and not self.is_placed:
             self.beside = None
@@ -209,9 +210,8 @@ class Edit:
             return smoke(self.record, self.instance, self._on_trial(model))
 
     def _named(self) -> AbstractContextManager[None]:
-        """Have the notebook's names stand for what is newer where that is tried, and nowhere else."""
-        values = [(name, name.now) for name in self.names]
-        return standing_for(values, self.world, self.record._family.codebase.versions)
+        """Have functions that the notebook has by name be what is newer where that is tried."""
+        return lent(self.names, self.world, self.record._family.codebase.versions)
 
     @property
     def untried(self) -> str:
@@ -268,7 +268,7 @@ class Edit:
         for spec in (self.base, *(serving.spec for serving in servings)):
             spec.keep_world(newest)
 
-    def put(self, handover: Handover, *, on_probation: bool = True) -> bool:
+    def put(self, *, on_probation: bool = True) -> bool:
         """Have calls that begin from now on answered by the new code; False where something came between.
 
         Held for as long as it takes to put one pointer in the place of another. Done twice, it is done once:
@@ -290,7 +290,8 @@ class Edit:
                 return False
             self._tell()
             self.spec.keep_names(self.names)
-            handover.begin(self.names, self.base.world, record._family.codebase.versions)
+            if self.world is not None:
+                bind(self.names, self.world.number, record._family.codebase.versions)
             record.adopt(self.spec, number=self.number, report=self.report)
             record.specs[min(record.specs)].keep_names(())  # nothing goes back beyond it
             if serving is not None and instance is not None:
@@ -356,7 +357,6 @@ def put_in_force(
 
     What can go wrong does so before anything is in force. Ctrl-C leaves all of it in force, or nothing.
     """
-    handover = Handover()
     with ExitStack() as silence:
         for edit in edits:
             edit.is_quiet = False
@@ -374,7 +374,7 @@ def put_in_force(
             for edit in edits:
                 edit.keep_world()
             publish()
-            return [edit for edit in edits if not edit.put(handover, on_probation=on_probation)]
+            return [edit for edit in edits if not edit.put(on_probation=on_probation)]
 
         try:
             return put()
@@ -384,13 +384,12 @@ def put_in_force(
         finally:
             for edit in edits:
                 edit.finish()
-            handover.end(frame for edit in edits if edit.names for frame in edit.record.lane.frames())
+                forget(edit.names)
 
 
 def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reload) -> bool:
     """Have an earlier version serve again, also one that is parked; False where `gone` does not by now."""
     back.spec.differs(record.spec)  # which takes its time, and is known from here on
-    names, handover = NamesBack(record, gone.spec, back.spec, (back.number, gone.number)), Handover()
 
     def put() -> bool:
         with record.lock:
@@ -398,8 +397,9 @@ def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reloa
             if instance is None or instance.serving is not gone or back.model is None:
                 return False
             _carry_back(gone, back)
-            names.begin(handover)
-            record.adopt(record.spec.with_code_of(back.spec), number=back.number, report=report)
+            with classes_of(record.specs, back.number) as classes:
+                record.adopt(record.spec.with_code_of(back.spec), number=back.number, report=report)
+            report.notes += in_words(classes)
             record.footprint.versions = versions(record)
             if parked is not None and parked.instance is instance:
                 parked.versions = back.number, record.config_version
@@ -407,66 +407,15 @@ def take_back(record: ServiceRecord, gone: Serving, back: Serving, report: Reloa
         return True
 
     try:
-        done = put()
+        return put()
     except BaseException:
         put()  # what Ctrl-C has cut short
         raise
-    finally:
-        handover.end(record.lane.frames())
-    report.notes += names.told if done else ()
-    return done
 
 
-class NamesBack:
-    """Names of the notebook that stand again for what they did, as a service goes back to an older version.
-
-    Calls under way go on with what they had. Where another service has the newer in force, it is that to all
-    but the version that serves again.
-    """
-
-    def __init__(
-        self, record: ServiceRecord, gone: ServiceSpec, back: ServiceSpec, numbers: tuple[int, int]
-    ) -> None:
-        self._record, self._gone, self._back, self._numbers = record, gone, back, numbers
-        self._versions = record._family.codebase.versions
-        others = [one._record.spec for one in record._family.handles() if one._record is not record]
-        shared = {(id(one.space), one.name) for spec in others for one in spec.names if one.is_function}
-        names = names_since(record.specs, *numbers)
-        self._alone = [one for one in names if (id(one.space), one.name) not in shared]
-        self._shared = [one for one in names if (id(one.space), one.name) in shared]
-
-    def begin(self, handover: Handover) -> None:
-        """Have them do so; done twice, it is done once."""
-        if not (self._alone or self._shared):
-            return
-        record, (number, newest) = self._record, self._numbers
-        self._gone.keep_world(self._versions.newest)
-        turned = [Name(one.space, one.name, one.now, one.before) for one in self._alone]
-        handover.begin(turned, self._gone.world, self._versions)
-        handover.keep_back(self._shared, self._back.world, self._versions, lambda: number not in record.specs)
-        for at in [at for at in record.specs if number < at <= newest]:
-            record.specs[at].keep_names(())  # nobody goes back from there once more
-
-    def undo(self) -> None:
-        """Have them stand for what is newer: the service did not go back."""
-        for one in self._alone:
-            one.bind()
-
-    @property
-    def told(self) -> tuple[str, ...]:
-        """Say which these are."""
-        alone = ", ".join(sorted({one.name for one in self._alone}))
-        shared = ", ".join(sorted({one.name for one in self._shared}))
-        return (
-            *((f"as before in the notebook: {alone}",) if alone else ()),
-            *((f"as before for this service, and newer for others: {shared}",) if shared else ()),
-        )
-
-
-def named_back(names: Sequence[Name]) -> tuple[str, ...]:
-    """Have names of the notebook stand for what they did; returns a note of it, if they did not."""
-    told = ", ".join(sorted({name.name for name in names if name.back()}))
-    return (f"as before in the notebook: {told}",) if told else ()
+def in_words(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return a note of classes that the notebook has as before."""
+    return (f"as before in the notebook, for all of it: {', '.join(classes)}",) if classes else ()
 
 
 def _carry_back(gone: Serving, back: Serving) -> None:

@@ -100,6 +100,7 @@ class Versions:
         self.building: ContextVar[Version | None] = ContextVar("grym_building", default=None)
         self._lock = threading.RLock()
         self._every: weakref.WeakSet[ModuleType] = weakref.WeakSet()  # all that are alive, of any version
+        self._worlds: weakref.WeakSet[Version] = weakref.WeakSet([self.newest])
 
     def follow(self, codes: Mapping[str, Code]) -> None:
         """Take modules that were imported as the first version of them."""
@@ -108,6 +109,7 @@ class Versions:
         with self._lock:
             newest = self.newest
             self.newest = Version(newest.number, {**newest.codes, **fresh}, {**newest.modules, **modules})
+            self._worlds.add(self.newest)
 
     def here(self) -> Version:
         """Return the version that is the newest in this thread: in a call, to the code that answers it."""
@@ -137,6 +139,7 @@ class Versions:
             if self.newest is not version:
                 _bring_up_to_date(version, self.newest, rebound)
                 self.newest = version
+                self._worlds.add(version)
 
     def part(self) -> None:
         """Part what was imported from what everybody has: what ran so far keeps the modules as they are.
@@ -158,6 +161,7 @@ class Versions:
         views = {name: _First(one) if name in bound else _copy(one) for name, one in first.items()}
         self._every.update(views.values())
         self.newest = Version(newest.number, newest.codes, {**newest.modules, **views})
+        self._worlds.add(self.newest)
         # Also what was parted before: a module that was imported since has that as everybody does.
         alias = {id(sys.modules.get(name)): one for name, one in self.newest.modules.items()}
         for name, module in first.items():
@@ -174,6 +178,12 @@ class Versions:
         with self._lock:
             self._every.add(module)
         return module
+
+    def has_below(self, number: int) -> bool:
+        """Tell whether a version below a number is alive: somebody goes on with it, or may go back to it."""
+        with self._lock:
+            worlds = tuple(self._worlds)
+        return any(one.number < number for one in worlds)
 
     def every(self) -> tuple[ModuleType, ...]:
         """Return all modules of versions that are alive."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
+import pickle
 import random
 import sys
 import threading
@@ -216,8 +218,7 @@ def test_a_version_of_before_is_loaded_with_the_names_of_its_time(notebook: Note
     assert len(weights(service)) == 3
     edited.edit("helper", ("SIZE = 3", "SIZE = 4"))
     assert service.reload().how == "loaded" and len(weights(service)) == 4
-    report = service.rollback()
-    assert "as before in the notebook: size" in report.notes
+    service.rollback()
     assert (len(weights(service)), service.version) == (3, "v1")
 
 
@@ -272,17 +273,56 @@ def test_what_load_keeps_of_a_name_is_the_newer_function(notebook: Notebook, edi
     assert service.ask(1) == (20, 20) and weights(service) == [20]
     with service.use() as model:
         assert model.kept(1) == 20
+    notebook.run("from helper import scale")
+    edited.edit("helper", ("deep.deep(x) * 10", "deep.deep(x) * 10 + 0 * len([x])"))
+    edited.edit("deep", ("FACTOR = 2", "FACTOR = 3"))
+    service.reload()
+    assert service.ask(1) == (30, 30)
 
 
-def test_calls_cannot_be_split_where_the_notebook_has_the_helper_by_name(
-    notebook: Notebook, edited: Edited
-) -> None:
+def test_calls_that_are_split_have_each_their_helper(notebook: Notebook, edited: Edited) -> None:
     service = notebook.register(BY_NAME)
     service.ask(1)
     edited.edit("helper", ("deep.deep(x)", "-deep.deep(x)"))
-    with pytest.raises(ReloadFailed, match="by name"):
-        service.reload(share=0.1)
-    assert service.ask(1) == 2
+    service.reload(share=0.5)
+    assert sorted(service.ask(1) for _ in range(10)) == [-2] * 5 + [2] * 5
+
+
+def test_each_version_has_by_name_what_it_had_at_its_time(notebook: Notebook, edited: Edited) -> None:
+    service = notebook.register(BY_NAME)
+    service.ask(1)
+    for factor in (3, 4):
+        edited.edit("deep", (f"FACTOR = {factor - 1}", f"FACTOR = {factor}"))
+        service.reload()
+    assert [service.at(version).ask(1) for version in ("v1", "v2", "v3")] == [2, 3, 4]
+    scale = notebook.names["scale"]
+    assert scale(1) == 4 and pickle.loads(pickle.dumps(scale)) is sys.modules["helper"].scale
+    assert inspect.getsource(scale) == inspect.getsource(sys.modules["helper"].scale)
+    service.unload()
+    edited.edit("deep", ("FACTOR = 4", "FACTOR = 5"))
+    service.reload()
+    assert service.ask(1) == 5
+
+
+def test_who_goes_back_takes_no_other_with_it(
+    notebook: Notebook, edited: Edited, registry: ServiceRegistry
+) -> None:
+    """Not one that was edited again since, nor one that came later."""
+    one = notebook.register(BY_NAME)
+    notebook.run(
+        BY_NAME.replace("class S", "class T").replace("return through(x)", "return through(x), other(x)")
+    )
+    notebook.run("from helper import other")
+    two = registry.register("two", notebook.names["T"])
+    assert (one.ask(1), two.ask(1)) == (2, (2, 1))
+    edited.edit("helper", ("return deep.deep(x)", "return deep.deep(x) * 100"))
+    one.reload()
+    edited.edit("helper", ("    return x\n", "    return x + 6\n"))
+    two.reload()
+    three = registry.register("three", notebook.names["T"])
+    assert (one.ask(1), two.ask(1), three.ask(1)) == (200, (200, 7), (200, 7))
+    one.rollback()
+    assert (one.ask(1), two.ask(1), three.ask(1)) == (2, (200, 7), (200, 7))
 
 
 @pytest.mark.parametrize("cell", [BY_MODULE, BY_NAME], ids=["by module", "by name"])
@@ -314,8 +354,6 @@ def test_calls_under_way_end_with_the_helpers_with_which_they_began(
     assert [call.result(10.0) for call in calls] == [(2, 2), (2, 2)] and next(stream) == 2
     stream.close()
     assert service.twice(lambda: None) == (3, 3) and list(service.each()) == [3, 3]
-    if cell is BY_NAME:  # once these calls are over it is the function itself
-        assert notebook.names["scale"] is sys.modules["helper"].scale
 
 
 def test_versions_beside_one_another_have_their_helpers(notebook: Notebook, edited: Edited) -> None:
