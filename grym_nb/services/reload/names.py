@@ -134,10 +134,14 @@ class Name:
 def bind(names: Sequence[Name], number: int, versions: Versions) -> None:
     """Have names stand for what is newer from a version on. Done twice, it is done once."""
     with _lock:
-        for name in names:
-            if (shared := name.shared(versions)) is not None:
-                shared.edited(number, name.now)
-            name.set(name.before, name.now)
+        _bind(names, number, versions)
+
+
+def _bind(names: Sequence[Name], number: int, versions: Versions) -> None:
+    for name in names:
+        if (shared := name.shared(versions)) is not None:
+            shared.edited(number, name.now)
+        name.set(name.before, name.now)
 
 
 @contextmanager
@@ -145,25 +149,37 @@ def lent(names: Sequence[Name], world: Version | None, versions: Versions) -> It
     """Have functions be what is newer to a version that is tried, and to no other."""
     try:
         with _lock:
-            for name in names:
-                if world is not None and (shared := name.shared(versions)) is not None:
-                    shared.lend(world, name.now)
+            _lend(names, world, versions)
         yield
     finally:
         with _lock:
-            for name in names:
-                there = name.space.get(name.name)
-                if world is not None and type(there) is ByVersion:
-                    there.end(world)
+            _end(names, world)
+
+
+def _lend(names: Sequence[Name], world: Version | None, versions: Versions) -> None:
+    for name in names:
+        if world is not None and (shared := name.shared(versions)) is not None:
+            shared.lend(world, name.now)
+
+
+def _end(names: Sequence[Name], world: Version | None) -> None:
+    for name in names:
+        there = name.space.get(name.name)
+        if world is not None and type(there) is ByVersion:
+            there.end(world)
 
 
 def forget(names: Sequence[Name]) -> None:
     """Forget what versions had that are gone; what is the newest to all is the function itself again."""
     with _lock:
-        for name in names:
-            there = name.space.get(name.name)
-            if type(there) is ByVersion and there.forget():
-                name.space[name.name] = there.newest
+        _forget(names)
+
+
+def _forget(names: Sequence[Name]) -> None:
+    for name in names:
+        there = name.space.get(name.name)
+        if type(there) is ByVersion and there.forget():
+            name.space[name.name] = there.newest
 
 
 @contextmanager
@@ -171,13 +187,18 @@ def classes_of(specs: Mapping[int, ServiceSpec], number: int) -> Iterator[list[s
     """Have classes that the notebook has by name be those of an older version; not if that raises."""
     later = sorted((at for at in specs if at > number), reverse=True)
     names = [name for at in later for name in specs[at].names if not name.is_function]
+    there = [(name, name.now, name.before) for name in names]
     with _lock:
-        for name in names:
-            name.set(name.now, name.before)
+        _set(there)
     try:
         yield sorted({name.name for name in names})
     except BaseException:
+        back = [(name, now, was) for name, was, now in reversed(there)]
         with _lock:
-            for name in reversed(names):
-                name.set(name.before, name.now)
+            _set(back)
         raise
+
+
+def _set(changes: Sequence[tuple[Name, Any, Any]]) -> None:
+    for name, was, now in changes:
+        name.set(was, now)
