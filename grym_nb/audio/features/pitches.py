@@ -60,7 +60,8 @@ def pitch(
     Three arrays ``(1 + frames // hop,)``. By ``"yin"``: the first period after which less than `threshold` of
     the power is new, each window by itself. By ``"pyin"``: the likeliest course through all windows, over
     many thresholds (and not `threshold`), which goes on through what disturbs a few windows; it takes
-    twice as long, and 300 MB an hour. Windows are three periods of `fmin` long; silence is not voiced.
+    twice as long, and 0.5 GB an hour at 16 kHz, more with the rate. Windows are three periods of `fmin` long;
+    silence is not voiced.
     """
     problems = [*chosen("method", method, ("yin", "pyin")), *numbers(("hop", hop, 1))]
     problems += [*between("threshold", threshold, 0.01, 1.0), *between("fmin", fmin, 10.0, rate / 8)]
